@@ -1,0 +1,161 @@
+"""The `cdasr` command. Each verb calls one function of the package; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cdasr
+
+STRATEGIES = ("none", "enhanced", "oa")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, or 2 where some input could not be used."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except ValueError as error:
+        _complain(error)
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+
+
+def enhance_transcribe(options: argparse.Namespace) -> int:
+    """Transcribe each file; a file that cannot be used is named on stderr and the others are still done."""
+    _quieten_libraries()
+    import time
+
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.audio import file_format
+
+    pipeline = Pipeline.from_pretrained(options.model, device=options.device)
+    failed = 0
+    for path in options.files:
+        started = time.perf_counter()
+        try:
+            rate, samples = file_format(path)
+            result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed)
+        except ValueError as error:
+            message = str(error)
+            _complain(message if message.startswith(str(path)) else f"{path}: {message}")
+            failed += 1
+            continue
+        seconds = time.perf_counter() - started
+        if options.output_dir and result.wave is not None:
+            _write_enhanced(options.output_dir, path, result.wave.numpy(), pipeline.sample_rate, rate, samples)
+        if options.json:
+            print(json.dumps({
+                "file": str(path), "text": result.text, "text_enhanced": result.text_enhanced,
+                "strategy": result.strategy, "duration": round(result.duration, 3),
+                "rtf": round(seconds / result.duration, 4), "nfe": result.nfe}), flush=True)
+        else:
+            print(f"{path}: {result.text}" if len(options.files) > 1 else result.text, flush=True)
+    return 2 if failed else 0
+
+
+def _write_enhanced(folder: Path, path: Path, wave, model_rate: int, rate: int, samples: int) -> None:
+    from cdasr.speech.audio import fit_length, resample, write_audio
+
+    target = folder / f"{path.stem}.enhanced.wav"
+    write_audio(target, fit_length(resample(wave, model_rate, rate), samples), rate)
+    print(f"wrote {target}", file=sys.stderr)
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Write a fixed noisy set and its manifest."""
+    from cdasr.speech.simulate import simulate
+
+    manifest = simulate(options.manifest, options.noise, options.snr, options.seed, options.output_dir,
+                        rir=options.rir)
+    print(f"wrote {manifest}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Decode a manifest with each system and print the table of word error rates."""
+    _quieten_libraries()
+    from cdasr.evaluation.evaluate import evaluate
+
+    print(evaluate(options.manifest, options.model, options.systems, options.output_dir, steps=options.steps,
+                   batch_seconds=options.batch_seconds, device=options.device, seed=options.seed,
+                   overwrite=options.overwrite))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cdasr", description="Make a frozen speech recogniser robust to noise and reverberation with diffusion "
+        "models.")
+    parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio")
+    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio in any format soundfile reads")
+    verb.add_argument("--strategy", choices=STRATEGIES, default="enhanced", help="default: %(default)s")
+    verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")
+    verb.add_argument("--json", action="store_true", help="print one JSON object a file")
+    _model_options(verb)
+    verb.set_defaults(run=enhance_transcribe)
+
+    verb = verbs.add_parser("simulate", help="mix a fixed noisy set from a manifest of clean utterances")
+    verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text")
+    verb.add_argument("--noise", type=Path, required=True, metavar="DIR", help="folder of noise recordings")
+    verb.add_argument("--snr", type=_numbers, required=True, metavar="DB[,DB...]", help="e.g. 0,5,10 or --snr=-5,0")
+    verb.add_argument("--rir", type=Path, metavar="DIR", help="folder of room impulse responses")
+    verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    verb.add_argument("--output-dir", type=Path, required=True)
+    verb.set_defaults(run=simulate)
+
+    verb = verbs.add_parser("evaluate", help="word error rates of several systems on a manifest, with intervals")
+    verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text[, condition, ...]")
+    verb.add_argument("--systems", type=_names, default=list(STRATEGIES), metavar="NAME[,NAME...]",
+                      help=f"of {', '.join(STRATEGIES)}; default: all")
+    verb.add_argument("--output-dir", type=Path, required=True)
+    verb.add_argument("--batch-seconds", type=float, default=60.0, help="audio in a batch; default: %(default)s")
+    verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
+    _model_options(verb)
+    verb.set_defaults(run=evaluate)
+    return parser
+
+
+def _model_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--model", default="digits", metavar="NAME_OR_DIR", help="model package; default: %(default)s")
+    verb.add_argument("--steps", type=int, help="steps of the signal process; default: the package's")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
+    verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,5,10") from None
+
+
+def _quieten_libraries() -> None:
+    """Keep loading bars and advice of the libraries out of the user's terminal."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _complain(error) -> None:
+    print(f"cdasr: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

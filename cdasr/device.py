@@ -1,0 +1,25 @@
+"""Where to compute and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes the GPU where there is one, else the CPU. Raises ValueError for a device that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from None
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """`auto` becomes bf16 where the hardware multiplies it natively (fp16 on older GPUs), else fp32."""
+    if precision != "auto":
+        return precision
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"

@@ -1,0 +1,115 @@
+"""One reverse trajectory of one process, step by step or whole.
+
+A denoiser is any callable D(x_t, t, y, condition) -> x0_hat with t of shape (B,). Every move evaluates it once (the
+predictor-corrector: once per corrector step and once for the predictor), and `nfe` counts the evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from cdasr.diffusion.processes import Process
+
+Denoiser = Callable[[Tensor, Tensor, Tensor, object], Tensor]
+Noise = Callable[[Tensor], Tensor]  # noise(like) -> standard noise of the shape and type of `like`
+
+METHODS = ("deterministic", "ancestral", "pc")
+SPACINGS = {"uniform": lambda u: u, "quadratic": lambda u: u**2}
+
+
+def gaussian_noise(generator: torch.Generator) -> Noise:
+    """Standard noise, real or complex (total variance 1), drawn from `generator` on its own device."""
+    def draw(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, dtype=like.dtype, device=generator.device, generator=generator).to(like.device)
+    return draw
+
+
+def time_grid(process: Process, steps: int, spacing: str = "uniform") -> Tensor:
+    """Decreasing times (steps + 1,) from t_max to t_min; `quadratic` spends more steps near the clean end.
+
+    Raises ValueError for an unknown spacing or fewer than one step.
+    """
+    if spacing not in SPACINGS:
+        raise ValueError(f"unknown spacing {spacing!r}; known: {', '.join(SPACINGS)}")
+    if steps < 1:
+        raise ValueError(f"the number of steps must be at least 1, got {steps}")
+    unit = SPACINGS[spacing](torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64))
+    return process.t_min + (process.t_max - process.t_min) * unit
+
+
+class Trajectory:
+    """The state of one reverse trajectory given the degraded y, moved from t to s by `move`.
+
+    `x` is the current state, `estimate` the latest x0_hat. Methods: `deterministic` and `ancestral` (see
+    `processes`), `pc` (reverse-diffusion predictor after `corrector_steps` of annealed Langevin dynamics with
+    signal-to-noise ratio `snr`; Song et al. 2021, algorithms 2 and 5). Stochastic methods need `noise`.
+    """
+
+    def __init__(self, process: Process, denoiser: Denoiser, y: Tensor, method: str = "deterministic",
+                 noise: Noise | None = None, snr: float = 0.5, corrector_steps: int = 1):
+        if method not in METHODS:
+            raise ValueError(f"unknown sampling method {method!r}; known: {', '.join(METHODS)}")
+        sigma = float(process.marginal(y, y, process.t_max)[1])
+        if noise is None and (method != "deterministic" or sigma > 0):
+            raise ValueError(f"sampling {process.name} with method {method!r} draws noise: give noise=")
+        self.process, self.denoiser, self.y = process, denoiser, y
+        self.method, self.noise, self.snr, self.corrector_steps = method, noise, snr, corrector_steps
+        self.x = process.prior(y, noise(y) if sigma > 0 else torch.zeros_like(y))
+        self.estimate: Tensor | None = None
+        self.nfe = 0
+
+    def move(self, t: float, s: float, given: object = None) -> None:
+        """Move the state from t to s < t; `given` is what the denoiser is conditioned on."""
+        if self.method == "pc":
+            self._correct(t, given)
+            self._predict(t, s, given)
+            return
+        self.estimate = self._denoise(t, given)
+        noise = self.noise(self.x) if self.method == "ancestral" else None
+        self.x = self.process.step(self.x, self.estimate, self.y, t, s, noise)
+
+    def _denoise(self, t: float, given: object) -> Tensor:
+        self.nfe += 1
+        times = torch.full((len(self.x),), float(t), device=self.x.device)
+        return self.denoiser(self.x, times, self.y, given)
+
+    def _correct(self, t: float, given: object) -> None:
+        """Annealed Langevin dynamics at the noise level of t."""
+        std = self.process.marginal(self.x, self.y, t)[1]
+        size = 2.0 * (self.snr * std) ** 2
+        for _ in range(self.corrector_steps):
+            score = self.process.score(self.x, self._denoise(t, given), self.y, t)
+            self.x = self.x + size * score + (2.0 * size).sqrt() * self.noise(self.x)
+
+    def _predict(self, t: float, s: float, given: object) -> None:
+        """One Euler-Maruyama step of the reverse SDE; `estimate` is its mean, free of the last noise."""
+        score = self.process.score(self.x, self._denoise(t, given), self.y, t)
+        drift, diffusion = self.process.drift_and_diffusion(self.x, self.y, t)
+        self.estimate = self.x - (drift - diffusion**2 * score) * (t - s)
+        self.x = self.estimate + diffusion * (t - s) ** 0.5 * self.noise(self.x)
+
+
+@dataclass
+class Sample:
+    """The end of a trajectory: its state `x`, the latest `estimate` of x0, and the number of evaluations."""
+
+    x: Tensor
+    estimate: Tensor
+    nfe: int
+
+
+def sample(process: Process, denoiser: Denoiser, y: Tensor, grid: Tensor, method: str = "deterministic",
+           noise: Noise | None = None, condition: object = None,
+           on_step: Callable[[int, float, float, Trajectory], None] | None = None, **options) -> Sample:
+    """Run one trajectory over the decreasing times of `grid`; `on_step(i, t, s, trajectory)` watches it."""
+    trajectory = Trajectory(process, denoiser, y, method, noise, **options)
+    for i, (t, s) in enumerate(pairwise(grid.tolist())):
+        trajectory.move(t, s, condition)
+        if on_step is not None:
+            on_step(i, t, s, trajectory)
+    return Sample(trajectory.x, trajectory.estimate, trajectory.nfe)

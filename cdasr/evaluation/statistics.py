@@ -1,0 +1,72 @@
+"""Word errors and what they are worth: bootstrap intervals and paired tests over utterances (Bisani & Ney 2004)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+DRAWS = 10_000
+CHUNK = 2_000_000  # random indices held at a time
+
+
+def normalise_text(text: str) -> str:
+    """Lower case, single spaces: what counts as the same word."""
+    return " ".join(text.casefold().split())
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Substitutions, deletions and insertions (jiwer), and the number of words of the reference."""
+    import jiwer
+
+    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
+    if not reference:
+        return len(hypothesis.split()), 0
+    output = jiwer.process_words(reference, hypothesis)
+    return output.substitutions + output.deletions + output.insertions, len(reference.split())
+
+
+def wer(errors: Sequence[int], words: Sequence[int]) -> float:
+    """Word error rate in per cent over utterances. Raises ValueError when there is no reference word."""
+    if not np.sum(words):
+        raise ValueError("no reference words: the word error rate is not defined")
+    return 100.0 * float(np.sum(errors)) / float(np.sum(words))
+
+
+def bootstrap(groups: Sequence[tuple[np.ndarray, np.ndarray]], draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Resampled word error rates `(draws, K)` in per cent, averaged over `groups` of utterances.
+
+    A group is one condition: errors (K, U) of K systems on the same U utterances, and words (U,). Utterances are
+    drawn with replacement within their condition, alike for all systems, so that differences are paired.
+    """
+    rng = np.random.default_rng(seed)
+    total = 0.0
+    for errors, words in groups:
+        errors, words = np.atleast_2d(np.asarray(errors, float)), np.asarray(words, float)
+        rates, block = [], max(CHUNK // max(len(words), 1), 1)
+        for start in range(0, draws, block):
+            picks = rng.integers(len(words), size=(min(block, draws - start), len(words)))
+            rates.append(100.0 * errors[:, picks].sum(axis=2) / np.maximum(words[picks].sum(axis=1), 1))
+        total = total + np.concatenate(rates, axis=1).T
+    return total / len(groups)
+
+
+def interval(rates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap draws (draws,)."""
+    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_interval(errors, words, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """Interval of one system's word error rate in per cent on one condition."""
+    return interval(bootstrap([(errors, words)], draws, seed)[:, 0], level)
+
+
+def paired_p_value(rates: np.ndarray, first: int, second: int) -> float:
+    """Two-sided p-value of the difference between two systems of `bootstrap` draws (draws, K).
+
+    Twice the share of draws in which the difference has the less common sign; at least 1 / draws.
+    """
+    difference = rates[:, first] - rates[:, second]
+    tail = min(np.mean(difference <= 0), np.mean(difference >= 0))
+    return float(min(1.0, max(2.0 * tail, 1.0 / len(difference))))

@@ -1,0 +1,23 @@
+"""Denoising networks: `torch.nn` only, no training code and no files."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def make_network(config: dict) -> nn.Module:
+    """The network that a plain-data config `{"name": ..., option: value}` describes, with random weights.
+
+    Raises ValueError for an unknown name or option.
+    """
+    from cdasr.networks.tf_unet import TFUNet
+
+    registry = {"tf_unet": TFUNet}
+    options = dict(config)
+    name = options.pop("name", None)
+    if name not in registry:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(sorted(registry))}")
+    try:
+        return registry[name](**options)
+    except TypeError as error:
+        raise ValueError(f"network {name!r}: {error}") from None

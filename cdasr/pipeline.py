@@ -1,0 +1,239 @@
+"""The pipeline: a frozen recogniser, the diffusion processes around it, and the strategies that combine them.
+
+    from cdasr import Pipeline
+    pipeline = Pipeline.from_pretrained("digits")
+    print(pipeline("noisy.wav").text)
+
+A model package is a folder of plain data: `config.json`, `signal.safetensors`, and the recogniser in transformers'
+own layout under `recogniser/` (or its hub name in the config). Reading one never runs code from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cdasr.classifiers.ctc import CTCRecogniser, Logits
+from cdasr.device import resolve_device
+from cdasr.speech.audio import read_audio, resample
+from cdasr.speech.segments import split_long
+from cdasr.speech.signal_model import SignalModel
+
+BUNDLED = Path(__file__).parent / "models"
+FORMAT = 1
+
+
+@dataclass
+class Transcript:
+    """What a strategy makes of one recording.
+
+    `text` is the strategy's answer; `text_enhanced` what the recogniser hears on the enhanced waveform `wave`
+    (samples,), both None where nothing was enhanced. `nfe` counts evaluations of each network for this recording and
+    `duration` is in seconds.
+    """
+
+    text: str
+    strategy: str
+    duration: float
+    nfe: dict[str, int]
+    text_enhanced: str | None = None
+    wave: Tensor | None = field(default=None, repr=False)
+
+
+@dataclass
+class Batch:
+    """Zero-padded waveforms (B, T) and their lengths (B,) in samples."""
+
+    waves: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, waves: Sequence[Tensor], device: str) -> Batch:
+        lengths = torch.tensor([len(wave) for wave in waves])
+        padded = torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True)
+        return cls(padded.to(device), lengths.to(device))
+
+    def rows(self) -> list[Tensor]:
+        return [wave[:length].cpu() for wave, length in zip(self.waves, self.lengths)]
+
+
+@dataclass
+class Outcome:
+    """What a strategy returns for a batch."""
+
+    logits: Logits
+    enhanced: Batch | None = None
+    enhanced_logits: Logits | None = None
+    nfe: dict[str, int] = field(default_factory=dict)
+
+
+class Pipeline:
+    """A frozen recogniser with its signal process; see `transcribe` for batches and `__call__` for one recording."""
+
+    def __init__(self, recogniser: CTCRecogniser, signal: SignalModel, config: dict | None = None,
+                 device: str = "auto"):
+        self.device = resolve_device(device)
+        self.recogniser, self.signal = recogniser.to(self.device), signal.to(self.device).eval()
+        self.config = config or {}
+        if recogniser.sample_rate != signal.sample_rate:
+            raise ValueError(f"the recogniser takes {recogniser.sample_rate} Hz and the signal model "
+                             f"{signal.sample_rate} Hz; train the signal model at the recogniser's rate")
+
+    @property
+    def sample_rate(self) -> int:
+        """Sampling rate in Hz of the waveforms that `transcribe` takes."""
+        return self.recogniser.sample_rate
+
+    @property
+    def oa_weight(self) -> float:
+        """Share of the degraded waveform in observation adding, as chosen on development data."""
+        return float(self.config.get("observation_adding", {}).get("weight", 0.0))
+
+    def __call__(self, source: str | os.PathLike | Tensor | np.ndarray, strategy: str = "enhanced",
+                 steps: int | None = None, seed: int = 0, rate: int | None = None) -> Transcript:
+        """Transcribe one recording of any length: a file, or mono samples (samples,) at `rate` Hz.
+
+        `rate` defaults to `sample_rate`. Long recordings are cut at quiet places and put together again.
+        Raises ValueError for input that is not audio, is empty, not finite, or shorter than one frame.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            samples, _ = read_audio(source, self.sample_rate)
+        else:
+            samples = np.asarray(source, dtype=np.float32)
+            if samples.ndim != 1 or not np.isfinite(samples).all():
+                raise ValueError(f"expected finite mono samples (samples,), got shape {samples.shape}")
+            samples = resample(samples, rate or self.sample_rate, self.sample_rate)
+        parts = [self.transcribe([segment], strategy, steps, seed)[0]
+                 for segment in split_long(torch.from_numpy(samples), self.sample_rate)]
+        return parts[0] if len(parts) == 1 else _join(parts)
+
+    @torch.inference_mode()
+    def transcribe(self, waves: Sequence[Tensor], strategy: str = "enhanced", steps: int | None = None,
+                   seed: int = 0) -> list[Transcript]:
+        """Transcribe a batch of waveforms (samples,) at `sample_rate`; the result does not depend on the batching.
+
+        `steps`: of the signal process (default: the package's). Raises ValueError for an unknown strategy.
+        """
+        check_strategies([strategy])
+        if steps is not None and steps < 1:
+            raise ValueError(f"the number of steps must be at least 1, got {steps}")
+        batch = Batch.of(waves, self.device)
+        outcome = STRATEGIES[strategy](self, batch, steps, seed)
+        texts = self.decode(outcome.logits)
+        heard = self.decode(outcome.enhanced_logits) if outcome.enhanced_logits else [None] * len(waves)
+        cleaned = outcome.enhanced.rows() if outcome.enhanced else [None] * len(waves)
+        nfe = {"signal": 0, "logits": 0, "classifier": 0, **outcome.nfe}
+        return [Transcript(text, strategy, len(wave) / self.sample_rate, dict(nfe), text_enhanced, enhanced)
+                for text, wave, text_enhanced, enhanced in zip(texts, waves, heard, cleaned)]
+
+    def decode(self, logits: Logits) -> list[str]:
+        """Transcripts of CTC logits, in lower case."""
+        return [text.lower() for text in self.recogniser.decode(logits.values, logits.lengths)]
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto") -> Pipeline:
+        """Load a bundled package by name or a package folder.
+
+        Raises ValueError in one line when there is no such package or it cannot be used with this version.
+        """
+        folder = find_package(name_or_dir)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if config.get("format") != FORMAT:
+                raise ValueError(f"package format {config.get('format')!r}, this version reads {FORMAT}")
+            signal = SignalModel.from_config(config["signal"])
+            signal.network.load_state_dict(_load_weights(folder / "signal.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{folder}: not a usable cdasr model package ({str(error).splitlines()[0]})") from None
+        name = config["recogniser"]
+        local = folder / name
+        return cls(CTCRecogniser.from_pretrained(local if local.is_dir() else name), signal, config, device)
+
+    def save_pretrained(self, folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
+        """Write a model package; `dtype` is that of the stored signal weights (float16 halves the file)."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.recogniser.save_pretrained(folder / "recogniser")
+        weights = {name: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+                   for name, tensor in self.signal.network.state_dict().items()}
+        save_file(weights, folder / "signal.safetensors")
+        self.config = {**self.config, "format": FORMAT, "recogniser": "recogniser", "signal": self.signal.config}
+        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+
+
+# -- the strategies -----------------------------------------------------------------------------------------------
+
+
+def none(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
+    """The frozen recogniser alone: C(y)."""
+    return Outcome(pipeline.recogniser(batch.waves, batch.lengths), nfe={"classifier": 1})
+
+
+def enhanced(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
+    """The signal process alone, unconditioned on logits, then C once: C(x_hat)."""
+    cleaned, nfe = _enhance(pipeline, batch, steps, seed)
+    logits = pipeline.recogniser(cleaned.waves, cleaned.lengths)
+    return Outcome(logits, cleaned, logits, {"signal": nfe, "classifier": 1})
+
+
+def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
+    """C on a mix of the enhanced and the degraded waveform: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
+    cleaned, nfe = _enhance(pipeline, batch, steps, seed)
+    mixed = Batch(torch.lerp(cleaned.waves, batch.waves, pipeline.oa_weight), batch.lengths)
+    logits = pipeline.recogniser(mixed.waves, mixed.lengths)
+    return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
+
+
+STRATEGIES: dict[str, Callable[[Pipeline, Batch, int | None, int], Outcome]] = {
+    "none": none, "enhanced": enhanced, "oa": observation_adding}
+
+
+def check_strategies(names: Sequence[str]) -> None:
+    """Raise ValueError for a strategy that does not exist."""
+    if unknown := [name for name in names if name not in STRATEGIES]:
+        raise ValueError(f"unknown strategy {', '.join(map(repr, unknown))}; known: {', '.join(STRATEGIES)}")
+
+
+def _enhance(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> tuple[Batch, int]:
+    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, seed)
+    return Batch(waves, batch.lengths), nfe
+
+
+def find_package(name_or_dir: str | os.PathLike) -> Path:
+    """The folder of a model package: a bundled one by name, or a path. Raises ValueError when there is none."""
+    for folder in (Path(name_or_dir), BUNDLED / str(name_or_dir)):
+        if (folder / "config.json").is_file():
+            return folder
+    bundled = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    raise ValueError(f"{name_or_dir}: no such model package; give a folder that save_pretrained wrote, or a bundled "
+                     f"name ({', '.join(bundled) or 'none is bundled'})")
+
+
+def _load_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _join(parts: Sequence[Transcript]) -> Transcript:
+    """One transcript of the consecutive segments of a long recording."""
+    enhanced = parts[0].wave is not None
+    return Transcript(
+        text=" ".join(part.text for part in parts if part.text), strategy=parts[0].strategy,
+        duration=sum(part.duration for part in parts),
+        nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe},
+        text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
+        wave=torch.cat([part.wave for part in parts]) if enhanced else None)

@@ -1,0 +1,122 @@
+"""The stages that all speech recipes share: `python -m cdasr.recipe STAGE --hparams FILE [--key value ...]`.
+
+A recipe's own `prepare.py` writes `exp_dir/data` (manifests `train`, `valid`, `valid_noisy`, `eval`; `noise.json`);
+everything after that is here. Stages read what earlier ones wrote and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from cdasr.hparams import load_hparams
+from cdasr.provenance import record, write_json
+
+
+def recogniser(hparams: dict) -> None:
+    """Stage 2: train the recogniser on clean speech, freeze it, and report its clean word error rate."""
+    from cdasr.speech.manifest import read_manifest
+    from cdasr.training.recogniser import CleanAugment, train_recogniser
+
+    exp_dir, data = _folders(hparams)
+    train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"), exp_dir / "recogniser",
+                     hparams["recogniser"], CleanAugment(hparams["sample_rate"]), _device(hparams))
+    write_json(exp_dir / "recogniser" / "record.json", record(stage="recogniser", hparams=hparams))
+
+
+def signal(hparams: dict) -> None:
+    """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
+    from cdasr.classifiers.ctc import CTCRecogniser
+    from cdasr.evaluation.tuning import tune
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.degrade import TrainingDegrader
+    from cdasr.speech.manifest import read_manifest
+    from cdasr.training.signal import train_signal
+
+    exp_dir, data = _folders(hparams)
+    settings, device = hparams["signal"], _device(hparams)
+    frozen = CTCRecogniser.from_pretrained(exp_dir / "recogniser" / "model")
+    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    noise, rooms = training_sources(data, train_rows, hparams)
+    degrade = TrainingDegrader(noise, rooms, snr_range=tuple(settings["snr_range"]),
+                               reverb_share=settings["reverb_share"], clean_share=settings["clean_share"])
+    model = train_signal(hparams["signal_model"], frozen, train_rows, valid_rows, exp_dir / "signal", settings,
+                         degrade, device)
+    pipeline = Pipeline(frozen, model, device=device)
+    choices = tune(pipeline, valid_rows, hparams["tuning"]["steps"], hparams["tuning"]["oa_weights"])
+    model.config["sampling"]["steps"] = choices["best_steps"]
+    pipeline.config["observation_adding"] = {"weight": choices["best_weight"]}
+    write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
+    pipeline.save_pretrained(exp_dir / "package", half=True)
+    print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}; wrote "
+          f"{exp_dir / 'package'}")
+
+
+def training_sources(data: Path, train_rows, hparams: dict):
+    """The noise and room sources of `noise.json`'s training lists."""
+    from cdasr.speech.noise import NoiseSource
+    from cdasr.speech.rooms import RoomSource
+
+    lists, rate = json.loads((data / "noise.json").read_text()), hparams["sample_rate"]
+    noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
+                        speech=[row["wav"] for row in train_rows], rate=rate)
+    rooms = RoomSource(files=lists["rooms"]["train"], simulated=hparams["data"]["train_rooms"], seed=hparams["seed"],
+                       rate=rate, cache_dir=data / "rooms" / "train")
+    return noise, rooms
+
+
+def decode(hparams: dict) -> None:
+    """Stage 6: every system of `decode.systems` on the fixed test sets; goes on where it was interrupted."""
+    from cdasr.evaluation.evaluate import evaluate
+
+    exp_dir, data = _folders(hparams)
+    evaluate(data / "eval.csv", exp_dir / "package", hparams["decode"]["systems"], exp_dir / "decode",
+             batch_seconds=hparams["decode"]["batch_seconds"], device=_device(hparams), seed=hparams["seed"])
+
+
+def score(hparams: dict) -> None:
+    """Stage 7: RESULTS.md and the plot, from what stage 6 wrote."""
+    raise NotImplementedError
+
+
+def _folders(hparams: dict) -> tuple[Path, Path]:
+    exp_dir = Path(hparams["exp_dir"])
+    if not (exp_dir / "data").is_dir():
+        raise ValueError(f"{exp_dir / 'data'} is not there; run the recipe's stages 0 and 1 first")
+    return exp_dir, exp_dir / "data"
+
+
+def _device(hparams: dict) -> str:
+    import torch
+
+    from cdasr.device import resolve_device
+
+    if hparams["threads"]:
+        torch.set_num_threads(hparams["threads"])
+    return resolve_device(hparams["device"])
+
+
+STAGES = {"recogniser": recogniser, "signal": signal, "decode": decode, "score": score}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
+                        help="the recipe's hyper-parameters; a further file changes values of the first")
+    options, overrides = parser.parse_known_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        STAGES[options.stage](load_hparams(options.hparams, overrides))
+    except ValueError as error:
+        print(f"cdasr.recipe: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The speech layer: audio files, spectrograms, degradations, manifests, metrics."""

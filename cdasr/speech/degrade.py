@@ -1,0 +1,96 @@
+"""Degradations of clean speech: room reverberation, then additive noise at a given signal-to-noise ratio.
+
+The target stays the dry speech: noisy and clean are aligned in time and share any change of level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from cdasr.speech.noise import NoiseSource
+from cdasr.speech.noise_families import rms
+from cdasr.speech.rooms import RoomSource
+
+SILENT = 1e-7  # RMS
+FULL_SCALE = 0.99
+
+
+@dataclass
+class Degraded:
+    """A degraded utterance and its target, both `(samples,)` float32, and what was done; `snr` in dB."""
+
+    noisy: np.ndarray
+    clean: np.ndarray
+    noise_name: str = ""
+    rir_name: str = ""
+    snr: float | None = None
+    gain: float = 1.0  # common to both, below 1 where the mixture would have clipped
+
+
+def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    """`speech` plus `noise`, both `(samples,)`, scaled to `snr_db` by their RMS over the whole utterance.
+
+    Raises ValueError when either is silent or their lengths differ.
+    """
+    if speech.shape != noise.shape:
+        raise ValueError(f"speech has {len(speech)} samples and noise {len(noise)}; cut both to one length")
+    speech_rms, noise_rms = rms(speech), rms(noise)
+    for name, level in (("speech", speech_rms), ("noise", noise_rms)):
+        if not level > SILENT:
+            raise ValueError(f"the {name} is silent (RMS {level:.1g}), so there is no signal-to-noise ratio")
+    return speech + np.float32(speech_rms / noise_rms * 10 ** (-snr_db / 20)) * noise
+
+
+def reverberate(speech: np.ndarray, rir: np.ndarray) -> np.ndarray:
+    """`speech` in a room: convolved with `rir` (direct path at index 0), with the length and RMS of the input."""
+    size = fft.next_fast_len(len(speech) + len(rir) - 1, real=True)
+    wet = fft.irfft(fft.rfft(speech, size) * fft.rfft(rir, size), size)[:len(speech)]
+    return (wet * (rms(speech) / max(rms(wet), SILENT))).astype(np.float32)
+
+
+def degrade(clean: np.ndarray, rng: np.random.Generator, noise_source: NoiseSource | None = None,
+            room_source: RoomSource | None = None, snr_db: float | None = None) -> Degraded:
+    """Reverberate `clean` (samples,) where there is a `room_source`, then add noise at `snr_db` where there is a
+    `noise_source`; both are scaled down together where the peak would clip.
+
+    Raises ValueError when only one of `noise_source` and `snr_db` is given, and as `mix_at_snr` does.
+    """
+    if (noise_source is None) != (snr_db is None):
+        raise ValueError("noise and its SNR go together: give both noise_source and snr_db, or neither")
+    noisy, noise_name, rir_name = clean, "", ""
+    if room_source is not None:
+        rir, rir_name = room_source.draw(rng)
+        noisy = reverberate(noisy, rir)
+    if noise_source is not None:
+        noise, noise_name = noise_source.draw(rng, len(clean))
+        noisy = mix_at_snr(noisy, noise, snr_db)
+    peak = max(np.abs(noisy).max(), np.abs(clean).max())
+    gain = np.float32(min(1.0, FULL_SCALE / max(peak, SILENT)))
+    return Degraded(gain * noisy, gain * clean, noise_name, rir_name, snr_db, float(gain))
+
+
+@dataclass
+class TrainingDegrader:
+    """Degradation on the fly: `(clean, rng) -> (noisy, clean)`, different for every state of `rng`.
+
+    SNR and level (RMS) are uniform within their ranges, in dB. `reverb_share` of the utterances is in a room, and
+    `clean_share` has neither noise nor room, so that a network learns to leave clean speech alone.
+    """
+
+    noise_source: NoiseSource
+    room_source: RoomSource | None = None
+    snr_range: tuple[float, float] = (-8.0, 20.0)
+    reverb_share: float = 0.3
+    clean_share: float = 0.05
+    level_range: tuple[float, float] = (-35.0, -15.0)
+
+    def __call__(self, clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        clean = clean * np.float32(10 ** (rng.uniform(*self.level_range) / 20) / max(rms(clean), SILENT))
+        if rng.random() < self.clean_share:
+            return clean, clean
+        rooms = self.room_source if rng.random() < self.reverb_share else None
+        result = degrade(clean, rng, self.noise_source, rooms, rng.uniform(*self.snr_range))
+        return result.noisy, result.clean

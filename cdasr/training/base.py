@@ -1,0 +1,136 @@
+"""What all training loops share: seeding, learning rate, EMA weights, checkpoints, early stopping, a log.
+
+A step's randomness follows from (seed, step) and its data from (seed, epoch, item), so a run that is killed and
+started again goes on from its last checkpoint and ends at the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from itertools import accumulate
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cdasr.device import resolve_precision
+from cdasr.training.data import DurationBatchSampler, Utterances
+
+
+class Trainer(sb.Brain):
+    """A SpeechBrain `Brain` around one network, validated with its EMA weights on the metric that users care for.
+
+    Subclasses define `compute_forward` and `compute_objectives` for training, and `validate_batch(batch, network)`,
+    which returns a dict of numbers that are summed over the batches; `summarise(sums)` turns them into the metrics
+    of the log, of which `metric` (smaller is better) decides on the best checkpoint and on early stopping.
+    """
+
+    metric = "wer"
+
+    def __init__(self, network: nn.Module, output_dir: Path, hparams: dict, device: str = "cpu"):
+        self.output_dir = Path(output_dir)
+        self.counter = EpochCounterWithStopper(
+            limit=hparams["epochs"], limit_to_stop=hparams.get("patience", hparams["epochs"]),
+            limit_warmup=hparams.get("patience_warmup", 0), direction="min")
+        super().__init__(
+            modules={"network": network},
+            opt_class=lambda parameters: torch.optim.AdamW(parameters, lr=hparams["lr"],
+                                                           weight_decay=hparams.get("weight_decay", 0.01)),
+            hparams=hparams,
+            run_opts={"device": device, "precision": resolve_precision(hparams.get("precision", "auto"), device),
+                      "max_grad_norm": hparams.get("max_grad_norm", 1.0),
+                      "grad_accumulation_factor": hparams.get("grad_accumulation", 1),
+                      "ckpt_interval_minutes": hparams.get("checkpoint_minutes", 10),
+                      "compile": hparams.get("compile", False)},
+            checkpointer=Checkpointer(self.output_dir / "checkpoints"))
+        self.ema = AveragedModel(self.modules.network, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]))
+        for name, part in (("network", self.modules), ("ema", self.ema), ("counter", self.counter)):
+            self.checkpointer.add_recoverable(name, part)
+        self.best: dict = {}
+
+    # -- the life of a run ------------------------------------------------------------------------------------------
+
+    def run(self, train: Utterances, valid: Utterances) -> nn.Module:
+        """Train to the end (or go on from the last checkpoint) and return the EMA network of the best epoch."""
+        hparams = self.hparams
+        self.train_data = train
+        self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], hparams.batch_seconds,
+                                            hparams.seed, getattr(hparams, "curriculum", None))
+        self.steps_before = [0, *accumulate(self.batches.steps(epoch + 1) for epoch in range(hparams.epochs))]
+        workers = {"num_workers": getattr(hparams, "workers", 0), "collate_fn": PaddedBatch}
+        valid_batches = DurationBatchSampler([float(row["duration"]) for row in valid.rows],
+                                             getattr(hparams, "valid_batch_seconds", hparams.batch_seconds), seed=0)
+        self.fit(self.counter, train,
+                 SaveableDataLoader(valid, batch_sampler=valid_batches, **workers),
+                 train_loader_kwargs={"batch_sampler": self.batches, **workers})
+        return self.best_network()
+
+    def best_network(self) -> nn.Module:
+        """The EMA network of the checkpoint with the best validation metric."""
+        self.checkpointer.recover_if_possible(min_key=self.metric)
+        return self.ema.module.eval()
+
+    # -- hooks of Brain ---------------------------------------------------------------------------------------------
+
+    def on_stage_start(self, stage, epoch=None):
+        if stage == sb.Stage.TRAIN:
+            self.train_data.epoch = epoch
+            self.batches.set_epoch(epoch)
+            self.started = time.time()
+        else:
+            self.sums: dict[str, float] = {}
+
+    def on_fit_batch_start(self, batch, should_step):
+        epoch = self.counter.current
+        torch.manual_seed((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step)
+        progress = (self.steps_before[epoch - 1] + self.step) / self.steps_before[-1]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.hparams.lr * learning_rate_factor(progress, self.hparams.warmup)
+
+    def optimizers_step(self):
+        super().optimizers_step()
+        self.ema.update_parameters(self.modules.network)
+
+    def evaluate_batch(self, batch, stage):
+        for key, value in self.validate_batch(batch.to(self.device), self.ema.module.eval()).items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        return torch.zeros(())
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = float(stage_loss)
+            return
+        metrics = self.summarise(self.sums)
+        entry = {"epoch": epoch, "train_loss": round(self.train_loss, 5),
+                 **{key: round(value, 4) for key, value in metrics.items()},
+                 "seconds": round(time.time() - self.started, 1)}
+        with (self.output_dir / "train_log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        print(", ".join(f"{key} {value}" for key, value in entry.items()), flush=True)
+        self.counter.update_metric(metrics[self.metric])
+        self.checkpointer.save_and_keep_only(meta={self.metric: metrics[self.metric], "epoch": epoch},
+                                             min_keys=[self.metric], num_to_keep=1)
+
+    # -- for the subclasses -----------------------------------------------------------------------------------------
+
+    def validate_batch(self, batch, network: nn.Module) -> dict[str, float]:
+        raise NotImplementedError
+
+    def summarise(self, sums: dict[str, float]) -> dict[str, float]:
+        raise NotImplementedError
+
+
+def learning_rate_factor(progress: float, warmup: float) -> float:
+    """Linear warm-up over the share `warmup` of the run, then half a cosine down to 2 % of the peak."""
+    if progress < warmup:
+        return max(progress, 1e-3) / warmup
+    remaining = (progress - warmup) / (1.0 - warmup)
+    return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(remaining, 1.0)))

@@ -1,0 +1,97 @@
+"""Training data: utterances of a manifest, degraded or augmented on the fly, in batches of similar duration.
+
+Everything random about an item follows from (seed, epoch, index), and about a batch from (seed, epoch): a run that
+was interrupted and resumed sees exactly the data that the uninterrupted one would have seen, with any number of
+loader workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from cdasr.speech.audio import read_audio
+
+
+class Utterances(Dataset):
+    """Rows of a manifest as items `{id, text, ...}` plus the tensors that `transform(wave, rng)` makes of the audio.
+
+    `transform` gets mono float32 `(samples,)` at `rate` Hz and returns a dict of 1-D arrays. With `train=False` an
+    item is the same in every epoch.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, str]], rate: int, seed: int, train: bool,
+                 transform: Callable[[np.ndarray, np.random.Generator], Mapping[str, np.ndarray]],
+                 encode: Callable[[str], list[int]] | None = None):
+        self.rows, self.rate, self.seed, self.train = list(rows), rate, seed, train
+        self.transform, self.encode = transform, encode
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[index]
+        rng = np.random.default_rng([self.seed, self.epoch if self.train else 0, index])
+        wave, _ = read_audio(row["wav"], self.rate)
+        item = {"id": row["ID"], "text": row["text"]}
+        item.update((key, torch.from_numpy(value)) for key, value in self.transform(wave, rng).items())
+        if self.encode is not None:
+            item["tokens"] = torch.tensor(self.encode(row["text"]))
+        return item
+
+
+class DurationBatchSampler(Sampler[list[int]]):
+    """Batches of at most `batch_seconds` of similar duration, shuffled anew in each epoch.
+
+    `curriculum` maps the last epoch of a phase to the longest utterance of that phase, in seconds: CTC learns to
+    align on short utterances first.
+    """
+
+    def __init__(self, durations: Sequence[float], batch_seconds: float, seed: int,
+                 curriculum: Mapping[int, float] | None = None, epoch: int = 1):
+        self.durations = np.asarray(durations, dtype=float)
+        self.batch_seconds, self.seed = batch_seconds, seed
+        self.curriculum = dict(curriculum or {})
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the batches of `epoch`, counted from 1."""
+        rng = np.random.default_rng([self.seed, epoch])
+        longest = next((limit for last, limit in sorted(self.curriculum.items()) if epoch <= last), np.inf)
+        kept = np.flatnonzero(self.durations <= max(longest, self.durations.min()))
+        jittered = self.durations[kept] * rng.uniform(0.9, 1.1, len(kept))
+        self.batches = _fill(kept[np.argsort(jittered)], self.durations, self.batch_seconds)
+        rng.shuffle(self.batches)
+
+    def steps(self, epoch: int) -> int:
+        """Number of batches of `epoch`."""
+        return len(DurationBatchSampler(self.durations, self.batch_seconds, self.seed, self.curriculum, epoch))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _fill(order: np.ndarray, durations: np.ndarray, batch_seconds: float) -> list[list[int]]:
+    """Cut `order` into batches whose padded size (longest duration x items) stays within `batch_seconds`."""
+    batches: list[list[int]] = [[]]
+    longest = 0.0
+    for index in order:
+        longest = max(longest, durations[index])
+        if batches[-1] and longest * (len(batches[-1]) + 1) > batch_seconds:
+            batches.append([])
+            longest = durations[index]
+        batches[-1].append(int(index))
+    return batches
+
+
+def sample_lengths(padded) -> torch.Tensor:
+    """Lengths (B,) in samples of a SpeechBrain `PaddedData`, which holds them relative to the longest."""
+    data, relative = padded
+    return (relative * data.shape[1]).round().long()

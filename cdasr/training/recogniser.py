@@ -1,0 +1,124 @@
+"""Stage 2 of a recipe that has no published recogniser: a Wav2Vec2ForCTC trained on clean speech, then frozen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.augment.time_domain import SpeedPerturb
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
+from cdasr.evaluation.statistics import word_errors
+from cdasr.training.base import Trainer
+from cdasr.training.data import Utterances, sample_lengths
+
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the order of wav2vec2's own vocabularies; <pad> is the blank
+
+
+def make_processor(texts: Iterable[str], folder: Path, rate: int):
+    """A wav2vec2 processor whose vocabulary is the upper-case characters of `texts`."""
+    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+
+    characters = sorted(set("".join(texts).upper()) - {" "})
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = folder / "vocab.json"
+    vocabulary.write_text(json.dumps({token: index for index, token in enumerate((*SPECIALS, *characters))}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(vocabulary), do_lower_case=False)
+    extractor = Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=rate, padding_value=0.0, do_normalize=True,
+                                         return_attention_mask=True)
+    return Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
+
+
+def make_model(settings: Mapping, processor) -> nn.Module:
+    """A Wav2Vec2ForCTC with random weights; `settings` are Wav2Vec2Config's own names."""
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    return Wav2Vec2ForCTC(Wav2Vec2Config(
+        vocab_size=len(processor.tokenizer), pad_token_id=processor.tokenizer.pad_token_id,
+        num_feat_extract_layers=len(settings["conv_dim"]), ctc_loss_reduction="mean", ctc_zero_infinity=True,
+        **settings))
+
+
+class RecogniserTrainer(Trainer):
+    """CTC training on clean speech; validation is the word error rate of greedy decoding."""
+
+    def __init__(self, network: nn.Module, processor, output_dir: Path, hparams: dict, device: str = "cpu"):
+        super().__init__(network, output_dir, hparams, device)
+        self.processor = processor
+        self.perturb_speed = SpeedPerturb(hparams["sample_rate"], hparams["speeds"])
+
+    def compute_forward(self, batch, stage):
+        batch = batch.to(self.device)
+        waves = self.perturb_speed(batch.wave.data)
+        mask = torch.arange(waves.shape[1], device=self.device) < batch.wave.lengths[:, None] * waves.shape[1]
+        labels = pad_sequence([tokens for tokens in _unpad(batch.tokens)], batch_first=True, padding_value=-100)
+        return self.modules.network(normalise_waves(waves, mask), attention_mask=mask.long(), labels=labels)
+
+    def compute_objectives(self, predictions, batch, stage):
+        return predictions.loss
+
+    def validate_batch(self, batch, network):
+        recogniser = CTCRecogniser(network, self.processor)
+        logits = recogniser(batch.wave.data, sample_lengths(batch.wave))
+        counts = [word_errors(text, heard)
+                  for text, heard in zip(batch.text, recogniser.decode(logits.values, logits.lengths))]
+        return {"errors": sum(count[0] for count in counts), "words": sum(count[1] for count in counts)}
+
+    def summarise(self, sums):
+        return {"wer": 100.0 * sums["errors"] / sums["words"]}
+
+
+def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, augment, device: str) -> CTCRecogniser:
+    """Train on clean rows, save with `save_pretrained` under `output_dir/model`, and return the frozen recogniser.
+
+    `augment(wave, rng)` varies level, channel and room floor of a clean waveform; validation is not augmented.
+    """
+    torch.manual_seed(hparams["seed"])
+    rate = hparams["sample_rate"]
+    processor = make_processor((row["text"] for row in train_rows), output_dir / "tokenizer", rate)
+    network = make_model(hparams["model"], processor)
+    trainer = RecogniserTrainer(network, processor, output_dir, hparams, device)
+
+    def encode(text: str) -> list[int]:
+        return processor.tokenizer(text.upper()).input_ids
+
+    best = trainer.run(
+        Utterances(train_rows, rate, hparams["seed"], True, lambda wave, rng: {"wave": augment(wave, rng)}, encode),
+        Utterances(valid_rows, rate, hparams["seed"], False, lambda wave, rng: {"wave": wave}, encode))
+    recogniser = CTCRecogniser(best, processor)
+    recogniser.save_pretrained(output_dir / "model")
+    return recogniser
+
+
+class CleanAugment:
+    """Variation that stays clean speech: level, microphone channel, a faint room floor.
+
+    The floor is `floor_snr` dB below the speech: a recogniser trained on digital silence breaks at any floor.
+    """
+
+    def __init__(self, rate: int, level_db=(-32.0, -14.0), floor_snr=(28.0, 55.0), channel_db=6.0):
+        self.rate, self.level_db = rate, level_db
+        self.floor_snr, self.channel_db = floor_snr, channel_db
+
+    def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        spectrum = np.fft.rfft(wave)
+        frequencies = np.fft.rfftfreq(len(wave), 1 / self.rate)
+        knots = np.geomspace(60, self.rate / 2, 7)
+        gain = np.interp(np.log(np.maximum(frequencies, 1.0)), np.log(knots),
+                         rng.uniform(-self.channel_db, self.channel_db, len(knots)))
+        wave = np.fft.irfft(spectrum * 10 ** (gain / 20), len(wave))
+        tilt = np.maximum(frequencies, 50.0) ** -rng.uniform(0.0, 1.0)
+        floor = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(wave))) * tilt, len(wave))
+        rms = np.sqrt(np.mean(wave**2)) + 1e-8
+        wave = wave + floor * rms / (np.sqrt(np.mean(floor**2)) + 1e-8) * 10 ** (-rng.uniform(*self.floor_snr) / 20)
+        return (wave / rms * 10 ** (rng.uniform(*self.level_db) / 20)).astype(np.float32)
+
+
+def _unpad(padded):
+    """The unpadded rows of a SpeechBrain `PaddedData`."""
+    return [row[:length] for row, length in zip(padded.data, sample_lengths(padded))]

@@ -1,0 +1,101 @@
+"""Stage 3: pretraining of the signal process, validated by what the frozen recogniser hears after real sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.diffusion.objectives import denoising_loss, draw_times, perturb
+from cdasr.diffusion.samplers import gaussian_noise
+from cdasr.evaluation.statistics import word_errors
+from cdasr.speech.metrics import si_sdr
+from cdasr.speech.signal_model import SignalModel
+from cdasr.training.base import Trainer
+from cdasr.training.data import Utterances, sample_lengths
+
+
+class SignalTrainer(Trainer):
+    """Denoising training of a `SignalModel` (method.md, Training 1): E |D(x_t, t; y) - x0|^2.
+
+    A share of the times is drawn at t_max, where every few-step trajectory starts. `magnitude_weight` adds the error
+    of the amplitudes, which recognisers listen to. Validation samples with the real sampler and reports the
+    recogniser's word error rate and the SI-SDR in dB.
+    """
+
+    def __init__(self, model: SignalModel, recogniser: CTCRecogniser, output_dir: Path, hparams: dict, device: str):
+        super().__init__(model.network, output_dir, hparams, device)
+        self.signal, self.recogniser = model, recogniser.to(device)
+
+    def compute_forward(self, batch, stage):
+        batch = batch.to(self.device)
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            spectra = self.signal.analyse(batch.noisy.data, sample_lengths(batch.noisy))
+            x0 = self.signal.clean_spectra(batch.clean.data, spectra)
+            generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
+            t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
+            x_t = perturb(self.signal.process, x0, spectra.y, t, gaussian_noise(generator))
+        return self.modules.network(x_t, t, spectra.y, spectra.mask), x0, spectra.mask
+
+    def compute_objectives(self, predictions, batch, stage):
+        x0_hat, x0, mask = predictions
+        mask = mask[:, None, None]
+        loss = denoising_loss(x0_hat, x0, mask=mask)
+        return loss + self.hparams.magnitude_weight * denoising_loss(safe_abs(x0_hat), x0.abs(), mask=mask)
+
+    def validate_batch(self, batch, network: nn.Module):
+        model = SignalModel(network, self.signal.process, self.signal.stft, self.signal.config)
+        lengths = sample_lengths(batch.noisy)
+        waves, _ = model.enhance(batch.noisy.data, lengths)
+        logits = self.recogniser(waves, lengths)
+        counts = [word_errors(text, heard)
+                  for text, heard in zip(batch.text, self.recogniser.decode(logits.values, logits.lengths))]
+        quality = [float(si_sdr(wave[:length], clean[:length]))
+                   for wave, clean, length in zip(waves, batch.clean.data, lengths)]
+        return {"errors": sum(count[0] for count in counts), "words": sum(count[1] for count in counts),
+                "si_sdr": sum(quality), "utterances": len(quality)}
+
+    def summarise(self, sums):
+        return {"wer": 100.0 * sums["errors"] / sums["words"], "si_sdr": sums["si_sdr"] / sums["utterances"]}
+
+
+def train_signal(config: dict, recogniser: CTCRecogniser, train_rows, valid_rows, output_dir: Path, hparams: dict,
+                 degrade, device: str) -> SignalModel:
+    """Train the signal process on clean `train_rows`, degraded on the fly by `degrade(clean, rng) -> noisy, clean`.
+
+    `valid_rows` are a fixed noisy set (with `clean_wav`) over noise that is not trained on. Returns the EMA model of
+    the best epoch.
+    """
+    torch.manual_seed(hparams["seed"])
+    model = SignalModel.from_config(config)
+    trainer = SignalTrainer(model, recogniser, output_dir, hparams, device)
+
+    def mix(wave: np.ndarray, rng: np.random.Generator) -> dict:
+        noisy, clean = degrade(wave, rng)
+        return {"noisy": noisy, "clean": clean}
+
+    best = trainer.run(Utterances(train_rows, model.sample_rate, hparams["seed"], True, mix),
+                       FixedPairs(valid_rows, model.sample_rate))
+    return SignalModel(best, model.process, model.stft, model.config)
+
+
+class FixedPairs(Utterances):
+    """Items `{id, text, noisy, clean}` of a fixed noisy manifest."""
+
+    def __init__(self, rows, rate: int):
+        super().__init__(rows, rate, seed=0, train=False, transform=lambda wave, rng: {"noisy": wave})
+
+    def __getitem__(self, index: int) -> dict:
+        from cdasr.speech.audio import fit_length, read_audio
+
+        item = super().__getitem__(index)
+        clean, _ = read_audio(self.rows[index]["clean_wav"], self.rate)
+        return {**item, "clean": torch.from_numpy(fit_length(clean, len(item["noisy"])))}
+
+
+def safe_abs(x: torch.Tensor) -> torch.Tensor:
+    """|x| of a complex tensor with a gradient that is finite at 0."""
+    return (x.real.square() + x.imag.square() + 1e-8).sqrt()

@@ -1,0 +1,53 @@
+"""Packaging of cdasr."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(line.split('"')[1] for line in (HERE / "cdasr/__init__.py").read_text(encoding="utf-8").splitlines()
+               if line.startswith("__version__"))
+METRICS = ["pesq>=0.0.4", "pystoi>=0.4"]
+
+setup(
+    name="cdasr",
+    version=VERSION,
+    description="Make a frozen speech recogniser robust to noise with coupled diffusion models of signals and logits",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["cdasr", "cdasr.*"]),
+    package_data={"cdasr": ["models/**/*"]},
+    install_requires=[
+        "torch>=2.11,<2.13",  # torchaudio 2.11 does not load beside a newer torch
+        "torchaudio>=2.11,<2.12",
+        "speechbrain>=1.1,<1.2",
+        "transformers>=5,<6",
+        "jiwer>=4,<5",
+        "librosa>=0.11",
+        "soundfile>=0.13",
+        "soxr>=0.5",  # the resampler behind librosa, used directly: librosa takes seconds to import
+        "hyperpyyaml>=1.2.2",
+        "safetensors>=0.5",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pyroomacoustics>=0.8",  # simulated rooms for training
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS],
+        "metrics": METRICS,
+        "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
+        "images": ["torchvision>=0.26,<0.28"],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5"],
+    },
+    entry_points={"console_scripts": ["cdasr = cdasr.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Intended Audience :: Science/Research",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+    ],
+)

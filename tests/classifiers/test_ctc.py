@@ -1,0 +1,60 @@
+"""The frozen recogniser says what transformers says, in batches as alone, and never has a gradient."""
+
+import pytest
+import torch
+
+from cdasr.classifiers.ctc import CTCRecogniser
+
+
+def group_norm_folder(recogniser_dir, folder):
+    """A model like wav2vec2-base-960h: group norm, no attention mask."""
+    from transformers import AutoProcessor, Wav2Vec2Config, Wav2Vec2ForCTC
+
+    config = Wav2Vec2Config.from_pretrained(recogniser_dir, feat_extract_norm="group", do_stable_layer_norm=False)
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(recogniser_dir)
+    processor.feature_extractor.return_attention_mask = False
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["layer", "group"])
+def recogniser(request, recogniser_dir, tmp_path):
+    return CTCRecogniser.from_pretrained(
+        recogniser_dir if request.param == "layer" else group_norm_folder(recogniser_dir, tmp_path))
+
+
+def test_logits_are_those_of_plain_transformers(recogniser):
+    waves = [torch.randn(length) * 0.3 + 0.1 for length in (9000, 16_000, 5000)]
+    lengths = torch.tensor([len(wave) for wave in waves])
+    logits = recogniser(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths)
+    for row, wave in enumerate(waves):
+        inputs = recogniser.processor(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+        plain = recogniser.model(inputs.input_values).logits
+        assert int(logits.lengths[row]) == plain.shape[1]
+        torch.testing.assert_close(logits.values[row:row + 1, :plain.shape[1]], plain, atol=2e-4, rtol=1e-3)
+        assert recogniser.decode(logits.values, logits.lengths)[row] == recogniser.processor.batch_decode(
+            plain.argmax(-1))[0].strip()
+
+
+def test_nothing_can_train_it(recogniser):
+    assert not any(parameter.requires_grad for parameter in recogniser.parameters())
+    assert not recogniser.train().model.training
+    waves = torch.randn(1, 8000, requires_grad=True)
+    assert not recogniser(waves, torch.tensor([8000])).values.requires_grad
+
+
+def test_frames_and_times_follow_the_configuration(recogniser):
+    assert recogniser.stride == 320
+    logits = recogniser(torch.randn(1, 8000), torch.tensor([8000]))
+    assert logits.hidden.shape[:2] == logits.values.shape[:2]
+    times = recogniser.frame_times(logits.values.shape[1])
+    assert torch.allclose(times.diff(), torch.tensor(0.02)) and 0 < float(times[0]) < 0.03
+
+
+def test_too_short_and_not_a_recogniser(recogniser, tmp_path):
+    with pytest.raises(ValueError, match="shorter than one frame"):
+        recogniser(torch.randn(1, 100), torch.tensor([100]))
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match="no CTC recogniser could be loaded"):
+        CTCRecogniser.from_pretrained(tmp_path / "nothing")

@@ -1,0 +1,80 @@
+"""Small real things that many tests need: audio files, a recogniser, a signal model, a model package."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+RATE = 16_000
+TINY_WAV2VEC2 = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "conv_dim": [16, 16, 16, 16, 16], "conv_kernel": [20, 8, 4, 4, 4], "conv_stride": [10, 4, 2, 2, 2],
+    "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True, "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4}
+TINY_SIGNAL = {
+    "stft": {"sample_rate": RATE, "n_fft": 62, "hop": 31, "exponent": 0.5, "scale": 0.3},
+    "process": {"name": "sbve", "k": 2.6, "c": 0.4},
+    "network": {"name": "tf_unet", "channels": [4, 8], "dim": 16, "blocks": 2, "attention_every": 2, "heads": 2},
+    "sampling": {"steps": 2, "method": "deterministic", "spacing": "uniform"}}
+
+
+@pytest.fixture(autouse=True)
+def _one_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tone():
+    """tone(seconds, hertz=440, rate=16000) -> (samples,) float32 with some noise."""
+    def make(seconds: float, hertz: float = 440.0, rate: int = RATE) -> np.ndarray:
+        time = np.arange(int(seconds * rate)) / rate
+        noise = np.random.default_rng(int(hertz)).standard_normal(len(time))
+        return (0.2 * np.sin(2 * np.pi * hertz * time) + 0.02 * noise).astype(np.float32)
+    return make
+
+
+@pytest.fixture
+def write_wav(tmp_path):
+    """write_wav(name, wave, rate=16000) -> path of a file in tmp_path."""
+    def write(name: str, wave, rate: int = RATE):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, rate)
+        return path
+    return write
+
+
+@pytest.fixture(scope="session")
+def recogniser_dir(tmp_path_factory):
+    """A wav2vec2 CTC model with random weights and its processor, as save_pretrained writes them."""
+    from cdasr.training.recogniser import make_model, make_processor
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("recogniser")
+    processor = make_processor(["one two three four"], folder / "tokenizer", RATE)
+    make_model(TINY_WAV2VEC2, processor).save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def package_dir(recogniser_dir, tmp_path_factory):
+    """A complete model package with random weights."""
+    from cdasr.classifiers.ctc import CTCRecogniser
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.signal_model import SignalModel
+
+    torch.manual_seed(2)
+    signal = SignalModel.from_config(TINY_SIGNAL)
+    with torch.no_grad():  # the untrained network is the identity: give it something to do
+        signal.network.head.weight.normal_(std=0.02)
+    folder = tmp_path_factory.mktemp("package")
+    config = {"observation_adding": {"weight": 0.25}}
+    Pipeline(CTCRecogniser.from_pretrained(recogniser_dir), signal, config, "cpu").save_pretrained(folder)
+    return folder

@@ -1,0 +1,43 @@
+"""The signal space is invertible, and long recordings can be cut and put together."""
+
+import pytest
+import torch
+
+from cdasr.speech.segments import split_long
+from cdasr.speech.stft import CompressedSTFT
+
+
+@pytest.mark.parametrize("n_fft, hop", [(510, 255), (510, 128), (512, 160)])
+@pytest.mark.parametrize("samples", [16_000, 16_001, 777])
+def test_synthesis_inverts_analysis(n_fft, hop, samples):
+    stft = CompressedSTFT(n_fft=n_fft, hop=hop)
+    waves = 0.1 * torch.randn(2, samples)
+    spectra = stft.analyse(waves)
+    assert spectra.shape == (2, 1, stft.bins, int(stft.frame_lengths(torch.tensor(samples))))
+    torch.testing.assert_close(stft.synthesise(spectra, samples), waves, atol=2e-5, rtol=0)
+
+
+def test_compression_brings_noise_to_the_level_of_the_processes():
+    spectra = CompressedSTFT().analyse(0.1 * torch.randn(1, 32_000))
+    assert 0.25 < float(spectra.abs().square().mean().sqrt()) < 0.5
+
+
+def test_zero_padding_does_not_change_the_frames():
+    stft, wave = CompressedSTFT(), torch.randn(1, 5000)
+    alone = stft.analyse(wave)
+    padded = stft.analyse(torch.nn.functional.pad(wave, (0, 3000)))
+    torch.testing.assert_close(padded[..., :alone.shape[-1]], alone)
+
+
+def test_a_hop_that_loses_samples_is_refused():
+    with pytest.raises(ValueError, match="hop"):
+        CompressedSTFT(n_fft=510, hop=400)
+
+
+def test_long_recordings_are_cut_where_it_is_quiet():
+    wave = torch.randn(50 * 1000)
+    wave[17_000:17_200] = 0
+    parts = split_long(wave, rate=1000)
+    assert torch.equal(torch.cat(parts), wave)
+    assert max(map(len, parts)) <= 20_000 and 17_000 <= len(parts[0]) <= 17_200
+    assert len(split_long(wave[:20_000], rate=1000)) == 1

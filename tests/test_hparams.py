@@ -1,0 +1,39 @@
+"""Hyper-parameters: references and overrides work, code does not run, mistakes are named."""
+
+import pytest
+
+from cdasr.hparams import load_hparams
+
+
+@pytest.fixture
+def base(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text("seed: 3\nsignal: {lr: 0.1, seed: !ref <seed>}\nmap: {1: 2.0}\nname: x\n")
+    return path
+
+
+def test_references_and_overrides(base, tmp_path):
+    change = tmp_path / "change.yaml"
+    change.write_text("signal: {lr: 0.2}\nmap: {7: 1.0}\n")
+    hparams = load_hparams([base, change], ["--seed", "5", "--signal.lr=0.3"])
+    assert hparams["signal"] == {"lr": 0.3, "seed": 5} and hparams["map"][7] == 1.0 and hparams["name"] == "x"
+    assert load_hparams([base, change])["signal"]["lr"] == 0.2
+
+
+@pytest.mark.parametrize("tag", ["!new:os.path.join", "!apply:os.system", "!applyref:os.system", "!name:os.system",
+                                 "!module:os", "!!python/object/apply:os.system"])
+def test_code_is_refused(tmp_path, tag):
+    path = tmp_path / "evil.yaml"
+    path.write_text(f"seed: 1\nx: {tag}\n  - touch {tmp_path}/ran\n")
+    with pytest.raises(ValueError, match="could run code"):
+        load_hparams([path])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_mistakes_are_named(base):
+    for overrides, reason in ((["--signal.rate", "1"], "no key 'signal.rate'"), (["--seed"], "needs a value"),
+                              (["seed", "1"], "expected --key value")):
+        with pytest.raises(ValueError, match=reason):
+            load_hparams([base], overrides)
+    with pytest.raises(ValueError, match="no such hparams file"):
+        load_hparams([base.parent / "none.yaml"])
