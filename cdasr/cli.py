@@ -88,6 +88,15 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def demo(options: argparse.Namespace) -> int:
+    """Noisy digits before and after enhancement."""
+    _quieten_libraries()
+    from cdasr.demo import demo
+
+    demo(options.output_dir, device=options.device, seed=options.seed)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cdasr", description="Make a frozen speech recogniser robust to noise and reverberation with diffusion "
@@ -121,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     _model_options(verb)
     verb.set_defaults(run=evaluate)
+
+    verb = verbs.add_parser("demo", help="hear and read what the bundled model does; needs no data")
+    verb.add_argument("--output-dir", type=Path, default=Path("results/demo"), help="default: %(default)s")
+    verb.add_argument("--device", default="auto", help="default: %(default)s")
+    verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    verb.set_defaults(run=demo)
     return parser
 
 

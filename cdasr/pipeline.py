@@ -156,14 +156,15 @@ class Pipeline:
         local = folder / name
         return cls(CTCRecogniser.from_pretrained(local if local.is_dir() else name), signal, config, device)
 
-    def save_pretrained(self, folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
-        """Write a model package; `dtype` is that of the stored signal weights (float16 halves the file)."""
+    def save_pretrained(self, folder: str | os.PathLike, half: bool = False) -> None:
+        """Write a model package; `half` stores the signal weights as float16, which halves their file."""
         from safetensors.torch import save_file
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.recogniser.save_pretrained(folder / "recogniser")
-        weights = {name: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        dtype = torch.float16 if half else torch.float32
+        weights = {name: tensor.to("cpu", dtype).contiguous()
                    for name, tensor in self.signal.network.state_dict().items()}
         save_file(weights, folder / "signal.safetensors")
         self.config = {**self.config, "format": FORMAT, "recogniser": "recogniser", "signal": self.signal.config}

@@ -18,9 +18,9 @@ TINY_WAV2VEC2 = {
     "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True, "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4}
 TINY_SIGNAL = {
-    "stft": {"sample_rate": RATE, "n_fft": 62, "hop": 31, "exponent": 0.5, "scale": 0.3},
+    "stft": {"sample_rate": RATE, "n_fft": 254, "hop": 127, "exponent": 0.5, "scale": 0.3},
     "process": {"name": "sbve", "k": 2.6, "c": 0.4},
-    "network": {"name": "tf_unet", "channels": [4, 8], "dim": 16, "blocks": 2, "attention_every": 2, "heads": 2},
+    "network": {"name": "tf_unet", "channels": [4, 8], "strides": [4, 4], "dim": 16, "blocks": 2, "attention_every": 2, "heads": 2},
     "sampling": {"steps": 2, "method": "deterministic", "spacing": "uniform"}}
 
 
@@ -73,7 +73,7 @@ def package_dir(recogniser_dir, tmp_path_factory):
     torch.manual_seed(2)
     signal = SignalModel.from_config(TINY_SIGNAL)
     with torch.no_grad():  # the untrained network is the identity: give it something to do
-        signal.network.head.weight.normal_(std=0.02)
+        signal.network.decoder[-1].expand.weight.normal_(std=0.02)
     folder = tmp_path_factory.mktemp("package")
     config = {"observation_adding": {"weight": 0.25}}
     Pipeline(CTCRecogniser.from_pretrained(recogniser_dir), signal, config, "cpu").save_pretrained(folder)

@@ -8,6 +8,8 @@ and padded frames are zeroed before every operation that looks along time: batch
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,20 +20,20 @@ from cdasr.networks.conditioning import FiLM, TimeEmbedding
 class TFUNet(nn.Module):
     """Denoiser over complex spectra (B, 1, F, N), F = `bins`.
 
-    `channels`: of the strided levels, each halving the frequencies; `dim`: of the trunk; `blocks`: of the trunk;
+    `channels` and `strides` (over frequency): of the convolutional levels; `dim`, `blocks`: of the trunk;
     `attention_every`: one block in so many attends over the whole utterance (0: none).
     """
 
-    def __init__(self, bins: int = 256, channels: tuple[int, ...] = (16, 32, 48, 64), dim: int = 192, blocks: int = 8,
-                 attention_every: int = 4, heads: int = 4, dropout: float = 0.0):
+    def __init__(self, bins: int = 256, channels: tuple[int, ...] = (32, 48, 64), strides: tuple[int, ...] = (4, 2, 2),
+                 dim: int = 192, blocks: int = 8, attention_every: int = 4, heads: int = 4, dropout: float = 0.0):
         super().__init__()
-        if bins % 2 ** len(channels):
-            raise ValueError(f"{bins} frequency bins cannot be halved {len(channels)} times; choose n_fft so that "
-                             "n_fft / 2 + 1 is a multiple of the product of the strides")
-        self.bins, folded = bins, bins // 2 ** len(channels)
+        if len(strides) != len(channels) or bins % prod(strides):
+            raise ValueError(f"{bins} frequency bins and {len(channels)} levels do not fit the strides {strides}; choose "
+                             "one stride a level, and n_fft so that n_fft / 2 + 1 is a multiple of their product")
+        folded = bins // prod(strides)
         self.embed_time = TimeEmbedding(dim)
         self.encoder = nn.ModuleList(
-            Down(before, after, dim) for before, after in zip((4, *channels[:-1]), channels))
+            Down(before, after, stride, dim) for before, after, stride in zip((4, *channels[:-1]), channels, strides))
         self.fold = nn.Conv1d(channels[-1] * folded, dim, 1)
         self.trunk = nn.ModuleList(
             TrunkBlock(dim, dilation=2 ** (index % 4), dropout=dropout,
@@ -39,11 +41,17 @@ class TFUNet(nn.Module):
             for index in range(blocks))
         self.unfold = nn.Conv1d(dim, channels[-1] * folded, 1)
         self.decoder = nn.ModuleList(
-            Up(2 * before, after, dim) for before, after in zip(channels[::-1], (*channels[-2::-1], channels[0])))
-        self.head = nn.Conv2d(channels[0] + 4, 6, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        with torch.no_grad():  # masks start at 1 on y and 0 on x_t
-            self.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+            Up(2 * before, after, stride, dim)
+            for before, after, stride in zip(channels[::-1], (*channels[-2::-1], 6), strides[::-1]))
+        self.start_as_identity()
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Masks of 1 on y and 0 on x_t, no correction: D returns y."""
+        last = self.decoder[-1].expand
+        last.weight.zero_()
+        last.bias.zero_()
+        last.bias[:self.decoder[-1].stride] = 1.0
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Estimate x0 (B, 1, F, N) from the state x_t at time t (B,) and the degraded y; `mask` (B, N) marks frames."""
@@ -61,8 +69,7 @@ class TFUNet(nn.Module):
         h = self.unfold(z).view(shape)
         for level, skip in zip(self.decoder, reversed(skips)):
             h = level(torch.cat([h, skip], dim=1), embedding, frames)
-        out = self.head(torch.cat([h, inputs], dim=1) * frames[:, None, None]).float()
-        mask_y, mask_x, correction = (torch.complex(*pair.chunk(2, dim=1)) for pair in out.chunk(3, dim=1))
+        mask_y, mask_x, correction = (torch.complex(*pair.chunk(2, dim=1)) for pair in h.float().chunk(3, dim=1))
         return (mask_y * y + mask_x * x_t + correction) * frames[:, None, None]
 
 
@@ -80,11 +87,11 @@ class FrameNorm(nn.Module):
 
 
 class Down(nn.Module):
-    """Halve the frequencies, then refine."""
+    """Fold `stride` frequencies into one, then refine."""
 
-    def __init__(self, before: int, after: int, embedding: int):
+    def __init__(self, before: int, after: int, stride: int, embedding: int):
         super().__init__()
-        self.reduce = nn.Conv2d(before, after, (4, 3), stride=(2, 1), padding=(1, 1))
+        self.reduce = nn.Conv2d(before, after, (2 * stride, 3), stride=(stride, 1), padding=(stride // 2, 1))
         self.refine = Refine(after, embedding)
 
     def forward(self, h: Tensor, embedding: Tensor, frames: Tensor) -> Tensor:
@@ -92,18 +99,18 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the frequencies, then refine."""
+    """Refine, then unfold one frequency into `stride`."""
 
-    def __init__(self, before: int, after: int, embedding: int):
+    def __init__(self, before: int, after: int, stride: int, embedding: int):
         super().__init__()
-        self.expand = nn.Conv2d(before, 2 * after, 1)
-        self.refine = Refine(after, embedding)
+        self.stride, self.join = stride, nn.Conv2d(before, before // 2, 1)
+        self.refine = Refine(before // 2, embedding)
+        self.expand = nn.Conv2d(before // 2, stride * after, 1)
 
     def forward(self, h: Tensor, embedding: Tensor, frames: Tensor) -> Tensor:
-        h = self.expand(h)
+        h = self.expand(self.refine(self.join(h), embedding, frames))
         b, c, f, n = h.shape
-        h = h.view(b, c // 2, 2, f, n).transpose(2, 3).reshape(b, c // 2, 2 * f, n)  # interleave the frequencies
-        return self.refine(h, embedding, frames)
+        return h.view(b, -1, self.stride, f, n).transpose(2, 3).reshape(b, -1, f * self.stride, n)
 
 
 class Refine(nn.Module):

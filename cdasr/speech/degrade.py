@@ -45,7 +45,7 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 
 
 def reverberate(speech: np.ndarray, rir: np.ndarray) -> np.ndarray:
-    """`speech` in a room: convolved with `rir` (direct path at index 0), with the length and RMS of the input."""
+    """`speech` in a room: convolved with `rir` (direct path first), at the length and RMS of the input."""
     size = fft.next_fast_len(len(speech) + len(rir) - 1, real=True)
     wet = fft.irfft(fft.rfft(speech, size) * fft.rfft(rir, size), size)[:len(speech)]
     return (wet * (rms(speech) / max(rms(wet), SILENT))).astype(np.float32)
@@ -53,9 +53,9 @@ def reverberate(speech: np.ndarray, rir: np.ndarray) -> np.ndarray:
 
 def degrade(clean: np.ndarray, rng: np.random.Generator, noise_source: NoiseSource | None = None,
             room_source: RoomSource | None = None, snr_db: float | None = None) -> Degraded:
-    """Reverberate `clean` (samples,) where there is a `room_source`, then add noise at `snr_db` where there is a
-    `noise_source`; both are scaled down together where the peak would clip.
+    """Reverberate `clean` (samples,), then add noise at `snr_db`, each where it has a source.
 
+    Noisy and clean are scaled down together where the peak would clip.
     Raises ValueError when only one of `noise_source` and `snr_db` is given, and as `mix_at_snr` does.
     """
     if (noise_source is None) != (snr_db is None):
@@ -76,8 +76,8 @@ def degrade(clean: np.ndarray, rng: np.random.Generator, noise_source: NoiseSour
 class TrainingDegrader:
     """Degradation on the fly: `(clean, rng) -> (noisy, clean)`, different for every state of `rng`.
 
-    SNR and level (RMS) are uniform within their ranges, in dB. `reverb_share` of the utterances is in a room, and
-    `clean_share` has neither noise nor room, so that a network learns to leave clean speech alone.
+    SNR and level (RMS) are uniform within their ranges, in dB. `reverb_share` of the utterances is in a room,
+    and `clean_share` has neither noise nor room, so that a network learns to leave clean speech alone.
     """
 
     noise_source: NoiseSource

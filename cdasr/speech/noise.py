@@ -1,8 +1,8 @@
 """Noise to train and test against: recordings, and endless generated noise of several families.
 
-What a network hears during training decides what it can remove later, so everything here is random within
-wide limits: recordings are cut, looped, warped and mixed, and each call of a family is another noise. All draws
-come from the `numpy.random.Generator` that is passed in.
+What a network hears in training decides what it can remove later, so everything here is random within wide
+limits: recordings are cut, looped, warped and mixed, and each call of a family is a new noise. All draws come
+from the `numpy.random.Generator` that is passed in.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cdasr.speech.audio import read_audio
 from cdasr.speech.noise_families import (
     FAMILIES,
     NEED_SPEECH,
+    make_periodic,
     random_equaliser,
     random_gain,
     rms,
@@ -35,9 +36,9 @@ CACHE_BYTES = 400_000_000
 class NoiseSource:
     """Draws noise from recordings (a share of `file_share`) and from the generated `families`, at `rate` Hz.
 
-    `speech` are paths of utterances for the families that need some (babble, speech_shaped). With `warp` a draw
-    is also changed in speed, spectrum and loudness, and sometimes mixed with a second one: for training. Without
-    it recordings stay as they are, but for a random start and shortened digital silence: for test sets.
+    `speech` are paths of utterances for the families that need some (babble, speech_shaped). With `warp` a
+    draw is also changed in speed, spectrum and loudness, and sometimes mixed with a second one: for training.
+    Without it recordings only get a random start and their digital silence shortened: for test sets.
     """
 
     def __init__(self, files: Sequence[str | os.PathLike] = (), families: Sequence[str] = (),
@@ -45,10 +46,10 @@ class NoiseSource:
                  warp: bool = True):
         unknown = [family for family in families if family not in FAMILIES]
         if unknown:
-            raise ValueError(f"no noise family is called {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+            raise ValueError(f"no noise family is called {', '.join(unknown)}; use {', '.join(FAMILIES)}")
         wanting = [family for family in families if family in NEED_SPEECH]
         if wanting and not speech:
-            raise ValueError(f"the noise family {', '.join(wanting)} is made from speech; give some speech files")
+            raise ValueError(f"noise like {', '.join(wanting)} is made from speech; give some speech files")
         if not files and not families:
             raise ValueError("a noise source needs noise files, families of generated noise, or both")
         self.files, self.families, self.speech = list(files), list(families), list(speech)
@@ -97,7 +98,7 @@ def find_audio(folder: str | os.PathLike) -> list[Path]:
 
 
 class WaveCache:
-    """Waveforms by path, read by `load(path)` when first asked for; kept while they fit into `limit` bytes."""
+    """Waveforms, read by `load(path)` when first asked for; kept while they fit into `limit` bytes."""
 
     def __init__(self, load: Callable[[str | os.PathLike], np.ndarray], limit: int = CACHE_BYTES):
         self.load, self.room, self.waves = load, limit, {}
@@ -118,7 +119,7 @@ class WaveCache:
 def _recording(path: str | os.PathLike, rate: int) -> np.ndarray:
     """A noise file at `rate` Hz without long digital silence, ready to be looped."""
     wave, _ = read_audio(path, rate)
-    if not wave.any():
+    if np.ptp(wave) == 0:
         raise ValueError(f"{path}: the noise recording is digital silence; leave it out")
     wave = shorten_silence(wave, rate)
     return make_periodic(wave - wave.mean(), fade=rate // 20)
@@ -164,7 +165,7 @@ def warp(rng: np.random.Generator, noise: np.ndarray, rate: int, speed: float, s
 
 
 def equalise(wave: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Filter `(samples,)` circularly with amplitude `gains` over the frequencies of the next fast FFT size."""
+    """Filter `(samples,)` circularly with amplitude `gains` over the bins of the next fast FFT size."""
     samples = len(wave)
     size = fft.next_fast_len(samples, real=True)
     return fft.irfft(fft.rfft(wave, size) * gains, size)[:samples]

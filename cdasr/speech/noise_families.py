@@ -1,4 +1,4 @@
-"""Families of generated noise, each call another one: `f(rng, samples, rate, utterance) -> (samples,)`, RMS 1.
+"""Generated noise by families, each call a new one: `f(rng, samples, rate, utterance) -> (samples,)`, RMS 1.
 
 They stand in for recordings where there are few. `utterance(rng)` gives some random speech `(n,)`; only the
 families in NEED_SPEECH use it. Filters work on whole waveforms by FFT: three seconds take a few milliseconds.
@@ -40,7 +40,7 @@ def babble(rng: np.random.Generator, samples: int, rate: int, utterance: Utteran
 
 
 def tonal(rng: np.random.Generator, samples: int, rate: int, utterance: Utterance | None = None):
-    """Mains hum, horns, alarms, sirens: one to three harmonic sounds, steady, gliding or switched on and off."""
+    """Mains hum, horns, alarms, sirens: one to three harmonic sounds, steady, gliding or going on and off."""
     noise = 10 ** (rng.uniform(-40, -10) / 20) * rng.standard_normal(samples, dtype=np.float32)
     pitches = (rng.choice((50.0, 60.0)), np.exp(rng.uniform(np.log(150), np.log(800))),
                np.exp(rng.uniform(np.log(400), np.log(3000))))
@@ -70,7 +70,7 @@ def impulsive(rng: np.random.Generator, samples: int, rate: int, utterance: Utte
     noise = 10 ** (rng.uniform(-50, -25) / 20) * rng.standard_normal(size, dtype=np.float32)
     for _ in range(rng.integers(1, 4)):
         train = np.zeros(size, np.float32)
-        count = 1 + rng.poisson(np.exp(rng.uniform(np.log(0.5), np.log(12))) * size / rate)
+        count = 1 + rng.poisson(np.exp(rng.uniform(np.log(1.5), np.log(12))) * size / rate)
         np.add.at(train, rng.integers(size, size=count), from_decibels(rng.normal(0, 4, count)))
         noise += _filtered(train, _burst(rng, rate))
     start = rng.integers(size - samples + 1)
@@ -78,7 +78,7 @@ def impulsive(rng: np.random.Generator, samples: int, rate: int, utterance: Utte
 
 
 def crackle(rng: np.random.Generator, samples: int, rate: int, utterance: Utterance | None = None):
-    """Dense tiny clicks of very different strength over soft hiss or rumble: fire, rain, paper, old records."""
+    """Dense tiny clicks of very different strength over soft hiss or rumble: fire, rain, paper, records."""
     size = fft_size(samples)
     density = np.exp(rng.uniform(np.log(15), np.log(600))) / rate
     clicks = np.zeros(size, np.float32)

@@ -1,7 +1,7 @@
-"""Room impulse responses: measured ones from files, and simulated shoebox rooms (image sources, pyroomacoustics).
+"""Room impulse responses: measured ones from files, and shoebox rooms simulated by image sources.
 
-Every response starts with the direct path, of amplitude 1, so that `convolve(speech, rir)[:n]` stays aligned with
-the dry speech.
+Every response starts with the direct path, of amplitude 1, so that `convolve(speech, rir)[:n]` stays aligned
+with the dry speech.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RoomSource:
     def __init__(self, files: Sequence[str | os.PathLike] = (), simulated: int = 0, seed: int = 0,
                  rate: int = 16_000, file_share: float = 0.3, cache_dir: str | os.PathLike | None = None):
         if not files and simulated < 1:
-            raise ValueError("a room source needs files with room responses, a number of simulated rooms, or both")
+            raise ValueError("a room source needs files of room responses, some simulated rooms, or both")
         self.files, self.simulated, self.seed, self.rate = list(files), simulated, seed, rate
         self.file_share = file_share if files and simulated else float(bool(files))
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
@@ -75,7 +75,7 @@ def from_direct_path(rir: np.ndarray, direct: int, decay: float = 60.0) -> np.nd
 
 
 def simulate_room(rng: np.random.Generator, rate: int) -> np.ndarray:
-    """The response of a random room: 3 x 2.5 x 2.2 to 10 x 8 x 4 m, RT60 0.15 to 0.8 s, talker at 0.3 to 3 m."""
+    """The response of a random room of 16 to 320 cubic metres, RT60 around 0.15 to 0.8 s."""
     import pyroomacoustics
 
     size = rng.uniform((3.0, 2.5, 2.2), (10.0, 8.0, 4.0))
@@ -98,7 +98,8 @@ def shortest_rt60(size: np.ndarray) -> float:
     return 24 * np.log(10) * np.prod(size) / (SOUND_SPEED * surface)
 
 
-def draw_positions(rng: np.random.Generator, size: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, int]:
+def draw_positions(rng: np.random.Generator, size: np.ndarray,
+                   rate: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Microphone and talker in metres, half a metre from every wall, and the delay between them in samples.
 
     The delay is a whole number of samples, so that the direct path is one single pulse.

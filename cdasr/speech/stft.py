@@ -33,7 +33,11 @@ class CompressedSTFT:
         return self.n_fft // 2 + 1
 
     def analyse(self, waves: Tensor) -> Tensor:
-        """Compressed spectra (B, 1, F, N) complex of waveforms (B, T); frame j is centred on sample j * hop."""
+        """Compressed spectra (B, 1, F, N) complex of waveforms (B, T); frame j is centred on sample j * hop.
+
+        Every frame that touches a sample is there, so that the last samples do not depend on what follows them.
+        """
+        waves = torch.nn.functional.pad(waves, (0, self.n_fft // 2))
         spectra = torch.stft(waves, self.n_fft, self.hop, window=self._window(waves), center=True,
                              pad_mode="constant", return_complex=True)
         return (self.scale * compress(spectra, self.exponent)).unsqueeze(1)
@@ -45,7 +49,7 @@ class CompressedSTFT:
 
     def frame_lengths(self, samples: Tensor) -> Tensor:
         """Number of frames of waveforms with `samples` (B,) samples."""
-        return torch.div(samples, self.hop, rounding_mode="floor") + 1
+        return torch.div(samples + self.n_fft // 2, self.hop, rounding_mode="floor") + 1
 
     def frame_times(self, frames: int) -> Tensor:
         """Centres of the frames in seconds, `(frames,)`."""

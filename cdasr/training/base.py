@@ -63,7 +63,8 @@ class Trainer(sb.Brain):
         hparams = self.hparams
         self.train_data = train
         self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], hparams.batch_seconds,
-                                            hparams.seed, getattr(hparams, "curriculum", None))
+                                            hparams.seed, getattr(hparams, "curriculum", None),
+                                            getattr(hparams, "epoch_items", None))
         self.steps_before = [0, *accumulate(self.batches.steps(epoch + 1) for epoch in range(hparams.epochs))]
         workers = {"num_workers": getattr(hparams, "workers", 0), "collate_fn": PaddedBatch}
         valid_batches = DurationBatchSampler([float(row["duration"]) for row in valid.rows],

@@ -48,14 +48,14 @@ class DurationBatchSampler(Sampler[list[int]]):
     """Batches of at most `batch_seconds` of similar duration, shuffled anew in each epoch.
 
     `curriculum` maps the last epoch of a phase to the longest utterance of that phase, in seconds: CTC learns to
-    align on short utterances first.
+    align on short utterances first. `items` limits an epoch to so many utterances, drawn at random.
     """
 
     def __init__(self, durations: Sequence[float], batch_seconds: float, seed: int,
-                 curriculum: Mapping[int, float] | None = None, epoch: int = 1):
+                 curriculum: Mapping[int, float] | None = None, items: int | None = None, epoch: int = 1):
         self.durations = np.asarray(durations, dtype=float)
         self.batch_seconds, self.seed = batch_seconds, seed
-        self.curriculum = dict(curriculum or {})
+        self.curriculum, self.items = dict(curriculum or {}), items
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
@@ -63,13 +63,15 @@ class DurationBatchSampler(Sampler[list[int]]):
         rng = np.random.default_rng([self.seed, epoch])
         longest = next((limit for last, limit in sorted(self.curriculum.items()) if epoch <= last), np.inf)
         kept = np.flatnonzero(self.durations <= max(longest, self.durations.min()))
+        if self.items is not None and self.items < len(kept):
+            kept = rng.choice(kept, self.items, replace=False)
         jittered = self.durations[kept] * rng.uniform(0.9, 1.1, len(kept))
         self.batches = _fill(kept[np.argsort(jittered)], self.durations, self.batch_seconds)
         rng.shuffle(self.batches)
 
     def steps(self, epoch: int) -> int:
         """Number of batches of `epoch`."""
-        return len(DurationBatchSampler(self.durations, self.batch_seconds, self.seed, self.curriculum, epoch))
+        return len(DurationBatchSampler(self.durations, self.batch_seconds, self.seed, self.curriculum, self.items, epoch))
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)

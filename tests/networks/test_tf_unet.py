@@ -8,7 +8,7 @@ from cdasr.networks import make_network
 
 @pytest.fixture
 def network():
-    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "dim": 16, "blocks": 4,
+    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "strides": [2, 2], "dim": 16, "blocks": 4,
                             "attention_every": 2, "heads": 2}).eval()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -17,7 +17,7 @@ def network():
 
 
 def test_untrained_network_returns_the_degraded_signal():
-    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "dim": 16, "blocks": 2})
+    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "strides": [2, 2], "dim": 16, "blocks": 2})
     y = torch.randn(2, 1, 32, 10, dtype=torch.complex64)
     torch.testing.assert_close(network(torch.randn_like(y), torch.rand(2), y), y)
 
@@ -55,7 +55,7 @@ def test_gradients_reach_every_weight(network):
 def test_configuration_mistakes_are_named():
     with pytest.raises(ValueError, match="unknown network 'unet9'"):
         make_network({"name": "unet9"})
-    with pytest.raises(ValueError, match="halved"):
+    with pytest.raises(ValueError, match="do not fit the strides"):
         make_network({"name": "tf_unet", "bins": 257})
     with pytest.raises(ValueError, match="depth"):
         make_network({"name": "tf_unet", "depth": 3})

@@ -1,0 +1,108 @@
+"""The pipeline: batches equal single recordings, packages survive a round trip, wrong use is named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cdasr import Pipeline
+from cdasr.pipeline import STRATEGIES
+
+
+@pytest.fixture(scope="module")
+def pipeline(package_dir):
+    return Pipeline.from_pretrained(package_dir, device="cpu")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_batch_equals_single(pipeline, tone, strategy):
+    waves = [torch.from_numpy(tone(seconds, hertz)) for seconds, hertz in ((0.7, 300), (1.1, 500), (0.4, 900))]
+    together = pipeline.transcribe(waves, strategy)
+    for wave, result in zip(waves, together):
+        alone = pipeline.transcribe([wave], strategy)[0]
+        assert alone.text == result.text and alone.nfe == result.nfe
+        if strategy != "none":
+            torch.testing.assert_close(alone.wave, result.wave, atol=1e-4, rtol=0)
+            assert result.wave.shape == wave.shape
+
+
+def test_strategies_count_their_evaluations(pipeline, tone):
+    wave = [torch.from_numpy(tone(0.5))]
+    assert pipeline.transcribe(wave, "none")[0].nfe == {"signal": 0, "logits": 0, "classifier": 1}
+    assert pipeline.transcribe(wave, "enhanced", steps=5)[0].nfe == {"signal": 5, "logits": 0, "classifier": 1}
+    assert pipeline.transcribe(wave, "oa")[0].nfe["signal"] == 2
+
+
+def test_observation_adding_mixes_the_waveforms(pipeline, tone):
+    wave = torch.from_numpy(tone(0.5))
+    cleaned = pipeline.transcribe([wave], "enhanced")[0].wave
+    mixed = pipeline.transcribe([wave], "oa")[0].wave
+    torch.testing.assert_close(mixed, 0.75 * cleaned + 0.25 * wave, atol=1e-5, rtol=0)
+
+
+def test_none_hears_what_transformers_hears(pipeline, tone):
+    wave = tone(0.8)
+    recogniser = pipeline.recogniser
+    inputs = recogniser.processor(wave, sampling_rate=16_000, return_tensors="pt").input_values
+    expected = recogniser.processor.batch_decode(recogniser.model(inputs).logits.argmax(-1))[0]
+    assert pipeline(wave, strategy="none").text == expected.strip().lower()
+
+
+def test_files_and_arrays_of_any_rate(pipeline, write_wav, tone):
+    from_file = pipeline(write_wav("a.wav", tone(1.0, rate=8000), 8000))
+    from_array = pipeline(tone(1.0, rate=8000), rate=8000)
+    assert abs(from_file.duration - 1.0) < 1e-3 and from_file.text == from_array.text
+
+
+def test_long_recordings_keep_their_length(pipeline, tone):
+    wave = np.concatenate([tone(14.0), np.zeros(8000, np.float32), tone(14.0, 700)])
+    result = pipeline(wave)
+    assert result.wave.shape == wave.shape and result.duration == pytest.approx(28.5)
+    assert result.nfe["signal"] == 2 * 2, "two segments of two steps"
+
+
+def test_silence_and_short_input(pipeline):
+    assert pipeline(np.zeros(16_000, np.float32)).wave.abs().max() < 1e-6
+    for bad, reason in ((np.zeros(50), "shorter than one frame"), (np.zeros((2, 100)), "mono"),
+                        (np.full(16_000, np.nan), "finite")):
+        with pytest.raises(ValueError, match=reason):
+            pipeline(bad.astype(np.float32))
+
+
+def test_unknown_strategy_and_steps(pipeline, tone):
+    with pytest.raises(ValueError, match="unknown strategy 'magic'.*enhanced"):
+        pipeline(tone(0.5), strategy="magic")
+    with pytest.raises(ValueError, match="at least 1"):
+        pipeline(tone(0.5), steps=0)
+
+
+def test_package_round_trip(pipeline, tmp_path, tone):
+    pipeline.save_pretrained(tmp_path / "again")
+    again = Pipeline.from_pretrained(tmp_path / "again", device="cpu")
+    wave = tone(0.6)
+    torch.testing.assert_close(again(wave).wave, pipeline(wave).wave, atol=1e-6, rtol=0)
+    assert again.oa_weight == pipeline.oa_weight == 0.25
+    pipeline.save_pretrained(tmp_path / "half", half=True)
+    sizes = [(tmp_path / name / "signal.safetensors").stat().st_size for name in ("again", "half")]
+    assert sizes[1] < 0.7 * sizes[0]
+    half = Pipeline.from_pretrained(tmp_path / "half", device="cpu")
+    torch.testing.assert_close(half(wave).wave, pipeline(wave).wave, atol=2e-3, rtol=0)
+
+
+def test_unusable_packages_are_named(package_dir, tmp_path):
+    with pytest.raises(ValueError, match="no such model package.*bundled"):
+        Pipeline.from_pretrained(tmp_path / "nothing")
+    config = json.loads((package_dir / "config.json").read_text())
+    for name, change in (("future", {"format": 99}), ("process", {"signal": {**config["signal"], "process": {"name": "q"}}})):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match="not a usable cdasr model package"):
+            Pipeline.from_pretrained(folder)
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "signal.safetensors").write_bytes((package_dir / "signal.safetensors").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="not a usable cdasr model package"):
+        Pipeline.from_pretrained(folder)
