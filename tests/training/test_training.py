@@ -1,0 +1,105 @@
+"""Training: a killed run ends at the same numbers, the recogniser never changes, batches follow the curriculum."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.speech.manifest import read_manifest, write_manifest
+from cdasr.training.base import learning_rate_factor
+from cdasr.training.data import DurationBatchSampler, Utterances
+from cdasr.training.signal import SignalTrainer, train_signal
+from tests.conftest import TINY_SIGNAL
+
+HPARAMS = {"seed": 1, "epochs": 2, "lr": 2e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_seconds": 1.5,
+           "precision": "fp32", "start_share": 0.3, "magnitude_weight": 0.5, "workers": 0}
+
+
+@pytest.fixture
+def corpus(tmp_path, write_wav, tone):
+    """Six clean utterances with fixed noisy versions: (train rows, valid rows)."""
+    rows = []
+    for number in range(6):
+        clean = tone(0.4 + 0.05 * number, 200 + 100 * number)
+        noisy = clean + 0.1 * np.random.default_rng(number).standard_normal(len(clean)).astype(np.float32)
+        rows.append({"ID": f"u{number}", "duration": len(clean) / 16_000, "wav": write_wav(f"n{number}.wav", noisy),
+                     "clean_wav": write_wav(f"c{number}.wav", clean), "text": "one two", "spk_id": "s"})
+    write_manifest(tmp_path / "valid.csv", rows)
+    valid = read_manifest(tmp_path / "valid.csv")
+    return [{**row, "wav": row["clean_wav"]} for row in valid], valid
+
+
+def add_noise(wave, rng):
+    return wave + 0.1 * rng.standard_normal(len(wave)).astype(np.float32), wave
+
+
+def train(corpus, recogniser_dir, folder):
+    folder.mkdir(exist_ok=True)
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    return train_signal(TINY_SIGNAL, recogniser, *corpus, folder, HPARAMS, add_noise, "cpu"), recogniser
+
+
+def fingerprint(module) -> str:
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values())).hexdigest()
+
+
+@pytest.mark.parametrize("killed_at", [2, 4])
+def test_a_killed_run_ends_at_the_same_numbers(corpus, recogniser_dir, tmp_path, monkeypatch, killed_at):
+    whole, _ = train(corpus, recogniser_dir, tmp_path / "whole")
+
+    step = SignalTrainer.fit_batch
+    monkeypatch.setattr(SignalTrainer, "_should_save_intra_epoch_ckpt", lambda *_: True)  # one after each step
+
+    def dies(self, batch):
+        if self.optimizer_step == killed_at:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(SignalTrainer, "fit_batch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(corpus, recogniser_dir, tmp_path / "resumed")
+    monkeypatch.setattr(SignalTrainer, "fit_batch", step)
+    resumed, _ = train(corpus, recogniser_dir, tmp_path / "resumed")
+    assert fingerprint(resumed.network) == fingerprint(whole.network)
+
+
+def test_training_leaves_the_recogniser_alone_and_lowers_the_loss(corpus, recogniser_dir, tmp_path):
+    before = fingerprint(CTCRecogniser.from_pretrained(recogniser_dir))
+    model, recogniser = train(corpus, recogniser_dir, tmp_path / "run")
+    assert fingerprint(recogniser) == before == fingerprint(CTCRecogniser.from_pretrained(recogniser_dir))
+    untrained = type(model).from_config(TINY_SIGNAL)
+    assert fingerprint(model.network) != fingerprint(untrained.network)
+    losses = [float(line.split('"train_loss": ')[1].split(",")[0])
+              for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
+    assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_batches_fit_cover_and_follow_the_curriculum():
+    durations = np.random.default_rng(0).uniform(0.5, 5.0, 200)
+    sampler = DurationBatchSampler(durations, batch_seconds=12.0, seed=3, curriculum={2: 1.5})
+    assert durations[np.concatenate(list(sampler))].max() <= 1.5
+    sampler.set_epoch(3)
+    third = list(sampler)
+    assert sorted(np.concatenate(third)) == list(range(200))
+    assert all(durations[batch].max() * len(batch) <= 12.0 for batch in third)
+    again = DurationBatchSampler(durations, 12.0, 3, {2: 1.5})
+    again.set_epoch(3)
+    assert list(again) == third and len(third) == again.steps(3)
+    again.set_epoch(4)
+    assert list(again) != third
+
+
+def test_items_depend_on_seed_and_epoch_only(corpus):
+    data = Utterances(corpus[0], 16_000, 5, True, lambda wave, rng: {"wave": add_noise(wave, rng)[0]})
+    first = data[1]["wave"]
+    assert torch.equal(first, data[1]["wave"])
+    data.epoch = 1
+    assert not torch.equal(first, data[1]["wave"])
+
+
+def test_learning_rate_rises_then_falls():
+    factors = [learning_rate_factor(progress, 0.1) for progress in np.linspace(0, 1, 101)]
+    assert factors[10] == pytest.approx(1.0) and factors[0] < 0.02 and factors[-1] == pytest.approx(0.02)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:]))
