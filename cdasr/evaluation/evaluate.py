@@ -1,0 +1,193 @@
+"""`cdasr evaluate`: decode a manifest with several systems, then score what was written.
+
+Decoding appends one JSON line an utterance to `decode/<system>.jsonl`, so that an interrupted run goes on where it
+stopped. Scoring reads those lines only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cdasr.evaluation.report import table
+from cdasr.evaluation.statistics import bootstrap, interval, paired_p_value, wer, word_errors
+from cdasr.provenance import record, write_json
+from cdasr.speech.audio import fit_length, read_audio
+from cdasr.speech.manifest import read_manifest
+
+
+def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str], output_dir: str | os.PathLike, *,
+             steps: int | None = None, batch_seconds: float = 60.0, device: str = "auto", seed: int = 0,
+             overwrite: bool = False) -> str:
+    """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
+
+    `model` is a package's name or folder, or a `Pipeline`. Raises ValueError for an unknown system, a bad manifest,
+    or an `output_dir` that holds results of other settings, before anything is written.
+    """
+    from cdasr.pipeline import Pipeline, check_strategies
+
+    check_strategies(systems)
+    rows, output_dir = read_manifest(manifest), Path(output_dir)
+    pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
+    settings = {"manifest": Path(manifest).name, "manifest_sha256": _hash([str(rows)]), "model": _model_id(pipeline),
+                "steps": steps, "seed": seed}
+    _claim(output_dir, settings, overwrite)
+    for system in systems:
+        decode(rows, pipeline, system, output_dir / "decode" / f"{system}.jsonl", steps, batch_seconds, seed)
+    scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems})
+    scores["record"] = record(**settings, systems=list(systems), batch_seconds=batch_seconds, device=pipeline.device,
+                              threads=_threads())
+    write_json(output_dir / "wer.json", scores)
+    for suffix, markdown in (("txt", False), ("md", True)):
+        (output_dir / f"table.{suffix}").write_text(table(scores, markdown) + "\n", encoding="utf-8")
+    return table(scores)
+
+
+# -- decoding -----------------------------------------------------------------------------------------------------
+
+
+def decode(rows: Sequence[Mapping[str, str]], pipeline, system: str, path: Path, steps: int | None,
+           batch_seconds: float, seed: int) -> None:
+    """Append what `system` hears of every row that `path` does not hold yet, in batches sorted by length."""
+    done = {entry["ID"] for entry in read_decoded(path)}
+    waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file, tqdm(total=len(rows), initial=len(done), unit="utt",
+                                                        desc=f"decode {system}") as bar:
+        for batch in _batches(waiting, batch_seconds):
+            lines = [json.dumps(entry, ensure_ascii=False) + "\n"
+                     for entry in _decode_batch(batch, pipeline, system, steps, seed)]
+            file.write("".join(lines))
+            file.flush()
+            bar.update(len(batch))
+
+
+def read_decoded(path: Path) -> list[dict]:
+    """The decoded utterances in `path`; a last line torn by a crash is cut off the file."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[:text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline, system: str, steps: int | None, seed: int) -> list[dict]:
+    import torch
+
+    waves = [torch.from_numpy(read_audio(row["wav"], pipeline.sample_rate)[0]) for row in batch]
+    started = time.perf_counter()
+    results = pipeline.transcribe(waves, strategy=system, steps=steps, seed=seed)
+    seconds = time.perf_counter() - started
+    share = seconds / sum(result.duration for result in results)
+    return [_entry(row, wave, result, share * result.duration, pipeline.sample_rate)
+            for row, wave, result in zip(batch, waves, results)]
+
+
+def _entry(row: Mapping[str, str], wave, result, seconds: float, rate: int) -> dict:
+    import torch
+
+    from cdasr.speech.metrics import si_sdr
+
+    errors, words = word_errors(row["text"], result.text)
+    entry = {"ID": row["ID"], "condition": row.get("condition") or "all", "reference": row["text"], "text": result.text,
+             "text_enhanced": result.text_enhanced, "errors": errors, "words": words, "nfe": result.nfe,
+             "duration": round(result.duration, 4), "seconds": round(seconds, 6)}
+    if row.get("clean_wav"):
+        clean = torch.from_numpy(fit_length(read_audio(row["clean_wav"], rate)[0], len(wave)))
+        entry["si_sdr"] = round(float(si_sdr(wave if result.wave is None else result.wave, clean)), 3)
+    return entry
+
+
+def _batches(rows: Sequence[Mapping[str, str]], batch_seconds: float) -> Iterator[list[Mapping[str, str]]]:
+    """Consecutive rows, sorted by duration, whose padded size stays within `batch_seconds`."""
+    batch: list[Mapping[str, str]] = []
+    for row in rows:
+        if batch and float(row["duration"]) * (len(batch) + 1) > batch_seconds:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+# -- scoring ------------------------------------------------------------------------------------------------------
+
+
+def score(decoded: Mapping[str, Sequence[dict]]) -> dict:
+    """Word error rates by condition and system, with 95 % bootstrap intervals over utterances.
+
+    A system's p-values are those of its difference to every earlier system, paired by utterance.
+    """
+    systems = list(decoded)
+    conditions = list(dict.fromkeys(entry["condition"] for entry in decoded[systems[0]]))
+    return {"systems": systems, "conditions": {name: score_conditions(decoded, [name]) for name in conditions}}
+
+
+def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str]) -> dict:
+    """The scores of each system averaged over `conditions`, each condition counting alike."""
+    systems = list(decoded)
+    groups = [{system: sorted((entry for entry in decoded[system] if entry["condition"] == condition),
+                              key=lambda entry: entry["ID"]) for system in systems} for condition in conditions]
+    counts = [(np.array([[entry["errors"] for entry in group[system]] for system in systems]),
+               np.array([entry["words"] for entry in group[systems[0]]])) for group in groups]
+    rates = bootstrap(counts)
+    scores = {}
+    for index, system in enumerate(systems):
+        entries = [entry for group in groups for entry in group[system]]
+        scores[system] = {
+            "wer": float(np.mean([wer(errors[index], words) for errors, words in counts])),
+            "interval": interval(rates[:, index]),
+            "p_values": {systems[other]: paired_p_value(rates, index, other) for other in range(index)},
+            "words": int(sum(words.sum() for _, words in counts)), "utterances": len(entries),
+            "si_sdr": _mean([entry["si_sdr"] for entry in entries if "si_sdr" in entry]),
+            "nfe": {key: _mean([entry["nfe"][key] for entry in entries]) for key in entries[0]["nfe"]},
+            "rtf": sum(entry["seconds"] for entry in entries) / sum(entry["duration"] for entry in entries)}
+    return scores
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return float(np.mean(numbers)) if numbers else None
+
+
+# -- settings -----------------------------------------------------------------------------------------------------
+
+
+def _claim(output_dir: Path, settings: dict, overwrite: bool) -> None:
+    """Keep results of different settings apart: one set of settings an `output_dir`."""
+    path = output_dir / "evaluate.json"
+    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))) != settings:
+        if not overwrite:
+            changed = ", ".join(key for key in settings if found.get(key) != settings[key])
+            raise ValueError(f"{output_dir} holds results of other settings ({changed}); choose another --output-dir "
+                             "or discard them with --overwrite")
+        shutil.rmtree(output_dir / "decode", ignore_errors=True)
+    write_json(path, settings)
+
+
+def _model_id(pipeline) -> str:
+    """A fingerprint of the weights and settings that results depend on."""
+    tensors = [*pipeline.recogniser.state_dict().values(), *pipeline.signal.state_dict().values()]
+    return _hash([json.dumps(pipeline.config, sort_keys=True), *(tensor.cpu().numpy().tobytes() for tensor in tensors)])
+
+
+def _hash(parts: Sequence[str | bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:16]
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

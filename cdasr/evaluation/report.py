@@ -1,0 +1,98 @@
+"""Tables and plots of scores (`wer.json`), and the RESULTS.md that a recipe's last stage generates."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def table(scores: Mapping, markdown: bool = False) -> str:
+    """Word error rates in per cent with 95 % intervals: conditions as rows, systems as columns."""
+    systems = scores["systems"]
+    lines = [["condition", "words", *systems]]
+    for name, condition in scores["conditions"].items():
+        lines.append([name, str(condition[systems[0]]["words"]), *(_rate(condition[system]) for system in systems)])
+    text = "WER % [95 % interval]\n" + ("\n" if markdown else "") + render(lines, markdown)
+    return f"{text}\n\n{costs(scores, markdown)}"
+
+
+def costs(scores: Mapping, markdown: bool = False) -> str:
+    """SI-SDR, network evaluations an utterance and real-time factor of each system, over all conditions."""
+    keys = list(next(iter(scores["conditions"].values()))[scores["systems"][0]]["nfe"])
+    lines = [["system", "SI-SDR dB", *(f"NFE {key}" for key in keys), "RTF"]]
+    for system in scores["systems"]:
+        entries = [condition[system] for condition in scores["conditions"].values()]
+        quality = [entry["si_sdr"] for entry in entries if entry["si_sdr"] is not None]
+        lines.append([system, f"{sum(quality) / len(quality):.1f}" if quality else "-",
+                      *(f"{sum(entry['nfe'][key] for entry in entries) / len(entries):g}" for key in keys),
+                      f"{sum(entry['rtf'] for entry in entries) / len(entries):.3f}"])
+    return render(lines, markdown)
+
+
+def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: str, markdown: bool = True) -> str:
+    """Averages `{title: scores by system}` with the reduction against `reference` and its paired p-value."""
+    lines = [["average over", "words", "system", "WER %", f"relative to {reference}", f"p against {reference}"]]
+    for title, scores in scored.items():
+        for system in systems:
+            entry, base = scores[system], scores[reference]["wer"]
+            p_value = entry["p_values"].get(reference)
+            lines.append([title, str(entry["words"]), system, _rate(entry),
+                          "" if p_value is None else f"{100 * (entry['wer'] - base) / max(base, 1e-9):+.1f} %",
+                          "" if p_value is None else ("< 0.001" if p_value < 0.001 else f"{p_value:.3f}")])
+    return render(lines, markdown)
+
+
+def render(lines: Sequence[Sequence[str]], markdown: bool) -> str:
+    """A table whose first line is the header."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths)] for line in lines]
+    rule = ["-" * width for width in widths]
+    if markdown:
+        return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))
+    return "\n".join("  ".join(line).rstrip() for line in (padded[0], rule, *padded[1:]))
+
+
+def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
+    """WER over SNR for each system, one panel for each kind of condition named `<kind>_<snr>dB`, with intervals."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    kinds: dict[str, list[tuple[float, Mapping]]] = {}
+    for name, condition in scores["conditions"].items():
+        if match := re.fullmatch(r"(.*?)_?(-?[\d.]+)dB", name):
+            kinds.setdefault(match[1], []).append((float(match[2]), condition))
+    if not kinds:
+        return
+    figure, axes = plt.subplots(1, len(kinds), figsize=(4.8 * len(kinds), 3.6), sharey=True, squeeze=False,
+                                layout="constrained")
+    for axis, (kind, points) in zip(axes[0], kinds.items()):
+        points.sort(key=lambda point: point[0])
+        snrs = [snr for snr, _ in points]
+        for system in scores["systems"]:
+            axis.plot(snrs, [point[system]["wer"] for _, point in points], marker="o", label=system)
+            axis.fill_between(snrs, *zip(*(point[system]["interval"] for _, point in points)), alpha=0.2)
+        axis.set(title=f"{kind} noise", xlabel="SNR (dB)", xticks=snrs)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set(ylabel="WER (%)", ylim=(0, None))
+    axes[0, -1].legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write_results(path: str | os.PathLike, title: str, record: Mapping, sections: Sequence[tuple[str, str]]) -> None:
+    """Write RESULTS.md from `sections` (heading, Markdown); the same record and sections give the same bytes."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
+    lines = [f"# {title}", "", f"Generated from the scored runs; measured {record['time'][:10]} with commit "
+             f"`{(record['commit'] or 'unknown')[:12]}` on {record['machine']['cores']} cores "
+             f"({record['settings']['device']}, {record['settings']['threads']} threads); {versions}.", ""]
+    for heading, body in sections:
+        lines += [f"## {heading}", "", body.strip(), ""]
+    Path(path).write_text("\n".join(lines), encoding="utf-8")
+
+
+def _rate(entry: Mapping) -> str:
+    low, high = entry["interval"]
+    return f"{entry['wer']:.1f} [{low:.1f}, {high:.1f}]"
