@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 from cdasr.hparams import load_hparams
@@ -19,13 +18,17 @@ from cdasr.provenance import record, write_json
 
 def recogniser(hparams: dict) -> None:
     """Stage 2: train the recogniser on clean speech, freeze it, and report its clean word error rate."""
+    from cdasr.evaluation.tuning import recogniser_wer
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.recogniser import CleanAugment, train_recogniser
 
     exp_dir, data = _folders(hparams)
-    train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"), exp_dir / "recogniser",
-                     hparams["recogniser"], CleanAugment(hparams["sample_rate"]), _device(hparams))
-    write_json(exp_dir / "recogniser" / "record.json", record(stage="recogniser", hparams=hparams))
+    frozen = train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"),
+                              exp_dir / "recogniser", hparams["recogniser"], CleanAugment(hparams["sample_rate"]),
+                              _device(hparams))
+    clean = recogniser_wer(frozen, read_manifest(data / f"{hparams['data']['eval_split']}.csv"))
+    write_json(exp_dir / "recogniser" / "record.json", record(stage="recogniser", hparams=hparams, clean=clean))
+    print(f"frozen recogniser: {clean['wer']:.2f} % WER on {clean['words']} clean words")
 
 
 def signal(hparams: dict) -> None:
@@ -70,17 +73,33 @@ def training_sources(data: Path, train_rows, hparams: dict):
 
 
 def decode(hparams: dict) -> None:
-    """Stage 6: every system of `decode.systems` on the fixed test sets; goes on where it was interrupted."""
+    """Stage 6: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
+    from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.manifest import read_manifest
 
     exp_dir, data = _folders(hparams)
-    evaluate(data / "eval.csv", exp_dir / "package", hparams["decode"]["systems"], exp_dir / "decode",
-             batch_seconds=hparams["decode"]["batch_seconds"], device=_device(hparams), seed=hparams["seed"])
+    settings = hparams["decode"]
+    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=_device(hparams))
+    print(evaluate(data / "eval.csv", pipeline, settings["systems"], exp_dir / "results", seed=hparams["seed"],
+                   batch_seconds=settings["batch_seconds"]))
+    rows = read_manifest(data / "eval.csv")
+    rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]
+    write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, settings["systems"]))
 
 
 def score(hparams: dict) -> None:
-    """Stage 7: RESULTS.md and the plot, from what stage 6 wrote."""
-    raise NotImplementedError
+    """Stage 7: the recipe's RESULTS.md and a plot, from what stages 2, 3 and 6 recorded."""
+    from cdasr.evaluation.report import plot_wer_by_snr
+    from cdasr.evaluation.results import write_speech_results
+
+    exp_dir, _ = _folders(hparams)
+    scores = json.loads((exp_dir / "results" / "wer.json").read_text())
+    plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
+    target = Path(hparams["results"] or exp_dir / "RESULTS.md")
+    write_speech_results(exp_dir, scores, hparams, target)
+    print(f"wrote {target} and {exp_dir / 'results' / 'wer.png'}")
 
 
 def _folders(hparams: dict) -> tuple[Path, Path]:

@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.evaluation.statistics import word_errors
 from cdasr.pipeline import Batch, Pipeline
 from cdasr.speech.audio import read_audio
 
+Rows = Sequence[Mapping[str, str]]
+
 
 @torch.inference_mode()
-def tune(pipeline: Pipeline, rows: Sequence[Mapping[str, str]], steps: Sequence[int], weights: Sequence[float],
-         batch_items: int = 16) -> dict:
-    """WER in per cent by number of steps, and by weight at the best number of steps.
+def tune(pipeline: Pipeline, rows: Rows, steps: Sequence[int], weights: Sequence[float]) -> dict:
+    """WER in per cent by number of steps, and by weight of the degraded waveform at the chosen number of steps.
 
     Returns `{"steps": {n: wer}, "weights": {a: wer}, "best_steps": n, "best_weight": a}`; among equals the cheapest
     (fewest steps, smallest weight) wins.
     """
-    batches = _batches(pipeline, rows, batch_items)
-    by_steps = {count: _wer(pipeline, batches, [_enhance(pipeline, batch, count) for batch, _ in batches])
-                for count in tqdm(steps, desc="choose steps")}
+    batches = _batches(rows, pipeline.sample_rate, pipeline.device)
+    cleaned = {count: [pipeline.signal.enhance(batch.waves, batch.lengths, count)[0] for batch, _ in batches]
+               for count in tqdm(steps, desc="choose steps")}
+    by_steps = {count: _wer(pipeline.recogniser, batches, waves)["wer"] for count, waves in cleaned.items()}
     best_steps = min(by_steps, key=lambda count: (by_steps[count], count))
-    cleaned = [_enhance(pipeline, batch, best_steps) for batch, _ in batches]
-    by_weight = {weight: _wer(pipeline, batches, [torch.lerp(wave, batch.waves, weight)
-                                                  for wave, (batch, _) in zip(cleaned, batches)])
-                 for weight in tqdm(weights, desc="choose observation adding")}
+    by_weight = {}
+    for weight in tqdm(weights, desc="choose observation adding"):
+        mixed = [torch.lerp(wave, batch.waves, weight) for wave, (batch, _) in zip(cleaned[best_steps], batches)]
+        by_weight[weight] = _wer(pipeline.recogniser, batches, mixed)["wer"]
     best_weight = min(by_weight, key=lambda weight: (by_weight[weight], weight))
     return {"steps": by_steps, "weights": by_weight, "best_steps": best_steps, "best_weight": best_weight}
 
 
-def _batches(pipeline: Pipeline, rows, items: int) -> list[tuple[Batch, list[str]]]:
+def recogniser_wer(recogniser: CTCRecogniser, rows: Rows) -> dict:
+    """Word error rate in per cent of the recogniser alone: `{"wer", "words", "utterances"}`."""
+    batches = _batches(rows, recogniser.sample_rate, str(next(recogniser.parameters()).device))
+    return _wer(recogniser, batches, [batch.waves for batch, _ in batches])
+
+
+def _batches(rows: Rows, rate: int, device: str, items: int = 16) -> list[tuple[Batch, list[str]]]:
     rows = sorted(rows, key=lambda row: float(row["duration"]))
     groups = [rows[start:start + items] for start in range(0, len(rows), items)]
-    return [(Batch.of([torch.from_numpy(read_audio(row["wav"], pipeline.sample_rate)[0]) for row in group],
-                      pipeline.device), [row["text"] for row in group]) for group in groups]
+    return [(Batch.of([torch.from_numpy(read_audio(row["wav"], rate)[0]) for row in group], device),
+             [row["text"] for row in group]) for group in groups]
 
 
-def _enhance(pipeline: Pipeline, batch: Batch, steps: int) -> torch.Tensor:
-    return pipeline.signal.enhance(batch.waves, batch.lengths, steps)[0]
-
-
-def _wer(pipeline: Pipeline, batches, waves) -> float:
-    errors = words = 0
+def _wer(recogniser: Callable, batches: Sequence[tuple[Batch, list[str]]], waves: Sequence[Tensor]) -> dict:
+    counts = []
     for (batch, texts), wave in zip(batches, waves):
-        heard = pipeline.decode(pipeline.recogniser(wave, batch.lengths))
-        for text, hypothesis in zip(texts, heard):
-            wrong, count = word_errors(text, hypothesis)
-            errors, words = errors + wrong, words + count
-    return 100.0 * errors / words
+        logits = recogniser(wave, batch.lengths)
+        counts += [word_errors(*pair) for pair in zip(texts, recogniser.decode(logits.values, logits.lengths))]
+    errors, words = map(sum, zip(*counts))
+    return {"wer": 100.0 * errors / words, "words": words, "utterances": len(counts)}

@@ -1,0 +1,100 @@
+"""`cdasr evaluate`: right numbers, nothing decoded twice, other settings kept apart."""
+
+import json
+import re
+
+import pytest
+
+from cdasr import Pipeline
+from cdasr.evaluation.evaluate import evaluate, read_decoded
+from cdasr.evaluation.report import table
+from cdasr.evaluation.statistics import word_errors
+from cdasr.speech.manifest import read_manifest, write_manifest
+
+
+@pytest.fixture
+def manifest(tmp_path, write_wav, tone):
+    rows = []
+    for number in range(8):
+        path = write_wav(f"{number}.wav", tone(0.4 + 0.05 * number, 200 + 50 * number))
+        rows.append({"ID": f"u{number}", "duration": 0.4 + 0.05 * number, "wav": path, "text": "one two", "spk_id": "s",
+                     "clean_wav": path, "condition": "clean" if number % 2 else "unseen_5dB"})
+    write_manifest(tmp_path / "set.csv", rows)
+    return tmp_path / "set.csv"
+
+
+@pytest.fixture
+def pipeline(package_dir):
+    return Pipeline.from_pretrained(package_dir, device="cpu")
+
+
+def test_scores_are_those_of_the_transcripts(manifest, pipeline, tmp_path):
+    shown = evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", batch_seconds=1.2)
+    scores = json.loads((tmp_path / "out" / "wer.json").read_text())
+    assert list(scores["conditions"]) == ["unseen_5dB", "clean"] or set(scores["conditions"]) == {"unseen_5dB", "clean"}
+    for name, condition in scores["conditions"].items():
+        rows = [row for row in read_manifest(manifest) if row["condition"] == name]
+        for system, entry in condition.items():
+            errors = sum(word_errors(row["text"], pipeline(row["wav"], strategy=system).text)[0] for row in rows)
+            assert entry["wer"] == pytest.approx(100 * errors / (2 * len(rows))) and entry["words"] == 2 * len(rows)
+            assert entry["interval"][0] <= entry["wer"] <= entry["interval"][1] and entry["rtf"] > 0
+        assert condition["none"]["nfe"] == {"signal": 0, "logits": 0, "classifier": 1}
+        assert condition["enhanced"]["nfe"]["signal"] == 2
+        assert condition["none"]["si_sdr"] > 60, "the clean files themselves"
+        assert set(condition["enhanced"]["p_values"]) == {"none"}
+    assert (tmp_path / "out" / "table.txt").read_text().strip() == shown
+    assert {"command", "versions", "settings", "time"} <= set(scores["record"])
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(manifest, pipeline, tmp_path, monkeypatch):
+    seen, transcribe = [], pipeline.transcribe
+
+    def dies_at_the_third_batch(waves, **options):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(waves))
+        return transcribe(waves, **options)
+
+    monkeypatch.setattr(pipeline, "transcribe", dies_at_the_third_batch)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", batch_seconds=1.0)
+    path = tmp_path / "out" / "decode" / "none.jsonl"
+    with path.open("a") as file:
+        file.write('{"ID": "torn')  # as a crash in the middle of a line leaves it
+    assert len(read_decoded(path)) == sum(seen)
+
+    decoded = []
+    monkeypatch.setattr(pipeline, "transcribe", lambda waves, **options: decoded.append(len(waves)) or transcribe(
+        waves, **options))
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out", batch_seconds=1.0)
+    assert sum(decoded) == 8 - sum(seen) and sorted(entry["ID"] for entry in read_decoded(path)) == [
+        f"u{number}" for number in range(8)]
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    assert sum(decoded) == 8 - sum(seen), "a finished run decodes nothing"
+
+
+def test_other_settings_are_refused_and_can_be_overwritten(manifest, pipeline, tmp_path):
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"other settings \(seed\).*--overwrite"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", seed=3)
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out", seed=3, overwrite=True)
+    pipeline.config["observation_adding"]["weight"] = 0.9
+    with pytest.raises(ValueError, match=r"other settings \(model, seed\)|other settings \(model\)"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", seed=3)
+
+
+def test_mistakes_come_before_any_work(manifest, pipeline, tmp_path):
+    with pytest.raises(ValueError, match="unknown strategy 'magic'; known: none, enhanced, oa"):
+        evaluate(manifest, pipeline, ["none", "magic"], tmp_path / "out")
+    with pytest.raises(ValueError, match="no such manifest"):
+        evaluate(tmp_path / "none.csv", pipeline, ["none"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_show_every_condition_and_system():
+    entry = {"wer": 12.34, "interval": [11.0, 13.6], "words": 99, "utterances": 9, "si_sdr": 3.21, "rtf": 0.05,
+             "nfe": {"signal": 3.0, "logits": 0.0, "classifier": 2.0}, "p_values": {}}
+    scores = {"systems": ["none", "oa"], "conditions": {"clean": {"none": entry, "oa": entry}}}
+    assert re.search(r"clean\s+99\s+12\.3 \[11\.0, 13\.6\]\s+12\.3", table(scores))
+    assert "| clean     | 99    | 12.3 [11.0, 13.6] |" in table(scores, markdown=True)
+    assert re.search(r"oa\s+3\.2\s+3\s+0\s+2\s+0\.050", table(scores))

@@ -1,0 +1,70 @@
+"""Word errors agree with counting by hand; intervals cover; paired tests see differences and only those."""
+
+import numpy as np
+import pytest
+
+from cdasr.evaluation.statistics import (
+    bootstrap,
+    bootstrap_interval,
+    interval,
+    paired_p_value,
+    wer,
+    word_errors,
+)
+
+
+@pytest.mark.parametrize("reference, hypothesis, expected", [
+    ("one two three", "one two three", (0, 3)), ("one two three", "ONE  two\tthree", (0, 3)),
+    ("one two three", "one three", (1, 3)), ("one two", "one five two six", (2, 2)), ("one two", "", (2, 2)),
+    ("", "one", (1, 0)), ("", "", (0, 0)), ("one two", "two one", (2, 2))])
+def test_word_errors(reference, hypothesis, expected):
+    assert word_errors(reference, hypothesis) == expected
+
+
+def test_wer_is_over_all_words():
+    assert wer([1, 0], [1, 9]) == 10.0
+    with pytest.raises(ValueError, match="no reference words"):
+        wer([0], [0])
+
+
+def simulated(rng, rate, words):
+    return rng.binomial(words, rate)
+
+
+def test_intervals_cover_the_true_rate():
+    rng, words, covered = np.random.default_rng(0), np.full(150, 4), 0
+    for seed in range(200):
+        low, high = bootstrap_interval(simulated(rng, 0.2, words), words, draws=600, seed=seed)
+        covered += low <= 20.0 <= high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_paired_test_finds_what_is_there_and_nothing_else():
+    rng, words = np.random.default_rng(1), np.full(700, 4)
+    hard = rng.beta(1, 3, 700)  # utterances differ in difficulty: unpaired, the small gain would drown
+    first = rng.binomial(words, hard)
+    better = rng.binomial(first, 0.9)
+    rates = bootstrap([(np.stack([first, better]), words)], draws=2000)
+    assert paired_p_value(rates, 1, 0) < 0.001
+    false_alarms = 0
+    for seed in range(100):
+        pair = np.stack([simulated(rng, 0.2, words), simulated(rng, 0.2, words)])
+        false_alarms += paired_p_value(bootstrap([(pair, words)], draws=400, seed=seed), 0, 1) < 0.05
+    assert false_alarms <= 12
+
+
+def test_a_system_does_not_differ_from_itself():
+    errors = np.array([[1, 0, 2], [1, 0, 2]])
+    assert paired_p_value(bootstrap([(errors, np.array([4, 4, 4]))], draws=100), 0, 1) == 1.0
+
+
+def test_average_over_conditions_counts_them_alike():
+    easy, hard = (np.zeros((1, 5)), np.full(5, 10)), (np.full((1, 500), 10), np.full(500, 10))
+    low, high = interval(bootstrap([easy, hard], draws=200)[:, 0])
+    assert low == high == 50.0
+
+
+def test_a_seed_gives_the_same_draws():
+    groups = [(np.arange(20)[None] % 3, np.full(20, 3))]
+    assert np.array_equal(bootstrap(groups, 50, seed=1), bootstrap(groups, 50, seed=1))
+    assert not np.array_equal(bootstrap(groups, 50, seed=1), bootstrap(groups, 50, seed=2))

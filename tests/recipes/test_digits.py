@@ -1,0 +1,120 @@
+"""recipes/digits from a copy of FSDD's layout to RESULTS.md, as a user runs it, on synthetic talkers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdasr.speech.audio import read_audio, resample, write_audio
+from cdasr.speech.manifest import read_manifest
+from cdasr.speech.synthesis import speak
+
+ROOT = Path(__file__).parents[2]
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Two talkers, indices 5 to 12 of each digit, at 8 kHz under FSDD's names; and a folder of noise."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for talker, voice in (("anna", "en-us+f2"), ("bert", "en-us+m3")):
+        for digit, word in enumerate(WORDS):
+            for index in range(5, 13):
+                wave, rate = speak(word, voice, words_per_minute=130 + 8 * index, pitch=30 + 4 * index)
+                write_audio(folder / "recordings" / f"{digit}_{talker}_{index}.wav", resample(wave, rate, 8000), 8000)
+    rng = np.random.default_rng(0)
+    for name in ("noise1", "noise2", "noise3", "1-100-A-0", "2-100-B-1"):
+        write_audio(folder / "noise" / f"{name}.wav", 0.05 * rng.standard_normal(24_000).astype(np.float32), 16_000)
+    return folder
+
+
+def run(corpus, exp_dir, *options):
+    return subprocess.run(
+        ["bash", "recipes/digits/run.sh", "--size", "tiny", "--exp-dir", str(exp_dir), "--data-dir", str(corpus),
+         "--noise-dir", str(corpus / "noise"), *options], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHON": sys.executable})
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    exp_dir = tmp_path_factory.mktemp("exp")
+    done = run(corpus, exp_dir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return exp_dir, done
+
+
+def test_all_stages_run_and_say_so(finished):
+    exp_dir, done = finished
+    assert "no recordings with index 0 to 4" in done.stderr
+    for stage in (0, 1, 2, 3, 6, 7):
+        assert f"stage {stage} (" in done.stdout and (exp_dir / "done" / f"stage{stage}").is_file()
+    results = (exp_dir / "RESULTS.md").read_text()
+    for words in ("unseen_10dB", "enhanced", "RTF", "Targets"):
+        assert words in results
+    assert (exp_dir / "results" / "wer.png").stat().st_size > 5000
+
+
+def test_manifests_describe_what_was_mixed(finished):
+    exp_dir, _ = finished
+    rows = read_manifest(exp_dir / "data" / "eval.csv")
+    conditions = {row["condition"] for row in rows}
+    assert conditions == {"clean", "reverb", "seen_0dB", "seen_10dB", "unseen_0dB", "unseen_10dB"}
+    texts = {condition: [row["text"] for row in rows if row["condition"] == condition] for condition in conditions}
+    assert all(text == texts["clean"] for text in texts.values()), "the same strings in every condition"
+    for row in rows:
+        assert 1 <= len(row["text"].split()) <= 7 and set(row["text"].split()) <= set(WORDS)
+        noisy, rate = read_audio(row["wav"])
+        clean, _ = read_audio(row["clean_wav"])
+        assert rate == 16_000 and len(noisy) == len(clean) == round(float(row["duration"]) * rate)
+        if row["condition"].startswith("unseen"):
+            assert row["noise"] in ("1-100-A-0.wav", "2-100-B-1.wav")
+            snr = 10 * np.log10(np.mean(clean**2) / np.mean((noisy - clean) ** 2))
+            assert snr == pytest.approx(float(row["snr"]), abs=0.2)
+        if row["condition"].startswith("seen"):
+            assert not row["noise"].startswith(("1-", "2-", "noise3"))
+    train = {path["wav"] for path in read_manifest(exp_dir / "data" / "train.csv")}
+    assert not train & {row["clean_wav"] for row in rows}
+
+
+def test_there_is_no_digital_silence(finished):
+    exp_dir, _ = finished
+    for row in read_manifest(exp_dir / "data" / "train.csv")[:20]:
+        wave, _ = read_audio(row["wav"])
+        longest = np.diff(np.flatnonzero(np.concatenate([[1], wave, [1]]))).max()
+        assert longest < 0.02 * 16_000
+
+
+def test_a_second_run_redoes_nothing(finished, corpus):
+    exp_dir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in exp_dir.rglob("*") if path.is_file()}
+    again = run(corpus, exp_dir)
+    assert again.returncode == 0 and again.stdout.count("done already") == 6
+    assert {path: path.stat().st_mtime_ns for path in exp_dir.rglob("*") if path.is_file()} == before
+
+
+def test_the_package_works_and_the_seed_fixes_the_strings(finished, corpus, tmp_path):
+    exp_dir, _ = finished
+    wav = read_manifest(exp_dir / "data" / "eval.csv")[0]["wav"]
+    done = subprocess.run([sys.executable, "-m", "cdasr.cli", "enhance-transcribe", wav, "--model",
+                           str(exp_dir / "package"), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["strategy"] == "enhanced"
+    assert run(corpus, tmp_path / "again", "--stop-stage", "1").returncode == 0
+    for name in ("train", "eval"):
+        first, second = ((folder / "data" / f"{name}.csv").read_text() for folder in (exp_dir, tmp_path / "again"))
+        assert first == second
+    sample = read_manifest(exp_dir / "data" / "eval.csv")[-1]["wav"]
+    other = tmp_path / "again" / Path(sample).relative_to(exp_dir)
+    assert Path(sample).read_bytes() == other.read_bytes()
+
+
+def test_wrong_use_is_one_line(corpus, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for options, reason in ((("--data-dir", str(tmp_path / "empty")), "no FSDD recordings"),
+                            (("--no-such-key", "1"), "no key 'no_such_key'")):
+        done = run(corpus, tmp_path / "exp", *options)
+        assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr
+    assert run(corpus, tmp_path / "exp", "--size", "huge").returncode == 2
