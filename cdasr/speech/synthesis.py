@@ -16,6 +16,8 @@ RETRIEVAL, RATE_PARAMETER, PITCH_PARAMETER, UTF8 = 1, 1, 3, 1
 def speak(text: str, voice: str = "en-us", words_per_minute: int = 160, pitch: int = 50) -> tuple[np.ndarray, int]:
     """Speech `(samples,)` float32 and its rate in Hz; `voice` as eSpeak names it, e.g. `en-us+f2`; `pitch` 0 to 99.
 
+    The same calls in the same order give the same samples in every process; the flutter of some voices goes on from
+    one call to the next.
     Raises ValueError when the library is not installed or does not know the voice.
     """
     library, rate, chunks = _library()
@@ -23,6 +25,7 @@ def speak(text: str, voice: str = "en-us", words_per_minute: int = 160, pitch: i
         raise ValueError(f"eSpeak NG has no voice {voice!r}")
     library.espeak_SetParameter(RATE_PARAMETER, words_per_minute, 0)
     library.espeak_SetParameter(PITCH_PARAMETER, pitch, 0)
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else breath and flutter follow the clock
     chunks.clear()
     data = text.encode() + b"\0"
     library.espeak_Synth(data, len(data), 0, 0, 0, UTF8, None, None)

@@ -19,7 +19,6 @@ import zipfile
 from collections import defaultdict
 from fnmatch import fnmatch
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -135,19 +134,18 @@ def synthetic_talkers(folder: Path, seed: int) -> dict[str, dict[int, list[Path]
     """`{talker: {digit: [paths]}}` of eSpeak NG voices, so that the recogniser has heard more than six people."""
     from cdasr.speech.synthesis import speak
 
-    talkers: dict = {}
-    for voice in tqdm(VOICES, desc="prepare synthetic talkers"):
-        talker = "espeak" + "".join(filter(str.isalnum, voice.lower()))
+    talkers = {voice: "espeak" + "".join(filter(str.isalnum, voice.lower())) for voice in VOICES}
+    paths = {talker: {digit: [folder / f"{digit}_{talker}_{index}.flac" for index in range(VARIANTS)]
+                      for digit in range(len(WORDS))} for talker in talkers.values()}
+    if all(path.is_file() for digits in paths.values() for files in digits.values() for path in files):
+        return paths
+    for voice, talker in tqdm(talkers.items(), desc="prepare synthetic talkers"):  # all: voices depend on earlier calls
         rng = np.random.default_rng([seed, *talker.encode()])
-        talkers[talker] = {digit: [] for digit in range(len(WORDS))}
-        for digit, index in product(range(len(WORDS)), range(VARIANTS)):
-            path = folder / f"{digit}_{talker}_{index}.flac"
-            speed, pitch = int(rng.integers(120, 210)), int(rng.integers(20, 80))
-            if not path.is_file():
-                wave, rate = speak(WORDS[digit], voice, speed, pitch)
+        for digit, files in paths[talker].items():
+            for path in files:
+                wave, rate = speak(WORDS[digit], voice, int(rng.integers(120, 210)), int(rng.integers(20, 80)))
                 write_audio(path, resample(wave, rate, RATE), RATE)
-            talkers[talker][digit].append(path)
-    return talkers
+    return paths
 
 
 def prepare_split(speakers: dict, split: str, utterances: int, seed: int, folder: Path, talkers: dict | None = None,
