@@ -10,7 +10,7 @@ from cdasr.diffusion.samplers import Noise
 
 
 def draw_times(process: Process, batch: int, generator: torch.Generator, start_share: float = 0.0) -> Tensor:
-    """Times (batch,), uniform in [t_min, t_max], except for a share at t_max where every trajectory starts."""
+    """Times (batch,), uniform in [t_min, t_max], but for a share at t_max, where every trajectory starts."""
     uniform = torch.rand(2, batch, generator=generator, device=generator.device)
     t = process.t_min + (process.t_max - process.t_min) * uniform[0]
     return torch.where(uniform[1] < start_share, torch.full_like(t, process.t_max), t)
@@ -22,7 +22,8 @@ def perturb(process: Process, x0: Tensor, y: Tensor, t: Tensor, noise: Noise) ->
     return mean + std * noise(x0)
 
 
-def denoising_loss(x0_hat: Tensor, x0: Tensor, weight: Tensor | float = 1.0, mask: Tensor | None = None) -> Tensor:
+def denoising_loss(x0_hat: Tensor, x0: Tensor, weight: Tensor | float = 1.0,
+                   mask: Tensor | None = None) -> Tensor:
     """Mean of weight * |x0_hat - x0|^2 over the elements that `mask` (broadcastable, 1 = valid) keeps."""
     error = x0_hat - x0
     error = weight * (error.real.square() + error.imag.square() if error.is_complex() else error.square())

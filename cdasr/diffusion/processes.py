@@ -1,14 +1,17 @@
 """Forward diffusion processes: how a clean x0 turns, over t in [0, 1], into noise or into the degraded y.
 
-Every process here is linear and Gaussian, x_t = a(t) x0 + b(t) y + sigma(t) z with standard noise z, and Markov
-given y. One pair of reverse steps then serves them all, for any two times t > s:
+Every process here is linear and Gaussian, x_t = a(t) x0 + b(t) y + sigma(t) z with standard noise z, and
+Markov given y. One pair of reverse steps then serves them all, for any two times t > s:
 
-- deterministic: keep the realised noise, x_s = mean_s + sigma_s / sigma_t (x_t - mean_t). This is DDIM for VP and the
-  ODE sampler of Jukic et al. (2024, eq. 24) for SB-VE.
-- ancestral: draw from p(x_s | x_t, x0 = x0_hat, y), which is exact for any step size.
+- deterministic: keep the realised noise, x_s = mean_s + sigma_s / sigma_t (x_t - mean_t). This is DDIM for VP
+  and the ODE sampler of Jukic et al. (2024, eq. 24) for SB-VE.
+- ancestral: draw from p(x_s | x_t, x0 = x0_hat, y), which is exact for any step size. The forward transition
+  from s to t is x_t = r x_s + (b_t - r b_s) y + noise of variance sigma_t^2 - r^2 sigma_s^2, r = a_t / a_s;
+  Bayes' rule gives the mean mean_s + r sigma_s^2 / sigma_t^2 (x_t - mean_t) and the variance
+  sigma_s^2 (1 - r^2 sigma_s^2 / sigma_t^2).
 
-Tensors may be real or complex and of any shape, batch first; a time is a float or a tensor (B,). Complex standard
-noise has total variance 1.
+Tensors may be real or complex and of any shape, batch first; a time is a float or a tensor (B,). Complex
+standard noise has total variance 1.
 """
 
 from __future__ import annotations
@@ -44,10 +47,12 @@ class Process:
         mean, std = self.marginal(y, y, self.t_max)
         return mean + std * noise
 
-    def step(self, x_t: Tensor, x0_hat: Tensor, y: Tensor, t: Time, s: Time, noise: Tensor | None = None) -> Tensor:
-        """One reverse step from t to s < t given the estimate `x0_hat`.
+    def step(self, x_t: Tensor, x0_hat: Tensor, y: Tensor, t: Time, s: Time,
+             noise: Tensor | None = None) -> Tensor:
+        """One reverse step from t to s < t given the estimate `x0_hat`; at s = 0 that is `x0_hat`.
 
-        Without `noise` the deterministic step, with standard `noise` the exact ancestral one.
+        Without `noise` the deterministic step, with standard `noise` the exact ancestral one: where x0_hat is
+        drawn from p(x0 | x_t, y), x_s is a draw from p(x_s | x_t, y), however far s is from t.
         """
         a_t, b_t, sigma_t = self._at(t, x_t)
         a_s, b_s, sigma_s = self._at(s, x_t)
@@ -60,9 +65,10 @@ class Process:
         return mean + gain * residual + variance.sqrt() * noise
 
     def drift_and_diffusion(self, x: Tensor, y: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """f and g of the forward SDE dx = f(x, y, t) dt + g(t) dw with this marginal (Song et al. 2021, section 3).
+        """f and g of the forward SDE dx = f(x, y, t) dt + g(t) dw with this marginal, for a(t), sigma(t) > 0.
 
-        From x_t = a x0 + b y + sigma z: f = (a'/a) x + (b' - a'/a b) y and g^2 = (sigma^2)' - 2 (a'/a) sigma^2.
+        From x_t = a x0 + b y + sigma z: f = (a'/a) x + (b' - a'/a b) y, g^2 = (sigma^2)' - 2 (a'/a) sigma^2
+        (Song et al. 2021, section 3).
         """
         t = torch.as_tensor(t, dtype=torch.float64, device=x.device)
         (a, b, sigma), (da, db, dsigma) = torch.func.jvp(self.coefficients, (t,), (torch.ones_like(t),))
@@ -77,7 +83,7 @@ class Process:
         return (mean - x_t) / std**2
 
     def denoised(self, x_t: Tensor, score: Tensor, y: Tensor, t: Time) -> Tensor:
-        """The estimate of x0 that a score implies: the inverse of `score`."""
+        """The estimate of x0 that a score implies: the inverse of `score`; needs a(t) > 0."""
         a, b, sigma = self._at(t, x_t)
         return (x_t + sigma**2 * score - b * y) / a
 
@@ -93,9 +99,10 @@ class Process:
 
 @dataclass(frozen=True)
 class VP(Process):
-    """Variance preserving, a^2 + sigma^2 = 1 (Ho et al. 2020); `cosine` (Nichol & Dhariwal 2021) or `linear` betas.
+    """Variance preserving, a^2 + sigma^2 = 1 (Ho et al. 2020).
 
-    The degraded y enters through the denoiser only: b = 0.
+    Schedules: `cosine` (Nichol & Dhariwal 2021) or `linear` betas. The degraded y enters through the denoiser
+    only: b = 0.
     """
 
     schedule: str = "cosine"
@@ -103,7 +110,8 @@ class VP(Process):
     t_min: ClassVar[float] = 1e-3
 
     def __post_init__(self):
-        _expect(self.schedule in ("cosine", "linear"), f"VP schedule {self.schedule!r}: choose cosine or linear")
+        _expect(self.schedule in ("cosine", "linear"),
+                f"VP schedule {self.schedule!r}: choose cosine or linear")
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.schedule == "cosine":
@@ -114,10 +122,14 @@ class VP(Process):
             alpha_bar = torch.exp(-(0.1 * t + 0.5 * (20.0 - 0.1) * t**2))
         return alpha_bar.sqrt(), torch.zeros_like(t), (1.0 - alpha_bar).clamp_min(0.0).sqrt()
 
+    def prior(self, y: Tensor, noise: Tensor) -> Tensor:
+        """Standard noise: nothing of y is left in the state at t_max."""
+        return noise
+
 
 @dataclass(frozen=True)
 class OUVE(Process):
-    """Ornstein-Uhlenbeck drift towards y with exploding variance (SGMSE+; Richter et al. 2023, eq. 10 to 12)."""
+    """Ornstein-Uhlenbeck drift to y with exploding variance (SGMSE+; Richter et al. 2023, eq. 10 to 12)."""
 
     theta: float = 1.5
     sigma_min: float = 0.05
@@ -132,7 +144,8 @@ class OUVE(Process):
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_ratio = math.log(self.sigma_max / self.sigma_min)
         decay = torch.exp(-self.theta * t)
-        variance = self.sigma_min**2 * (torch.exp(2 * log_ratio * t) - decay**2) * log_ratio / (self.theta + log_ratio)
+        grown = self.sigma_min**2 * (torch.exp(2 * log_ratio * t) - decay**2)
+        variance = grown * log_ratio / (self.theta + log_ratio)
         return decay, 1.0 - decay, variance.clamp_min(0.0).sqrt()
 
 
@@ -140,8 +153,9 @@ class OUVE(Process):
 class SBVE(Process):
     """Schroedinger bridge from y to x0 with variance-exploding noise (Jukic et al. 2024, table 1).
 
-    It starts exactly at y. The deterministic step then has no noise to keep: its sample is one point, the limit of
-    the probability flow, and only the ancestral step spreads over the posterior.
+    A Brownian motion with clock sigma^2(t) = c (k^2t - 1) / (2 log k), pinned at x0 and at y. It starts
+    exactly at y, so the deterministic step has no noise to keep: its covariance is 0 for any number of steps,
+    it is a point estimator, and only the ancestral step spreads over the posterior.
     """
 
     k: float = 2.6
@@ -152,10 +166,12 @@ class SBVE(Process):
         _expect(self.k > 1 and self.c > 0, f"SB-VE needs k > 1 and c > 0, got {self}")
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        log_k = math.log(self.k)
-        variance, total = self.c * torch.expm1(2 * log_k * t) / (2 * log_k), self.c * math.expm1(2 * log_k) / (2 * log_k)
-        remaining = (total - variance).clamp_min(0.0)
-        return remaining / total, variance / total, (variance * remaining / total).clamp_min(0.0).sqrt()
+        rate = 2 * math.log(self.k)
+        total = self.c * math.expm1(rate) / rate
+        # in proportion to sigma^2 and sigma_bar^2; unlike differences, these are exactly 0 at the pinned ends
+        passed, remaining = torch.expm1(rate * t), torch.exp(rate * t) * torch.expm1(rate * (1.0 - t))
+        a, b = remaining / (passed + remaining), passed / (passed + remaining)
+        return a, b, (total * a * b).clamp_min(0.0).sqrt()
 
 
 PROCESSES: dict[str, type[Process]] = {"vp": VP, "ouve": OUVE, "sbve": SBVE}

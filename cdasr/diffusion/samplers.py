@@ -1,7 +1,12 @@
 """One reverse trajectory of one process, step by step or whole.
 
-A denoiser is any callable D(x_t, t, y, condition) -> x0_hat with t of shape (B,). Every move evaluates it once (the
-predictor-corrector: once per corrector step and once for the predictor), and `nfe` counts the evaluations.
+A denoiser is any callable D(x_t, t, y, condition) -> x0_hat with t of shape (B,). Every move evaluates it
+once (the predictor-corrector: once per corrector step and once for the predictor); `nfe` counts evaluations.
+
+What is exact when all is linear and Gaussian, on every time grid: ancestral sampling with x0_hat drawn from
+p(x0 | x_t, y) has the posterior's law. With x0_hat = E[x0 | x_t, y], ancestral and deterministic sampling
+have its mean, and a covariance that follows an affine recursion and converges to the posterior's as steps are
+added (deterministic SB-VE: stays 0). tests/diffusion/test_samplers.py tests each of these.
 """
 
 from __future__ import annotations
@@ -24,8 +29,12 @@ SPACINGS = {"uniform": lambda u: u, "quadratic": lambda u: u**2}
 
 def gaussian_noise(generator: torch.Generator) -> Noise:
     """Standard noise, real or complex (total variance 1), drawn from `generator` on its own device."""
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"noise needs a torch.Generator, got {generator!r}: seed one at the entry point")
+    device = generator.device
+
     def draw(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, dtype=like.dtype, device=generator.device, generator=generator).to(like.device)
+        return torch.randn(like.shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
     return draw
 
 
@@ -47,19 +56,27 @@ class Trajectory:
 
     `x` is the current state, `estimate` the latest x0_hat. Methods: `deterministic` and `ancestral` (see
     `processes`), `pc` (reverse-diffusion predictor after `corrector_steps` of annealed Langevin dynamics with
-    signal-to-noise ratio `snr`; Song et al. 2021, algorithms 2 and 5). Stochastic methods need `noise`.
+    signal-to-noise ratio `snr`; Song et al. 2021, algorithms 2 and 5). Stochastic methods need `noise`. Where
+    `mask` (broadcastable against y) is 0, y, state and estimate are held at 0: padding stays out of sight.
+
+    Raises ValueError for an unknown method, for missing noise, and for `pc` where x_T is a point.
     """
 
     def __init__(self, process: Process, denoiser: Denoiser, y: Tensor, method: str = "deterministic",
-                 noise: Noise | None = None, snr: float = 0.5, corrector_steps: int = 1):
+                 noise: Noise | None = None, mask: Tensor | None = None, snr: float = 0.5,
+                 corrector_steps: int = 1):
         if method not in METHODS:
             raise ValueError(f"unknown sampling method {method!r}; known: {', '.join(METHODS)}")
         sigma = float(process.marginal(y, y, process.t_max)[1])
         if noise is None and (method != "deterministic" or sigma > 0):
             raise ValueError(f"sampling {process.name} with method {method!r} draws noise: give noise=")
-        self.process, self.denoiser, self.y = process, denoiser, y
+        if method == "pc" and not sigma > 0:
+            raise ValueError(f"method 'pc' needs a score at t_max, where {process.name} is a point: "
+                             "choose deterministic or ancestral")
+        self.process, self.denoiser, self.mask = process, denoiser, mask
         self.method, self.noise, self.snr, self.corrector_steps = method, noise, snr, corrector_steps
-        self.x = process.prior(y, noise(y) if sigma > 0 else torch.zeros_like(y))
+        self.y = self._valid(y)
+        self.x = self._valid(process.prior(self.y, noise(y) if sigma > 0 else torch.zeros_like(y)))
         self.estimate: Tensor | None = None
         self.nfe = 0
 
@@ -69,14 +86,18 @@ class Trajectory:
             self._correct(t, given)
             self._predict(t, s, given)
             return
-        self.estimate = self._denoise(t, given)
+        x0_hat = self._denoise(t, given)
         noise = self.noise(self.x) if self.method == "ancestral" else None
-        self.x = self.process.step(self.x, self.estimate, self.y, t, s, noise)
+        self.x = self._valid(self.process.step(self.x, x0_hat, self.y, t, s, noise))
 
     def _denoise(self, t: float, given: object) -> Tensor:
         self.nfe += 1
         times = torch.full((len(self.x),), float(t), device=self.x.device)
-        return self.denoiser(self.x, times, self.y, given)
+        self.estimate = self._valid(self.denoiser(self.x, times, self.y, given))
+        return self.estimate
+
+    def _valid(self, x: Tensor) -> Tensor:
+        return x if self.mask is None else x.masked_fill(self.mask == 0, 0)
 
     def _correct(self, t: float, given: object) -> None:
         """Annealed Langevin dynamics at the noise level of t."""
@@ -84,14 +105,15 @@ class Trajectory:
         size = 2.0 * (self.snr * std) ** 2
         for _ in range(self.corrector_steps):
             score = self.process.score(self.x, self._denoise(t, given), self.y, t)
-            self.x = self.x + size * score + (2.0 * size).sqrt() * self.noise(self.x)
+            self.x = self._valid(self.x + size * score + (2.0 * size).sqrt() * self.noise(self.x))
 
     def _predict(self, t: float, s: float, given: object) -> None:
-        """One Euler-Maruyama step of the reverse SDE; `estimate` is its mean, free of the last noise."""
+        """One Euler-Maruyama step of the reverse SDE; at s = 0 its mean, as no noise is left there."""
         score = self.process.score(self.x, self._denoise(t, given), self.y, t)
         drift, diffusion = self.process.drift_and_diffusion(self.x, self.y, t)
-        self.estimate = self.x - (drift - diffusion**2 * score) * (t - s)
-        self.x = self.estimate + diffusion * (t - s) ** 0.5 * self.noise(self.x)
+        mean = self.x - (drift - diffusion**2 * score) * (t - s)
+        spread = diffusion * (t - s) ** 0.5 * self.noise(self.x) if s > 0 else 0.0
+        self.x = self._valid(mean + spread)
 
 
 @dataclass
@@ -106,9 +128,15 @@ class Sample:
 def sample(process: Process, denoiser: Denoiser, y: Tensor, grid: Tensor, method: str = "deterministic",
            noise: Noise | None = None, condition: object = None,
            on_step: Callable[[int, float, float, Trajectory], None] | None = None, **options) -> Sample:
-    """Run one trajectory over the decreasing times of `grid`; `on_step(i, t, s, trajectory)` watches it."""
+    """Run one trajectory over the decreasing times of `grid`; `on_step(i, t, s, trajectory)` watches it.
+
+    `options` go to `Trajectory`. Raises ValueError for a grid that does not decrease to a time >= 0.
+    """
+    times = grid.tolist()
+    if len(times) < 2 or times[-1] < 0 or any(s >= t for t, s in pairwise(times)):
+        raise ValueError(f"the grid must decrease over at least two times >= 0, got {times}: see time_grid")
     trajectory = Trajectory(process, denoiser, y, method, noise, **options)
-    for i, (t, s) in enumerate(pairwise(grid.tolist())):
+    for i, (t, s) in enumerate(pairwise(times)):
         trajectory.move(t, s, condition)
         if on_step is not None:
             on_step(i, t, s, trajectory)
