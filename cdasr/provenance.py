@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -15,19 +16,37 @@ PACKAGES = ("cdasr", "torch", "torchaudio", "speechbrain", "transformers", "jiwe
 
 
 def record(**settings) -> dict:
-    """A record of this run: command, time (UTC), versions, commit, threads, and `settings` as given."""
+    """A record of this run: command, time (UTC), versions, commit, machine, and `settings` without its folders."""
     return {"command": command_line(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
             "commit": commit(), "machine": {"system": platform.system(), "processor": platform.machine(),
-                                            "cores": os.cpu_count()}, "settings": settings}
+                                            "cores": os.cpu_count()}, "settings": _without_folders(settings)}
 
 
 def command_line() -> str:
     """The command as typed, without the folders of this machine."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    here = f"{Path.cwd()}{os.sep}"
-    return " ".join(Path(word).name if os.path.isabs(word) and not word.startswith(here) else word.replace(here, "")
-                    for word in words)
+    return " ".join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(value):
+    """`value` with absolute paths cut to what is below the working directory, else to their names.
+
+    Paths may also follow a `=` or `,`, as in `--noise=/a/b` or a list.
+    """
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        return value
+    return "".join(_relative(part) if os.path.isabs(part) else part for part in re.split(r"([=,])", value))
+
+
+def _relative(path: str) -> str:
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else Path(path).name
 
 
 def commit() -> str | None:
@@ -36,6 +55,7 @@ def commit() -> str | None:
         return subprocess.run(["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True,
                               check=True, timeout=10).stdout.strip()
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else an environment inside somebody's repository
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None

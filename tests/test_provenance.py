@@ -1,6 +1,7 @@
 """Records say where a result comes from and nothing about the machine's folders."""
 
 import json
+import subprocess
 import sys
 
 from cdasr.provenance import record, write_json
@@ -15,3 +16,18 @@ def test_a_record_has_what_is_needed(monkeypatch, tmp_path):
     write_json(tmp_path / "deep" / "record.json", made)
     assert json.loads((tmp_path / "deep" / "record.json").read_text()) == made
     assert len(list((tmp_path / "deep").iterdir())) == 1
+
+
+def test_no_folder_of_this_machine_is_recorded(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cdasr", "x", "--noise=/home/me/noise", f"--out={tmp_path}/exp/a", "a/b.csv"])
+    hparams = {"data_dir": "/home/me/fsdd", "url": "https://a.org/b.zip", "rates": (1, 2)}
+    made = record(hparams=hparams, exp=tmp_path / "e")
+    assert made["command"] == "cdasr x --noise=noise --out=exp/a a/b.csv"
+    assert made["settings"] == {"hparams": {"data_dir": "fsdd", "url": "https://a.org/b.zip", "rates": [1, 2]},
+                                "exp": "e"}
+
+
+def test_nothing_heavy_is_imported():
+    code = "import sys, cdasr.provenance as p; p.record(); print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

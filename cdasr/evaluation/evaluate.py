@@ -18,7 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from cdasr.evaluation.report import table
-from cdasr.evaluation.statistics import bootstrap, interval, paired_p_value, wer, word_errors
+from cdasr.evaluation.statistics import (
+    bootstrap,
+    interval,
+    paired_p_value,
+    relative_interval,
+    wer,
+    word_errors,
+)
 from cdasr.provenance import record, write_json
 from cdasr.speech.audio import fit_length, read_audio
 from cdasr.speech.manifest import read_manifest
@@ -26,29 +33,46 @@ from cdasr.speech.manifest import read_manifest
 
 def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str], output_dir: str | os.PathLike, *,
              steps: int | None = None, batch_seconds: float = 60.0, device: str = "auto", seed: int = 0,
-             overwrite: bool = False) -> str:
+             limit: int | None = None, overwrite: bool = False) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
 
-    `model` is a package's name or folder, or a `Pipeline`. Raises ValueError for an unknown system, a bad manifest,
-    or an `output_dir` that holds results of other settings, before anything is written.
+    `model` is a package's name or folder, or a `Pipeline`; `limit` keeps the manifest's first utterances only. Raises
+    ValueError for an unknown system, a bad manifest, a condition without words, or an `output_dir` that holds results
+    of other settings, before anything is written.
     """
     from cdasr.pipeline import Pipeline, check_strategies
 
+    if not systems:
+        raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")
     check_strategies(systems)
-    rows, output_dir = read_manifest(manifest), Path(output_dir)
+    rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
+    _check_words(rows, manifest)
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
     settings = {"manifest": Path(manifest).name, "manifest_sha256": _hash([str(rows)]), "model": _model_id(pipeline),
                 "steps": steps, "seed": seed}
     _claim(output_dir, settings, overwrite)
     for system in systems:
         decode(rows, pipeline, system, output_dir / "decode" / f"{system}.jsonl", steps, batch_seconds, seed)
-    scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems})
+    scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
+                   conditions=list(dict.fromkeys(map(_condition, rows))))
     scores["record"] = record(**settings, systems=list(systems), batch_seconds=batch_seconds, device=pipeline.device,
                               threads=_threads())
     write_json(output_dir / "wer.json", scores)
     for suffix, markdown in (("txt", False), ("md", True)):
         (output_dir / f"table.{suffix}").write_text(table(scores, markdown) + "\n", encoding="utf-8")
     return table(scores)
+
+
+def _condition(row: Mapping[str, str]) -> str:
+    return row.get("condition") or "all"
+
+
+def _check_words(rows: Sequence[Mapping[str, str]], manifest: str | os.PathLike) -> None:
+    """A word error rate needs words: find out before decoding, not after."""
+    spoken = {_condition(row) for row in rows if row["text"].strip()}
+    if silent := sorted({_condition(row) for row in rows} - spoken):
+        raise ValueError(f"{manifest}: no words in the text column of condition {', '.join(silent)}; the word error "
+                         "rate is not defined there, leave it out")
 
 
 # -- decoding -----------------------------------------------------------------------------------------------------
@@ -74,14 +98,15 @@ def read_decoded(path: Path) -> list[dict]:
     """The decoded utterances in `path`; a last line torn by a crash is cut off the file."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[:text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
+    data = path.read_bytes()  # not text: the tear may be inside a character
+    whole = data[:data.rfind(b"\n") + 1]
+    if whole != data:
+        path.write_bytes(whole)
+    return [json.loads(line) for line in whole.split(b"\n") if line]  # str.splitlines cuts at U+2028 as well
 
 
-def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline, system: str, steps: int | None, seed: int) -> list[dict]:
+def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline, system: str, steps: int | None,
+                  seed: int) -> list[dict]:
     import torch
 
     waves = [torch.from_numpy(read_audio(row["wav"], pipeline.sample_rate)[0]) for row in batch]
@@ -99,12 +124,14 @@ def _entry(row: Mapping[str, str], wave, result, seconds: float, rate: int) -> d
     from cdasr.speech.metrics import si_sdr
 
     errors, words = word_errors(row["text"], result.text)
-    entry = {"ID": row["ID"], "condition": row.get("condition") or "all", "reference": row["text"], "text": result.text,
+    entry = {"ID": row["ID"], "condition": _condition(row), "reference": row["text"], "text": result.text,
              "text_enhanced": result.text_enhanced, "errors": errors, "words": words, "nfe": result.nfe,
              "duration": round(result.duration, 4), "seconds": round(seconds, 6)}
     if row.get("clean_wav"):
         clean = torch.from_numpy(fit_length(read_audio(row["clean_wav"], rate)[0], len(wave)))
-        entry["si_sdr"] = round(float(si_sdr(wave if result.wave is None else result.wave, clean)), 3)
+        if not torch.equal(wave, clean):  # the ratio of a clean input is unbounded and would rule every average
+            entry["si_sdr_input"] = round(float(si_sdr(wave, clean)), 3)
+            entry["si_sdr"] = round(float(si_sdr(wave if result.wave is None else result.wave, clean)), 3)
     return entry
 
 
@@ -123,13 +150,14 @@ def _batches(rows: Sequence[Mapping[str, str]], batch_seconds: float) -> Iterato
 # -- scoring ------------------------------------------------------------------------------------------------------
 
 
-def score(decoded: Mapping[str, Sequence[dict]]) -> dict:
-    """Word error rates by condition and system, with 95 % bootstrap intervals over utterances.
+def score(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str] | None = None) -> dict:
+    """Word error rates by condition (in the order of `conditions`) and system, with 95 % bootstrap intervals.
 
-    A system's p-values are those of its difference to every earlier system, paired by utterance.
+    A system's p-values are those of its difference to every earlier system, paired by utterance; `relative` holds the
+    interval of that difference in per cent of the earlier system's rate.
     """
     systems = list(decoded)
-    conditions = list(dict.fromkeys(entry["condition"] for entry in decoded[systems[0]]))
+    conditions = conditions or list(dict.fromkeys(entry["condition"] for entry in decoded[systems[0]]))
     return {"systems": systems, "conditions": {name: score_conditions(decoded, [name]) for name in conditions}}
 
 
@@ -148,8 +176,9 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence
             "wer": float(np.mean([wer(errors[index], words) for errors, words in counts])),
             "interval": interval(rates[:, index]),
             "p_values": {systems[other]: paired_p_value(rates, index, other) for other in range(index)},
+            "relative": {systems[other]: relative_interval(rates, index, other) for other in range(index)},
             "words": int(sum(words.sum() for _, words in counts)), "utterances": len(entries),
-            "si_sdr": _mean([entry["si_sdr"] for entry in entries if "si_sdr" in entry]),
+            **{key: _mean([entry[key] for entry in entries if key in entry]) for key in ("si_sdr_input", "si_sdr")},
             "nfe": {key: _mean([entry["nfe"][key] for entry in entries]) for key in entries[0]["nfe"]},
             "rtf": sum(entry["seconds"] for entry in entries) / sum(entry["duration"] for entry in entries)}
     return scores

@@ -19,7 +19,10 @@ def table(scores: Mapping, markdown: bool = False) -> str:
 
 
 def costs(scores: Mapping, markdown: bool = False) -> str:
-    """SI-SDR, network evaluations an utterance and real-time factor of each system, over all conditions."""
+    """SI-SDR, network evaluations an utterance and real-time factor of each system, over all conditions.
+
+    SI-SDR leaves out conditions without it, such as clean ones.
+    """
     keys = list(next(iter(scores["conditions"].values()))[scores["systems"][0]]["nfe"])
     lines = [["system", "SI-SDR dB", *(f"NFE {key}" for key in keys), "RTF"]]
     for system in scores["systems"]:
@@ -32,14 +35,14 @@ def costs(scores: Mapping, markdown: bool = False) -> str:
 
 
 def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: str, markdown: bool = True) -> str:
-    """Averages `{title: scores by system}` with the reduction against `reference` and its paired p-value."""
-    lines = [["average over", "words", "system", "WER %", f"relative to {reference}", f"p against {reference}"]]
+    """Averages `{title: scores by system}` with the change against `reference`, its interval and paired p-value."""
+    lines = [["average over", "words", "system", "WER %", f"relative to {reference}, %", f"p against {reference}"]]
     for title, scores in scored.items():
         for system in systems:
             entry, base = scores[system], scores[reference]["wer"]
             p_value = entry["p_values"].get(reference)
             lines.append([title, str(entry["words"]), system, _rate(entry),
-                          "" if p_value is None else f"{100 * (entry['wer'] - base) / max(base, 1e-9):+.1f} %",
+                          "" if p_value is None else _change(entry["wer"], base, entry["relative"][reference]),
                           "" if p_value is None else ("< 0.001" if p_value < 0.001 else f"{p_value:.3f}")])
     return render(lines, markdown)
 
@@ -87,10 +90,17 @@ def write_results(path: str | os.PathLike, title: str, record: Mapping, sections
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
     lines = [f"# {title}", "", f"Generated from the scored runs; measured {record['time'][:10]} with commit "
              f"`{(record['commit'] or 'unknown')[:12]}` on {record['machine']['cores']} cores "
-             f"({record['settings']['device']}, {record['settings']['threads']} threads); {versions}.", ""]
+             f"({record['settings']['device']}, {record['settings']['threads']} threads); {versions}.", "",
+             f"Decoded by `{record['command']}`, seed {record['settings']['seed']}.", ""]
     for heading, body in sections:
         lines += [f"## {heading}", "", body.strip(), ""]
     Path(path).write_text("\n".join(lines), encoding="utf-8")
+
+
+def _change(rate: float, base: float, bounds: Sequence[float] | None) -> str:
+    if not base:
+        return "-"  # nothing to reduce
+    return f"{100 * (rate - base) / base:+.1f}" + (f" [{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds else "")
 
 
 def _rate(entry: Mapping) -> str:

@@ -63,14 +63,16 @@ def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Ma
                       f"{cut:.1f} % fewer", _yes(cut >= 50.0)])
     if plain := scores["conditions"].get("clean"):
         change = plain["enhanced"]["wer"] - plain["none"]["wer"]
-        lines.append(["enhanced: clean WER at most 0.5 points above none", f"{change:+.2f} points", _yes(change <= 0.5)])
+        lines.append(["enhanced: clean WER at most 0.5 points above none", f"{change:+.2f} points",
+                      _yes(change <= 0.5)])
     rtf = timing["rtf"]["enhanced"]
     lines.append(["enhanced: RTF below 0.2 on two cores, batch 1", f"{rtf:.3f}", _yes(rtf < 0.2)])
     return render(lines, markdown=True)
 
 
 def _choices(tuning: Mapping) -> str:
-    steps = [["signal steps", *map(str, tuning["steps"])], ["WER %", *(f"{wer:.1f}" for wer in tuning["steps"].values())]]
+    steps = [["signal steps", *map(str, tuning["steps"])],
+             ["WER %", *(f"{wer:.1f}" for wer in tuning["steps"].values())]]
     weights = [["observation-adding weight", *map(str, tuning["weights"])],
                ["WER %", *(f"{wer:.1f}" for wer in tuning["weights"].values())]]
     return f"{render(steps, markdown=True)}\n\n{render(weights, markdown=True)}"

@@ -70,3 +70,17 @@ def paired_p_value(rates: np.ndarray, first: int, second: int) -> float:
     difference = rates[:, first] - rates[:, second]
     tail = min(np.mean(difference <= 0), np.mean(difference >= 0))
     return float(min(1.0, max(2.0 * tail, 1.0 / len(difference))))
+
+
+def paired_bootstrap(errors_a, errors_b, words, draws: int = DRAWS, seed: int = 0) -> float:
+    """Two-sided p-value of the difference between two systems' word error rates on the same utterances (U,)."""
+    return paired_p_value(bootstrap([(np.stack([errors_a, errors_b]), words)], draws, seed), 0, 1)
+
+
+def relative_interval(rates: np.ndarray, first: int, second: int, level: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the change from system `second` to `first`, in per cent of the rate of `second`.
+
+    None where some draw of `second` has no errors: the ratio has no bounds there.
+    """
+    base = rates[:, second]
+    return interval(100.0 * (rates[:, first] - base) / base, level) if base.min() > 0 else None

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 
-def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
+def si_sdr(estimate: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor:
     """Scale-invariant signal-to-distortion ratio in dB over the last dimension (Le Roux et al. 2019, eq. 3).
 
     Both are taken with zero mean. Silent estimates and references give very low, finite values.
     """
-    estimate, reference = estimate.double(), reference.double()
+    estimate, reference = torch.as_tensor(estimate).double(), torch.as_tensor(reference).double()
     estimate = estimate - estimate.mean(dim=-1, keepdim=True)
     reference = reference - reference.mean(dim=-1, keepdim=True)
     tiny = 1e-12

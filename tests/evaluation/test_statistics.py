@@ -7,7 +7,9 @@ from cdasr.evaluation.statistics import (
     bootstrap,
     bootstrap_interval,
     interval,
+    paired_bootstrap,
     paired_p_value,
+    relative_interval,
     wer,
     word_errors,
 )
@@ -46,6 +48,9 @@ def test_paired_test_finds_what_is_there_and_nothing_else():
     better = rng.binomial(first, 0.9)
     rates = bootstrap([(np.stack([first, better]), words)], draws=2000)
     assert paired_p_value(rates, 1, 0) < 0.001
+    assert paired_bootstrap(better, first, words, draws=2000) == paired_p_value(rates, 1, 0)
+    low, high = relative_interval(rates, 1, 0)
+    assert low < -10.0 < high < 0.0 and high - low < 6.0
     false_alarms = 0
     for seed in range(100):
         pair = np.stack([simulated(rng, 0.2, words), simulated(rng, 0.2, words)])
@@ -56,6 +61,7 @@ def test_paired_test_finds_what_is_there_and_nothing_else():
 def test_a_system_does_not_differ_from_itself():
     errors = np.array([[1, 0, 2], [1, 0, 2]])
     assert paired_p_value(bootstrap([(errors, np.array([4, 4, 4]))], draws=100), 0, 1) == 1.0
+    assert relative_interval(np.zeros((10, 2)), 1, 0) is None
 
 
 def test_average_over_conditions_counts_them_alike():

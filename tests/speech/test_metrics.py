@@ -1,5 +1,7 @@
 """SI-SDR against its definition; PESQ and STOI rank enhanced above noisy."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ def test_si_sdr_of_orthogonal_noise_is_the_snr():
         estimate = 3.0 * (speech + 10 ** (-snr / 20) * noise) + 0.5
         assert float(si_sdr(estimate, speech)) == pytest.approx(snr, abs=1e-3)
     assert si_sdr(torch.stack([speech, noise]), speech).shape == (2,)
+    assert float(si_sdr(estimate.numpy(), speech.numpy())) == float(si_sdr(estimate, speech))
     assert torch.isfinite(si_sdr(torch.zeros(10), torch.ones(10)))
 
 
@@ -26,3 +29,9 @@ def test_perceptual_metrics_fall_with_noise():
     little, much = clean + 0.003 * noise, clean + 0.1 * noise
     assert pesq_wb(little, clean) > pesq_wb(much, clean) >= 1.0
     assert stoi(clean, clean) > 0.99 > stoi(much, clean)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    with pytest.raises(ImportError, match=r"pip install 'cdasr\[metrics\]'"):
+        pesq_wb(np.ones(16_000), np.ones(16_000))

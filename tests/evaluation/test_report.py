@@ -1,0 +1,70 @@
+"""Tables say what was scored; RESULTS.md is the same bytes whenever it is made from the same scores."""
+
+import re
+
+import numpy as np
+import pytest
+
+from cdasr.evaluation.evaluate import score, score_conditions
+from cdasr.evaluation.report import averages, plot_wer_by_snr, table, write_results
+
+CONDITIONS = ("clean", "seen_0dB", "seen_5dB", "unseen_0dB", "unseen_5dB")
+RECORD = {"time": "2024-05-06T23:59:59+00:00", "command": "cdasr evaluate --manifest set.csv", "commit": "abcdef" * 6,
+          "versions": {"python": "3.11", "torch": "2.11", "pesq": None}, "machine": {"cores": 2},
+          "settings": {"device": "cpu", "threads": 2, "seed": 7}}
+
+
+@pytest.fixture(scope="module")
+def decoded():
+    """40 utterances of 5 words a condition: `none` errs in half of the words in noise, `enhanced` in a fifth."""
+    rng = np.random.default_rng(0)
+    return {system: [entry(f"{name}{number}", name, 0 if name == "clean" else rng.binomial(5, rate), quality)
+                     for name in CONDITIONS for number in range(40)]
+            for system, rate, quality in (("none", 0.5, 2.0), ("enhanced", 0.2, 12.0))}
+
+
+def entry(name, condition, errors, quality):
+    made = {"ID": name, "condition": condition, "errors": int(errors), "words": 5, "duration": 2.0, "seconds": 0.1,
+            "nfe": {"signal": 3, "logits": 0, "classifier": 1}}
+    return made if condition == "clean" else {**made, "si_sdr": quality, "si_sdr_input": 2.0}
+
+
+def test_table_has_every_condition_with_counts_and_intervals(decoded):
+    scores = score(decoded, CONDITIONS[::-1])
+    text = table(scores)
+    assert re.findall(r"^(\S+)\s+200 ", text, re.MULTILINE) == list(CONDITIONS[::-1])
+    assert re.search(r"clean\s+200\s+0\.0 \[0\.0, 0\.0\]\s+0\.0 \[0\.0, 0\.0\]", text)
+    counted = 100 * sum(e["errors"] for e in decoded["none"] if e["condition"] == "seen_0dB") / 200
+    assert re.search(rf"seen_0dB\s+200\s+{counted:.1f} \[", text)
+    assert re.search(r"enhanced\s+12\.0\s+3\s+0\s+1\s+0\.050", text), "the clean condition has no SI-SDR"
+
+
+def test_averages_have_the_relative_change_with_interval_and_p_value(decoded):
+    scored = {"seen, 0 and 5 dB": score_conditions(decoded, ["seen_0dB", "seen_5dB"]),
+              "clean": score_conditions(decoded, ["clean"])}
+    noisy, clean = scored.values()
+    row = next(line for line in averages(scored, ["none", "enhanced"], "none").splitlines() if "enhanced" in line)
+    change, low, high = map(float, re.search(r"\| (-[\d.]+) \[(-[\d.]+), (-[\d.]+)\]", row).groups())
+    assert change == pytest.approx(100 * (noisy["enhanced"]["wer"] / noisy["none"]["wer"] - 1), abs=0.06)
+    assert low < change < high < -40.0 and "< 0.001" in row and "| 400 " in row
+    assert clean["enhanced"]["relative"]["none"] is None and clean["enhanced"]["p_values"]["none"] == 1.0
+    assert re.search(r"enhanced \| 0\.0 \[0\.0, 0\.0\]\s+\| -\s+\| 1\.000", averages(scored, ["none", "enhanced"],
+                                                                                       "none"))
+
+
+def test_results_are_the_same_bytes_again(decoded, tmp_path):
+    for name in ("a.md", "b.md"):
+        scores = score(decoded)
+        write_results(tmp_path / name, "Results", RECORD, [("WER", table(scores, markdown=True)), ("More", " free \n")])
+    text = (tmp_path / "a.md").read_text()
+    assert (tmp_path / "b.md").read_text() == text
+    for words in ("# Results", "measured 2024-05-06", "`abcdefabcdef`", "python 3.11, torch 2.11.", "seed 7",
+                  "`cdasr evaluate --manifest set.csv`", "## WER", "| unseen_5dB |", "## More\n\nfree\n"):
+        assert words in text
+
+
+def test_plot_has_a_panel_for_each_kind_of_noise(decoded, tmp_path):
+    plot_wer_by_snr(score(decoded), tmp_path / "wer.png")
+    assert (tmp_path / "wer.png").read_bytes()[:4] == b"\x89PNG"
+    plot_wer_by_snr(score({"none": [entry("a", "clean", 1, 0.0)]}), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists(), "no condition has an SNR"
