@@ -10,9 +10,10 @@ def make_network(config: dict) -> nn.Module:
 
     Raises ValueError for an unknown name or option.
     """
+    from cdasr.networks.ncsnpp import NCSNpp
     from cdasr.networks.tf_unet import TFUNet
 
-    registry = {"tf_unet": TFUNet}
+    registry = {"tf_unet": TFUNet, "ncsnpp": NCSNpp}
     options = dict(config)
     name = options.pop("name", None)
     if name not in registry:

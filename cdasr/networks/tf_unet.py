@@ -24,12 +24,13 @@ class TFUNet(nn.Module):
     `attention_every`: one block in so many attends over the whole utterance (0: none).
     """
 
-    def __init__(self, bins: int = 256, channels: tuple[int, ...] = (32, 48, 64), strides: tuple[int, ...] = (4, 2, 2),
-                 dim: int = 192, blocks: int = 8, attention_every: int = 4, heads: int = 4, dropout: float = 0.0):
+    def __init__(self, bins: int = 256, channels: tuple[int, ...] = (32, 48, 64),
+                 strides: tuple[int, ...] = (4, 2, 2), dim: int = 192, blocks: int = 8, attention_every: int = 4,
+                 heads: int = 4, dropout: float = 0.0):
         super().__init__()
         if len(strides) != len(channels) or bins % prod(strides):
-            raise ValueError(f"{bins} frequency bins and {len(channels)} levels do not fit the strides {strides}; choose "
-                             "one stride a level, and n_fft so that n_fft / 2 + 1 is a multiple of their product")
+            raise ValueError(f"{bins} frequency bins and {len(channels)} levels do not fit the strides {strides}; "
+                             "choose one stride a level, and n_fft / 2 + 1 a multiple of their product")
         folded = bins // prod(strides)
         self.embed_time = TimeEmbedding(dim)
         self.encoder = nn.ModuleList(

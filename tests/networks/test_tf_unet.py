@@ -8,8 +8,8 @@ from cdasr.networks import make_network
 
 @pytest.fixture
 def network():
-    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "strides": [2, 2], "dim": 16, "blocks": 4,
-                            "attention_every": 2, "heads": 2}).eval()
+    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "strides": [2, 2], "dim": 16,
+                            "blocks": 4, "attention_every": 2, "heads": 2}).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -17,7 +17,8 @@ def network():
 
 
 def test_untrained_network_returns_the_degraded_signal():
-    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "strides": [2, 2], "dim": 16, "blocks": 2})
+    network = make_network({"name": "tf_unet", "bins": 32, "channels": [4, 8], "strides": [2, 2], "dim": 16,
+                            "blocks": 2})
     y = torch.randn(2, 1, 32, 10, dtype=torch.complex64)
     torch.testing.assert_close(network(torch.randn_like(y), torch.rand(2), y), y)
 

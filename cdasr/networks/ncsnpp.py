@@ -1,0 +1,273 @@
+"""NCSN++ v2, the network of SGMSE+ and of its Schroedinger bridge, with the public code's parameter names.
+
+The score network of Song et al. (2021, appendix H: BigGAN residual blocks, FIR resampling, progressive output
+and input) as Richter et al. (2023) and Jukic et al. (2024) use it for complex spectra. Real and imaginary
+parts of x_t and y are four image channels over frequency and time. A state dict of the public SGMSE code
+(`ncsnpp_v2`) loads unchanged: `all_modules` lists the layers in the order of that code, and `Conv_0`,
+`NIN_1`, `W`, ... are its names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SPECTRAL_CHANNELS = 4  # real and imaginary part of x_t and of y
+FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
+
+
+class NCSNpp(nn.Module):
+    """Denoiser over complex spectra (B, 1, F, N), F = `bins`, for any number N of frames.
+
+    `nf` times `ch_mult` are the channels of the levels, each of half the resolution of the one before, with
+    `num_res_blocks` residual blocks on the way down and one more on the way up; levels whose number of
+    frequencies is in `attn_resolutions` also attend over all their points. `fourier_scale`: spread of the
+    random frequencies applied to log t; `init_scale`: of the last weights of each branch, 0 for about none.
+    Defaults as in the public code, where `bins` is called `image_size`.
+
+    Frames are filled up to a multiple of 2^(levels - 1) by reflection, as the public code does with y before
+    it samples. Normalisation and attention look at all frames, so the items of a batch run together only
+    where they fill up to the same length: batching and padding change nothing.
+    """
+
+    def __init__(self, bins: int = 256, nf: int = 128, ch_mult: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2),
+                 num_res_blocks: int = 2, attn_resolutions: tuple[int, ...] = (16,),
+                 fourier_scale: float = 16.0, init_scale: float = 0.0, dropout: float = 0.0):
+        super().__init__()
+        self.bins, self.stride, self.num_res_blocks = bins, 2 ** (len(ch_mult) - 1), num_res_blocks
+        if bins % self.stride:
+            raise ValueError(f"{bins} frequency bins cannot be halved {len(ch_mult) - 1} times; choose fewer "
+                             f"levels, or n_fft so that n_fft / 2 + 1 is a multiple of {self.stride}")
+        self.attends = tuple(bins >> level in attn_resolutions for level in range(len(ch_mult)))
+        self.shrink, self.grow = Resample("down"), Resample("up")
+        self.output_layer = nn.Conv2d(SPECTRAL_CHANNELS, 2, 1)
+        channels = [nf * multiplier for multiplier in ch_mult]
+        build = _Builder(nf, channels, num_res_blocks, self.attends, init_scale, dropout)
+        self.all_modules = nn.ModuleList([
+            GaussianFourierProjection(nf, fourier_scale), _init(nn.Linear(2 * nf, 4 * nf)),
+            _init(nn.Linear(4 * nf, 4 * nf)), _conv3x3(SPECTRAL_CHANNELS, nf),
+            *build.down(), *build.middle(), *build.up()])
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Estimate x0 (B, 1, F, N) from the state x_t at time t (B,) > 0 and the degraded y.
+
+        `mask` (B, N) marks the first frames of each item; the estimate is zero elsewhere.
+        """
+        if x_t.shape[-2] != self.bins:
+            raise ValueError(f"the network is built for {self.bins} bins, the spectrum has {x_t.shape[-2]}")
+        image = torch.cat([x_t.real, x_t.imag, y.real, y.imag], dim=1)
+        if mask is None:
+            frames = torch.full((len(image),), image.shape[-1], device=image.device)
+            return self._estimate(image, t, frames, image.shape[-1])
+        frames = mask.long().sum(dim=1)
+        blocks = (frames + self.stride - 1) // self.stride
+        out = torch.zeros_like(y)
+        for count in blocks[blocks > 0].unique().tolist():
+            rows, end = (blocks == count).nonzero().squeeze(1), min(count * self.stride, image.shape[-1])
+            estimate = self._estimate(image[rows, ..., :end], t[rows], frames[rows], end)
+            out[rows, ..., :end] = estimate.to(out.dtype)
+        return out * mask[:, None, None]
+
+    def _estimate(self, image: Tensor, t: Tensor, frames: Tensor, end: int) -> Tensor:
+        """The first `end` frames of the estimate (B, 1, F, end) from the image (B, 4, F, end)."""
+        image = _fill(image, frames, end + -end % self.stride)
+        layers = iter(self.all_modules)
+        fourier, first, second = next(layers), next(layers), next(layers)
+        embedding = second(F.silu(first(fourier(t.log()))))
+        skips = self._down(layers, image, embedding)
+        block_in, attention, block_out = next(layers), next(layers), next(layers)
+        h = block_out(attention(block_in(skips[-1], embedding)), embedding)
+        spectrum = self.output_layer(self._up(layers, h, skips, embedding)).float()
+        return torch.complex(*spectrum.chunk(2, dim=1))[..., :end]
+
+    def _down(self, layers: Iterator[nn.Module], image: Tensor, embedding: Tensor) -> list[Tensor]:
+        """All feature maps of the way down; the image, ever smaller, joins in at each level (input skip)."""
+        skips = [next(layers)(image)]
+        for level, attends in enumerate(self.attends):
+            if level:
+                h, image = next(layers)(skips[-1], embedding), self.shrink(image)
+                skips.append(next(layers)(image, h))
+            for _ in range(self.num_res_blocks):
+                h = next(layers)(skips[-1], embedding)
+                skips.append(next(layers)(h) if attends else h)
+        return skips
+
+    def _up(self, layers: Iterator[nn.Module], h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+        """The image (B, 4, F, N) to which each level adds its detail, from coarse to fine (output skip)."""
+        image: Tensor | None = None
+        for level in reversed(range(len(self.attends))):
+            for _ in range(self.num_res_blocks + 1):
+                h = next(layers)(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = next(layers)(h) if self.attends[level] else h
+            norm, to_image = next(layers), next(layers)
+            detail = to_image(F.silu(norm(h)))
+            image = detail if image is None else self.grow(image) + detail
+            h = next(layers)(h, embedding) if level else h
+        return image
+
+
+class _Builder:
+    """The layers of each part of the network, in the order in which `NCSNpp` takes them."""
+
+    def __init__(self, nf: int, channels: list[int], blocks: int, attends: tuple[bool, ...],
+                 init_scale: float, dropout: float):
+        self.nf, self.channels, self.blocks, self.attends = nf, channels, blocks, attends
+        self.init_scale = init_scale
+        self.options = {"embedding": 4 * nf, "init_scale": init_scale, "dropout": dropout}
+
+    def down(self) -> Iterator[nn.Module]:
+        before = self.nf
+        for level, after in enumerate(self.channels):
+            if level:
+                yield ResidualBlock(before, before, resample="down", **self.options)
+                yield InputSkip(SPECTRAL_CHANNELS, before)
+            for _ in range(self.blocks):
+                yield ResidualBlock(before, after, **self.options)
+                if self.attends[level]:
+                    yield AttentionBlock(after, self.init_scale)
+                before = after
+
+    def middle(self) -> Iterator[nn.Module]:
+        channels = self.channels[-1]
+        yield ResidualBlock(channels, channels, **self.options)
+        yield AttentionBlock(channels, self.init_scale)
+        yield ResidualBlock(channels, channels, **self.options)
+
+    def up(self) -> Iterator[nn.Module]:
+        skips = [self.nf]
+        for level, after in enumerate(self.channels):
+            skips += [skips[-1]] * bool(level) + [after] * self.blocks
+        before = self.channels[-1]
+        for level in reversed(range(len(self.channels))):
+            after = self.channels[level]
+            for _ in range(self.blocks + 1):
+                yield ResidualBlock(before + skips.pop(), after, **self.options)
+                before = after
+            if self.attends[level]:
+                yield AttentionBlock(after, self.init_scale)
+            yield _group_norm(after)
+            yield _conv3x3(after, SPECTRAL_CHANNELS, self.init_scale)
+            if level:
+                yield ResidualBlock(after, after, resample="up", **self.options)
+
+
+class GaussianFourierProjection(nn.Module):
+    """Sines and cosines (B, 2 size) of 2 pi W x for x (B,), W random and fixed (Tancik et al. 2020)."""
+
+    def __init__(self, size: int, scale: float):
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(size) * scale, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        phase = x[:, None] * self.W * (2.0 * math.pi)
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+class ResidualBlock(nn.Module):
+    """BigGAN residual block (Brock et al. 2019) on (B, C, F, N), told the time by an embedding (B, E).
+
+    `resample` ("up", "down" or None) doubles or halves F and N in both branches; their sum is over sqrt 2.
+    """
+
+    def __init__(self, before: int, after: int, embedding: int, init_scale: float, dropout: float,
+                 resample: str | None = None):
+        super().__init__()
+        self.resample = Resample(resample) if resample else nn.Identity()
+        self.GroupNorm_0, self.Conv_0 = _group_norm(before), _conv3x3(before, after)
+        self.Dense_0 = _init(nn.Linear(embedding, after))
+        self.GroupNorm_1, self.Dropout_0 = _group_norm(after), nn.Dropout(dropout)
+        self.Conv_1 = _conv3x3(after, after, init_scale)
+        self.Conv_2 = _init(nn.Conv2d(before, after, 1)) if resample or before != after else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.Conv_0(self.resample(F.silu(self.GroupNorm_0(x))))
+        h = h + self.Dense_0(F.silu(embedding))[:, :, None, None]
+        h = self.Conv_1(self.Dropout_0(F.silu(self.GroupNorm_1(h))))
+        return (self.Conv_2(self.resample(x)) + h) / math.sqrt(2.0)
+
+
+class AttentionBlock(nn.Module):
+    """One head of self-attention over all points of (B, C, F, N), plus the input, over sqrt 2."""
+
+    def __init__(self, channels: int, init_scale: float):
+        super().__init__()
+        self.GroupNorm_0 = _group_norm(channels)
+        self.NIN_0, self.NIN_1, self.NIN_2 = (PointwiseLinear(channels, 0.1) for _ in range(3))
+        self.NIN_3 = PointwiseLinear(channels, init_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        points = self.GroupNorm_0(x).flatten(2).transpose(1, 2)[:, None]  # (B, 1, F N, C)
+        h = F.scaled_dot_product_attention(self.NIN_0(points), self.NIN_1(points), self.NIN_2(points))
+        return (x + self.NIN_3(h)[:, 0].transpose(1, 2).reshape(x.shape)) / math.sqrt(2.0)
+
+
+class PointwiseLinear(nn.Module):
+    """x W + b on the last dimension (..., C): a "network in network" layer."""
+
+    def __init__(self, channels: int, init_scale: float):
+        super().__init__()
+        self.W = nn.Parameter(_fan_average_uniform(torch.empty(channels, channels), init_scale))
+        self.b = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.W + self.b
+
+
+class InputSkip(nn.Module):
+    """The shrunken image (B, before, F, N), projected, plus the feature maps (B, after, F, N)."""
+
+    def __init__(self, before: int, after: int):
+        super().__init__()
+        self.Conv_0 = _init(nn.Conv2d(before, after, 1))
+
+    def forward(self, image: Tensor, h: Tensor) -> Tensor:
+        return self.Conv_0(image) + h
+
+
+class Resample(nn.Module):
+    """Halve ("down") or double ("up") F and N of (B, C, F, N) with a low-pass filter (Karras et al. 2020).
+
+    Down: filter, then keep every second point. Up: put zeros between the points, then filter with four times
+    the gain. The filter is symmetric, so that convolution and correlation agree.
+    """
+
+    def __init__(self, direction: str):
+        super().__init__()
+        taps = torch.tensor(FIR_TAPS) / sum(FIR_TAPS)
+        self.resize, gain = {"down": (F.conv2d, 1.0), "up": (F.conv_transpose2d, 4.0)}[direction]
+        self.register_buffer("kernel", gain * torch.outer(taps, taps), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+        return self.resize(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+def _fill(image: Tensor, frames: Tensor, length: int) -> Tensor:
+    """The first `frames` (B,) of each image (B, C, F, N), continued to `length` by reflection."""
+    period = (2 * (frames - 1)).clamp_min(1)[:, None]
+    index = torch.arange(length, device=image.device) % period
+    index = torch.minimum(index, period - index)
+    return image.gather(-1, index[:, None, None].expand(-1, *image.shape[1:3], -1))
+
+
+def _conv3x3(before: int, after: int, init_scale: float = 1.0) -> nn.Conv2d:
+    return _init(nn.Conv2d(before, after, 3, padding=1), init_scale)
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+
+
+def _init(layer: nn.Linear | nn.Conv2d, scale: float = 1.0) -> nn.Linear | nn.Conv2d:
+    """The layer with zero biases and weights of variance `scale` over the average of its two fans."""
+    _fan_average_uniform(layer.weight, scale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _fan_average_uniform(weight: Tensor, scale: float) -> Tensor:
+    return nn.init.xavier_uniform_(weight, gain=math.sqrt(scale or 1e-10))
