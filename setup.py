@@ -42,7 +42,7 @@ setup(
         "metrics": METRICS,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": ["torchvision>=0.26,<0.28"],
-        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5"],
+        "docs": ["pdoc>=15"],
     },
     entry_points={"console_scripts": ["cdasr = cdasr.cli:main"]},
     classifiers=[

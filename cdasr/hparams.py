@@ -91,6 +91,7 @@ def _check_known(node: yaml.Node, changes: dict, outer: str = "") -> None:
     for key, value in changes.items():
         if str(key) not in known:
             raise ValueError(f"there is no key {outer + str(key)!r} to override; known here: {', '.join(known)}")
-        if isinstance(value, dict) and isinstance(known[str(key)], yaml.MappingNode) and known[str(key)].value:
-            if all(isinstance(inner, str) for inner in value):
-                _check_known(known[str(key)], value, f"{outer}{key}.")
+        inner = known[str(key)]
+        options = isinstance(value, dict) and all(isinstance(name, str) for name in value)  # not a map such as {3: 1.5}
+        if options and isinstance(inner, yaml.MappingNode):
+            _check_known(inner, value, f"{outer}{key}.")

@@ -20,7 +20,8 @@ TINY_WAV2VEC2 = {
 TINY_SIGNAL = {
     "stft": {"sample_rate": RATE, "n_fft": 254, "hop": 127, "exponent": 0.5, "scale": 0.3},
     "process": {"name": "sbve", "k": 2.6, "c": 0.4},
-    "network": {"name": "tf_unet", "channels": [4, 8], "strides": [4, 4], "dim": 16, "blocks": 2, "attention_every": 2, "heads": 2},
+    "network": {"name": "tf_unet", "channels": [4, 8], "strides": [4, 4], "dim": 16, "blocks": 2,
+                "attention_every": 2, "heads": 2},
     "sampling": {"steps": 2, "method": "deterministic", "spacing": "uniform"}}
 
 

@@ -94,7 +94,8 @@ def test_unusable_packages_are_named(package_dir, tmp_path):
     with pytest.raises(ValueError, match="no such model package.*bundled"):
         Pipeline.from_pretrained(tmp_path / "nothing")
     config = json.loads((package_dir / "config.json").read_text())
-    for name, change in (("future", {"format": 99}), ("process", {"signal": {**config["signal"], "process": {"name": "q"}}})):
+    unknown = {"signal": {**config["signal"], "process": {"name": "q"}}}
+    for name, change in (("future", {"format": 99}), ("process", unknown)):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps({**config, **change}))

@@ -71,7 +71,8 @@ class DurationBatchSampler(Sampler[list[int]]):
 
     def steps(self, epoch: int) -> int:
         """Number of batches of `epoch`."""
-        return len(DurationBatchSampler(self.durations, self.batch_seconds, self.seed, self.curriculum, self.items, epoch))
+        return len(DurationBatchSampler(self.durations, self.batch_seconds, self.seed, self.curriculum, self.items,
+                                        epoch))
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)

@@ -20,14 +20,20 @@ from cdasr.training.data import Utterances, sample_lengths
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the order of wav2vec2's own vocabularies; <pad> is the blank
 
 
-def make_processor(texts: Iterable[str], folder: Path, rate: int):
-    """A wav2vec2 processor whose vocabulary is the upper-case characters of `texts`."""
+def make_processor(texts: Iterable[str], folder: Path, rate: int, units: str = "characters"):
+    """A wav2vec2 processor whose vocabulary is the upper-case characters of `texts`, or their words.
+
+    Whole words suit small vocabularies, as the digit models of Aurora-2; characters any other.
+    """
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-    characters = sorted(set("".join(texts).upper()) - {" "})
+    if units not in ("characters", "words"):
+        raise ValueError(f"unknown units {units!r}; known: characters, words")
+    words = " ".join(texts).upper().split()
+    tokens = sorted(set(words) if units == "words" else set("".join(words)))
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = folder / "vocab.json"
-    vocabulary.write_text(json.dumps({token: index for index, token in enumerate((*SPECIALS, *characters))}))
+    vocabulary.write_text(json.dumps({token: index for index, token in enumerate((*SPECIALS, *tokens))}))
     tokenizer = Wav2Vec2CTCTokenizer(str(vocabulary), do_lower_case=False)
     extractor = Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=rate, padding_value=0.0, do_normalize=True,
                                          return_attention_mask=True)
@@ -56,7 +62,7 @@ class RecogniserTrainer(Trainer):
         batch = batch.to(self.device)
         waves = self.perturb_speed(batch.wave.data)
         mask = torch.arange(waves.shape[1], device=self.device) < batch.wave.lengths[:, None] * waves.shape[1]
-        labels = pad_sequence([tokens for tokens in _unpad(batch.tokens)], batch_first=True, padding_value=-100)
+        labels = pad_sequence(_unpad(batch.tokens), batch_first=True, padding_value=-100)
         return self.modules.network(normalise_waves(waves, mask), attention_mask=mask.long(), labels=labels)
 
     def compute_objectives(self, predictions, batch, stage):
@@ -80,12 +86,15 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
     """
     torch.manual_seed(hparams["seed"])
     rate = hparams["sample_rate"]
-    processor = make_processor((row["text"] for row in train_rows), output_dir / "tokenizer", rate)
+    processor = make_processor((row["text"] for row in train_rows), output_dir / "tokenizer", rate,
+                               hparams["units"])
     network = make_model(hparams["model"], processor)
     trainer = RecogniserTrainer(network, processor, output_dir, hparams, device)
 
     def encode(text: str) -> list[int]:
-        return processor.tokenizer(text.upper()).input_ids
+        words = text.upper().split()
+        tokens = " | ".join(words).split() if hparams["units"] == "words" else list("|".join(words))
+        return processor.tokenizer.convert_tokens_to_ids(tokens)
 
     best = trainer.run(
         Utterances(train_rows, rate, hparams["seed"], True, lambda wave, rng: {"wave": augment(wave, rng)}, encode),
