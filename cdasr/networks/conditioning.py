@@ -1,4 +1,8 @@
-"""How a network is told the diffusion time: Fourier features and feature-wise affine modulation (FiLM)."""
+"""How a network is told the diffusion time, and the logits of the content frame by frame.
+
+Time: Fourier features and feature-wise affine modulation (FiLM). Logits: brought to the network's frames by their times
+in seconds, then embedded without any bias, so that logits of zero say nothing at all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class TimeEmbedding(nn.Module):
@@ -34,3 +39,38 @@ class FiLM(nn.Module):
         shape = (len(x), -1) + (1,) * (x.dim() - 2)
         scale, shift = self.affine(embedding).chunk(2, dim=1)
         return x * (1.0 + scale.view(shape)) + shift.view(shape)
+
+
+class LogitsEmbedding(nn.Module):
+    """Logits (B, V, N) to features (B, dim, N) over some neighbouring frames; zeros become zeros."""
+
+    def __init__(self, tokens: int, dim: int, kernel: int = 5):
+        super().__init__()
+        self.first = nn.Conv1d(tokens, dim, kernel, padding=kernel // 2, bias=False)
+        self.second = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, logits: Tensor, frames: Tensor) -> Tensor:
+        """`frames` (B, N) marks valid frames; `logits` are zero elsewhere."""
+        return F.silu(self.second(F.silu(self.first(logits)) * frames[:, None])) * frames[:, None]
+
+
+def align_frames(values: Tensor, lengths: Tensor, times: Tensor, new_times: Tensor) -> Tensor:
+    """Values (B, M, C) at `times` (M,), interpolated linearly at `new_times` (N,), both increasing, in seconds.
+
+    Each item has `lengths` (B,) valid frames; before its first and after its last one, these are held.
+    """
+    right = torch.searchsorted(times, new_times).clamp(1, max(len(times) - 1, 1))
+    if len(times) == 1:
+        return values.expand(-1, len(new_times), -1)
+    step = times[right] - times[right - 1]
+    weight = ((new_times - times[right - 1]) / step).clamp(0.0, 1.0)[None, :, None].to(values.dtype)
+    last = (lengths - 1)[:, None]
+    picks = [torch.minimum(index.expand(len(values), -1), last)[..., None].expand(-1, -1, values.shape[-1])
+             for index in (right - 1, right)]
+    return torch.lerp(values.gather(1, picks[0]), values.gather(1, picks[1]), weight)
+
+
+def zero_init(layer: nn.Conv1d) -> nn.Conv1d:
+    """The layer with zero weights: what it adds is nothing until it is trained."""
+    nn.init.zeros_(layer.weight)
+    return layer

@@ -2,8 +2,8 @@
 
 Strided convolutions fold the frequencies into a few hundred channels, a trunk of dilated convolutions and attention
 models time, and the decoder unfolds them again. The estimate is a complex mask on the state and on the degraded
-signal plus a correction, so that the untrained network returns the degraded signal. All normalisation is per frame
-and padded frames are zeroed before every operation that looks along time: batching and padding change nothing.
+signal plus a correction, so that the untrained network returns the degraded signal. Logits, where it is given some,
+join the trunk before each block and the decoder at each level.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cdasr.networks.conditioning import FiLM, TimeEmbedding
+from cdasr.networks.conditioning import FiLM, LogitsEmbedding, TimeEmbedding, zero_init
+from cdasr.networks.trunk import FrameNorm, Trunk
 
 
 class TFUNet(nn.Module):
     """Denoiser over complex spectra (B, 1, F, N), F = `bins`.
 
     `channels` and `strides` (over frequency): of the convolutional levels; `dim`, `blocks`: of the trunk;
-    `attention_every`: one block in so many attends over the whole utterance (0: none).
+    `attention_every`: one block in so many attends over the whole utterance (0: none). `tokens`: size of the logits
+    that it can be given (0: none); `condition`: channels of what it makes of them.
     """
 
     def __init__(self, bins: int = 256, channels: tuple[int, ...] = (32, 48, 64),
                  strides: tuple[int, ...] = (4, 2, 2), dim: int = 192, blocks: int = 8, attention_every: int = 4,
-                 heads: int = 4, dropout: float = 0.0):
+                 heads: int = 4, dropout: float = 0.0, tokens: int = 0, condition: int = 128):
         super().__init__()
         if len(strides) != len(channels) or bins % prod(strides):
             raise ValueError(f"{bins} frequency bins and {len(channels)} levels do not fit the strides {strides}; "
@@ -36,14 +37,14 @@ class TFUNet(nn.Module):
         self.encoder = nn.ModuleList(
             Down(before, after, stride, dim) for before, after, stride in zip((4, *channels[:-1]), channels, strides))
         self.fold = nn.Conv1d(channels[-1] * folded, dim, 1)
-        self.trunk = nn.ModuleList(
-            TrunkBlock(dim, dilation=2 ** (index % 4), dropout=dropout,
-                       heads=heads if attention_every and (index + 1) % attention_every == 0 else 0)
-            for index in range(blocks))
+        self.trunk = Trunk(dim, blocks, attention_every, heads, dropout, condition if tokens else 0)
         self.unfold = nn.Conv1d(dim, channels[-1] * folded, 1)
         self.decoder = nn.ModuleList(
             Up(2 * before, after, stride, dim)
             for before, after, stride in zip(channels[::-1], (*channels[-2::-1], 6), strides[::-1]))
+        self.embed_logits = LogitsEmbedding(tokens, condition) if tokens else None
+        self.inject = nn.ModuleList(zero_init(nn.Conv1d(condition, 2 * before, 1, bias=False))
+                                    for before in (channels[::-1] if tokens else ()))
         self.start_as_identity()
 
     @torch.no_grad()
@@ -54,8 +55,12 @@ class TFUNet(nn.Module):
         last.bias.zero_()
         last.bias[:self.decoder[-1].stride] = 1.0
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Estimate x0 (B, 1, F, N) from the state x_t at time t (B,) and the degraded y; `mask` (B, N) marks frames."""
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, mask: Tensor | None = None,
+                logits: Tensor | None = None) -> Tensor:
+        """Estimate x0 (B, 1, F, N) from the state x_t at time t (B,) and the degraded y; `mask` (B, N) marks frames.
+
+        `logits` (B, N, V) are those of the content at each frame; items of zeros are given none, just as with None.
+        """
         embedding = self.embed_time(t)
         frames = torch.ones(len(y), y.shape[-1], device=y.device) if mask is None else mask.to(embedding.dtype)
         inputs = torch.cat([x_t.real, x_t.imag, y.real, y.imag], dim=1)
@@ -64,27 +69,13 @@ class TFUNet(nn.Module):
             h = level(h, embedding, frames)
             skips.append(h)
         shape = h.shape
-        z = self.fold(h.flatten(1, 2))
-        for block in self.trunk:
-            z = block(z, embedding, frames)
-        h = self.unfold(z).view(shape)
-        for level, skip in zip(self.decoder, reversed(skips)):
-            h = level(torch.cat([h, skip], dim=1), embedding, frames)
+        told = None if logits is None else self.embed_logits(logits.transpose(1, 2) * frames[:, None], frames)
+        h = self.unfold(self.trunk(self.fold(h.flatten(1, 2)), embedding, frames, told)).view(shape)
+        for index, (level, skip) in enumerate(zip(self.decoder, reversed(skips))):
+            h = torch.cat([h, skip], dim=1)
+            h = level(h if told is None else h + self.inject[index](told)[:, :, None], embedding, frames)
         mask_y, mask_x, correction = (torch.complex(*pair.chunk(2, dim=1)) for pair in h.float().chunk(3, dim=1))
         return (mask_y * y + mask_x * x_t + correction) * frames[:, None, None]
-
-
-class FrameNorm(nn.Module):
-    """Normalise each frame over everything but batch and time (the last dimension), with a gain a channel."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        dims = tuple(range(1, x.dim() - 1))
-        power = x.float().square().mean(dim=dims, keepdim=True)
-        return x * torch.rsqrt(power + 1e-6).to(x.dtype) * self.gain.view(-1, *(1,) * (x.dim() - 2))
 
 
 class Down(nn.Module):
@@ -126,35 +117,3 @@ class Refine(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor, frames: Tensor) -> Tensor:
         z = self.film(self.norm(h), embedding) * frames[:, None, None]
         return (h + self.mix(self.depthwise(z))) * frames[:, None, None]
-
-
-class TrunkBlock(nn.Module):
-    """A gated, dilated convolution over time, and attention over the utterance where `heads` is not 0."""
-
-    def __init__(self, dim: int, dilation: int, dropout: float, heads: int = 0):
-        super().__init__()
-        self.norm, self.film = FrameNorm(dim), FiLM(dim, dim)
-        self.gate = nn.Conv1d(dim, 2 * dim, 1)
-        self.depthwise = nn.Conv1d(dim, dim, 5, padding=2 * dilation, dilation=dilation, groups=dim)
-        self.out = nn.Conv1d(dim, dim, 1)
-        self.dropout = nn.Dropout(dropout)
-        self.attention = Attention(dim, heads) if heads else None
-
-    def forward(self, z: Tensor, embedding: Tensor, frames: Tensor) -> Tensor:
-        h = F.glu(self.gate(self.film(self.norm(z), embedding)), dim=1) * frames[:, None]
-        z = z + self.dropout(self.out(F.silu(self.depthwise(h))))
-        return z if self.attention is None else z + self.attention(z, frames)
-
-
-class Attention(nn.Module):
-    """Self-attention over the frames (B, dim, N) that `frames` (B, N) marks."""
-
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.heads, self.norm = heads, FrameNorm(dim)
-        self.qkv, self.out = nn.Conv1d(dim, 3 * dim, 1), nn.Conv1d(dim, dim, 1)
-
-    def forward(self, z: Tensor, frames: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(z)).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=frames.bool()[:, None, None])
-        return self.out(attended.transpose(-1, -2).flatten(1, 2))

@@ -60,3 +60,27 @@ def test_configuration_mistakes_are_named():
         make_network({"name": "tf_unet", "bins": 257})
     with pytest.raises(ValueError, match="depth"):
         make_network({"name": "tf_unet", "depth": 3})
+
+
+@torch.no_grad()
+def test_injected_logits_start_without_effect_and_none_is_the_plain_network(network):
+    options = {"name": "tf_unet", "bins": 32, "channels": [4, 8], "strides": [2, 2], "dim": 16, "blocks": 4,
+               "attention_every": 2, "heads": 2}
+    told = make_network({**options, "tokens": 6, "condition": 8}).eval()
+    missing = told.load_state_dict(network.state_dict(), strict=False).missing_keys
+    assert missing and all("inject" in key or key.startswith("embed_logits") for key in missing)
+    x_t, y, t = *torch.randn(2, 2, 1, 32, 10, dtype=torch.complex64), torch.rand(2)
+    logits = torch.randn(2, 10, 6)
+    plain = network(x_t, t, y)
+    assert torch.equal(told(x_t, t, y, logits=logits), plain), "bit-identical before coupled training"
+    for key, parameter in told.named_parameters():
+        if "inject" in key:
+            parameter.normal_(std=0.1)
+    output = told(x_t, t, y, logits=logits)
+    assert (output - plain).abs().max() > 1e-3
+    assert torch.equal(told(x_t, t, y), plain)
+    torch.testing.assert_close(told(x_t, t, y, logits=torch.stack([logits[0], 0 * logits[1]]))[1], plain[1])
+    mask = torch.arange(10) < torch.tensor([[10], [6]])
+    padded = told(x_t, t, y, mask, logits)[1:, ..., :6]
+    alone = told(x_t[1:, ..., :6], t[1:], y[1:, ..., :6], logits=logits[1:, :6])
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-4)
