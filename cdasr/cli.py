@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cdasr
 
-STRATEGIES = ("none", "enhanced", "oa")
+STRATEGIES = ("none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("evaluate", help="word error rates of several systems on a manifest, with intervals")
     verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text[, condition, ...]")
-    verb.add_argument("--systems", type=_names, default=list(STRATEGIES), metavar="NAME[,NAME...]",
-                      help=f"of {', '.join(STRATEGIES)}; default: all")
+    verb.add_argument("--systems", type=_names, metavar="NAME[,NAME...]",
+                      help=f"of {', '.join(STRATEGIES)}; default: all that the package can run")
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.add_argument("--batch-seconds", type=float, default=60.0, help="audio in a batch; default: %(default)s")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _model_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", default="digits", metavar="NAME_OR_DIR", help="model package; default: %(default)s")
-    verb.add_argument("--steps", type=int, help="steps of the signal process; default: the package's")
+    verb.add_argument("--steps", type=int, help="steps of each process; default: the package's")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
     verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 

@@ -4,8 +4,9 @@
     pipeline = Pipeline.from_pretrained("digits")
     print(pipeline("noisy.wav").text)
 
-A model package is a folder of plain data: `config.json`, `signal.safetensors`, and the recogniser in transformers'
-own layout under `recogniser/` (or its hub name in the config). Reading one never runs code from it.
+A model package is a folder of plain data: `config.json`, `signal.safetensors`, `logits.safetensors` where there is a
+logits process, and the recogniser in transformers' own layout under `recogniser/` (or its hub name in the config).
+Reading one never runs code from it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from torch import Tensor
 
 from cdasr.classifiers.ctc import CTCRecogniser, Logits
 from cdasr.device import resolve_device
+from cdasr.diffusion import coupling
 from cdasr.speech.audio import read_audio, resample
+from cdasr.speech.logits_model import LogitsModel
 from cdasr.speech.segments import split_long
+from cdasr.speech.sides import Sides
 from cdasr.speech.signal_model import SignalModel
 
 BUNDLED = Path(__file__).parent / "models"
@@ -75,12 +79,16 @@ class Outcome:
 
 
 class Pipeline:
-    """A frozen recogniser with its signal process; see `transcribe` for batches and `__call__` for one recording."""
+    """A frozen recogniser with its signal process and, for the coupled strategies, its logits process.
+
+    See `transcribe` for batches and `__call__` for one recording.
+    """
 
     def __init__(self, recogniser: CTCRecogniser, signal: SignalModel, config: dict | None = None,
-                 device: str = "auto"):
+                 device: str = "auto", logits: LogitsModel | None = None):
         self.device = resolve_device(device)
         self.recogniser, self.signal = recogniser.to(self.device), signal.to(self.device).eval()
+        self.logits = None if logits is None else logits.to(self.device).eval()
         self.config = config or {}
         if recogniser.sample_rate != signal.sample_rate:
             raise ValueError(f"the recogniser takes {recogniser.sample_rate} Hz and the signal model "
@@ -90,6 +98,18 @@ class Pipeline:
     def sample_rate(self) -> int:
         """Sampling rate in Hz of the waveforms that `transcribe` takes."""
         return self.recogniser.sample_rate
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies that this package can run."""
+        return [name for name in STRATEGIES if self.logits is not None or name not in NEED_LOGITS]
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise ValueError for a strategy that does not exist, or that this package cannot run."""
+        check_strategies(names)
+        if lacking := [name for name in names if name not in self.strategies]:
+            raise ValueError(f"the strategy {lacking[0]!r} needs a logits process, which this package does not have; "
+                             f"choose one of {', '.join(self.strategies)}")
 
     @property
     def oa_weight(self) -> float:
@@ -119,9 +139,10 @@ class Pipeline:
                    seed: int = 0) -> list[Transcript]:
         """Transcribe a batch of waveforms (samples,) at `sample_rate`; the result does not depend on the batching.
 
-        `steps`: of the signal process (default: the package's). Raises ValueError for an unknown strategy.
+        `steps`: of each process (default: the package's). Raises ValueError for an unknown strategy, or one that
+        needs a logits process where the package has none.
         """
-        check_strategies([strategy])
+        self.check([strategy])
         if steps is not None and steps < 1:
             raise ValueError(f"the number of steps must be at least 1, got {steps}")
         batch = Batch.of(waves, self.device)
@@ -150,24 +171,26 @@ class Pipeline:
                 raise ValueError(f"package format {config.get('format')!r}, this version reads {FORMAT}")
             signal = SignalModel.from_config(config["signal"])
             signal.network.load_state_dict(_load_weights(folder / "signal.safetensors"))
+            logits = LogitsModel.from_config(config["logits"]) if "logits" in config else None
+            if logits is not None:
+                logits.network.load_state_dict(_load_weights(folder / "logits.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"{folder}: not a usable cdasr model package ({str(error).splitlines()[0]})") from None
         name = config["recogniser"]
         local = folder / name
-        return cls(CTCRecogniser.from_pretrained(local if local.is_dir() else name), signal, config, device)
+        return cls(CTCRecogniser.from_pretrained(local if local.is_dir() else name), signal, config, device,
+                   logits)
 
     def save_pretrained(self, folder: str | os.PathLike, half: bool = False) -> None:
-        """Write a model package; `half` stores the signal weights as float16, which halves their file."""
-        from safetensors.torch import save_file
-
+        """Write a model package; `half` stores the weights of the processes as float16, which halves their files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.recogniser.save_pretrained(folder / "recogniser")
-        dtype = torch.float16 if half else torch.float32
-        weights = {name: tensor.to("cpu", dtype).contiguous()
-                   for name, tensor in self.signal.network.state_dict().items()}
-        save_file(weights, folder / "signal.safetensors")
-        self.config = {**self.config, "format": FORMAT, "recogniser": "recogniser", "signal": self.signal.config}
+        self.config = {**self.config, "format": FORMAT, "recogniser": "recogniser"}
+        for name, model in (("signal", self.signal), ("logits", self.logits)):
+            if model is not None:
+                _save_weights(model.network, folder / f"{name}.safetensors", torch.float16 if half else torch.float32)
+                self.config[name] = model.config
         (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -179,34 +202,39 @@ def none(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outc
     return Outcome(pipeline.recogniser(batch.waves, batch.lengths), nfe={"classifier": 1})
 
 
-def enhanced(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
-    """The signal process alone, unconditioned on logits, then C once: C(x_hat)."""
-    cleaned, nfe = _enhance(pipeline, batch, steps, seed)
-    logits = pipeline.recogniser(cleaned.waves, cleaned.lengths)
-    return Outcome(logits, cleaned, logits, {"signal": nfe, "classifier": 1})
-
-
 def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
     """C on a mix of the enhanced and the degraded waveform: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
-    cleaned, nfe = _enhance(pipeline, batch, steps, seed)
-    mixed = Batch(torch.lerp(cleaned.waves, batch.waves, pipeline.oa_weight), batch.lengths)
+    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, seed)
+    mixed = Batch(torch.lerp(waves, batch.waves, pipeline.oa_weight), batch.lengths)
     logits = pipeline.recogniser(mixed.waves, mixed.lengths)
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
 
+def coupled(name: str) -> Callable[[Pipeline, Batch, int | None, int], Outcome]:
+    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it."""
+    def strategy(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
+        options = dict(pipeline.config.get("strategies", {}).get(name, {}))
+        own_steps, own_logits_steps = options.pop("steps", None), options.pop("logits_steps", None)
+        sides = Sides(pipeline.recogniser, pipeline.signal, pipeline.logits, batch.waves, batch.lengths,
+                      steps or own_steps, steps or own_logits_steps, seed)
+        result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
+        heard = result.observed.context
+        cleaned = None if result.signal is None else Batch(sides.synthesise(result.signal), batch.lengths)
+        logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
+        return Outcome(logits, cleaned, heard if cleaned else None, sides.nfe)
+    return strategy
+
+
 STRATEGIES: dict[str, Callable[[Pipeline, Batch, int | None, int], Outcome]] = {
-    "none": none, "enhanced": enhanced, "oa": observation_adding}
+    "none": none, "enhanced": coupled("enhanced"), "oa": observation_adding,
+    **{name: coupled(name) for name in coupling.STRATEGIES if name != "enhanced"}}
+NEED_LOGITS = frozenset(coupling.STRATEGIES) - {"enhanced"}
 
 
 def check_strategies(names: Sequence[str]) -> None:
     """Raise ValueError for a strategy that does not exist."""
     if unknown := [name for name in names if name not in STRATEGIES]:
         raise ValueError(f"unknown strategy {', '.join(map(repr, unknown))}; known: {', '.join(STRATEGIES)}")
-
-
-def _enhance(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> tuple[Batch, int]:
-    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, seed)
-    return Batch(waves, batch.lengths), nfe
 
 
 def find_package(name_or_dir: str | os.PathLike) -> Path:
@@ -227,6 +255,12 @@ def _load_weights(path: Path) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path.name}: {error}") from None
+
+
+def _save_weights(network: torch.nn.Module, path: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 def _join(parts: Sequence[Transcript]) -> Transcript:

@@ -23,6 +23,10 @@ TINY_SIGNAL = {
     "network": {"name": "tf_unet", "channels": [4, 8], "strides": [4, 4], "dim": 16, "blocks": 2,
                 "attention_every": 2, "heads": 2},
     "sampling": {"steps": 2, "method": "deterministic", "spacing": "uniform"}}
+TINY_LOGITS = {
+    "process": {"name": "sbve", "k": 2.6, "c": 0.4}, "space": {"scale": 0.2},
+    "network": {"name": "logits_net", "hidden": 32, "dim": 16, "blocks": 2, "attention_every": 2, "heads": 2},
+    "sampling": {"steps": 2, "method": "deterministic", "spacing": "uniform"}}
 
 
 @pytest.fixture(autouse=True)
@@ -66,16 +70,24 @@ def recogniser_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def package_dir(recogniser_dir, tmp_path_factory):
-    """A complete model package with random weights."""
+    """A complete model package with random weights: every strategy can be run."""
     from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.pipeline import Pipeline
+    from cdasr.speech.logits_model import LogitsModel
     from cdasr.speech.signal_model import SignalModel
 
     torch.manual_seed(2)
-    signal = SignalModel.from_config(TINY_SIGNAL)
-    with torch.no_grad():  # the untrained network is the identity: give it something to do
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    tokens = recogniser.model.config.vocab_size
+    signal = SignalModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": tokens,
+                                                                 "condition": 8}})
+    logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
+    with torch.no_grad():  # untrained networks return what they are given: give them something to do
         signal.network.decoder[-1].expand.weight.normal_(std=0.02)
+        for layer in signal.network.trunk.inject:
+            layer.weight.normal_(std=0.3)
+        logits.network.correct.weight.normal_(std=0.3)
     folder = tmp_path_factory.mktemp("package")
     config = {"observation_adding": {"weight": 0.25}}
-    Pipeline(CTCRecogniser.from_pretrained(recogniser_dir), signal, config, "cpu").save_pretrained(folder)
+    Pipeline(recogniser, signal, config, "cpu", logits).save_pretrained(folder)
     return folder

@@ -22,7 +22,7 @@ def test_batch_equals_single(pipeline, tone, strategy):
     for wave, result in zip(waves, together):
         alone = pipeline.transcribe([wave], strategy)[0]
         assert alone.text == result.text and alone.nfe == result.nfe
-        if strategy != "none":
+        if strategy not in ("none", "card"):
             torch.testing.assert_close(alone.wave, result.wave, atol=1e-4, rtol=0)
             assert result.wave.shape == wave.shape
 
@@ -32,6 +32,35 @@ def test_strategies_count_their_evaluations(pipeline, tone):
     assert pipeline.transcribe(wave, "none")[0].nfe == {"signal": 0, "logits": 0, "classifier": 1}
     assert pipeline.transcribe(wave, "enhanced", steps=5)[0].nfe == {"signal": 5, "logits": 0, "classifier": 1}
     assert pipeline.transcribe(wave, "oa")[0].nfe["signal"] == 2
+
+
+COUPLED = {"card": (0, 2, 1), "cascade": (2, 2, 2), "parallel": (2, 2, 3), "alternating": (4, 4, 3),
+           "nested": (6, 2, 4)}
+
+
+@pytest.mark.parametrize("strategy", COUPLED)
+def test_coupled_strategies_run_and_count(pipeline, tone, strategy):
+    wave = torch.from_numpy(tone(0.5))
+    result = pipeline.transcribe([wave], strategy)[0]
+    assert tuple(result.nfe.values()) == COUPLED[strategy] and list(result.nfe) == ["signal", "logits", "classifier"]
+    assert (result.wave is None) == (result.text_enhanced is None) == (strategy == "card")
+    if strategy != "card":
+        assert result.text_enhanced == pipeline.transcribe([result.wave], "none")[0].text
+    assert pipeline.transcribe([wave], strategy, steps=3)[0].nfe["logits"] % 3 == 0
+
+
+def test_logits_guide_the_signal_and_the_signal_the_logits(pipeline, tone):
+    wave = [torch.from_numpy(tone(0.5))]
+    waves = {name: pipeline.transcribe(wave, name)[0].wave for name in ("enhanced", "cascade", "alternating")}
+    torch.testing.assert_close(waves["cascade"], waves["enhanced"], atol=1e-6, rtol=0)
+    assert (waves["alternating"] - waves["enhanced"]).abs().max() > 1e-4
+
+
+def test_a_package_without_a_logits_process_says_so(pipeline, tone):
+    plain = Pipeline(pipeline.recogniser, pipeline.signal, device="cpu")
+    assert plain.strategies == ["none", "enhanced", "oa"]
+    with pytest.raises(ValueError, match="'nested' needs a logits process.*choose one of none, enhanced, oa"):
+        plain(tone(0.5), strategy="nested")
 
 
 def test_observation_adding_mixes_the_waveforms(pipeline, tone):
@@ -81,7 +110,8 @@ def test_package_round_trip(pipeline, tmp_path, tone):
     pipeline.save_pretrained(tmp_path / "again")
     again = Pipeline.from_pretrained(tmp_path / "again", device="cpu")
     wave = tone(0.6)
-    torch.testing.assert_close(again(wave).wave, pipeline(wave).wave, atol=1e-6, rtol=0)
+    for strategy in ("enhanced", "parallel"):
+        torch.testing.assert_close(again(wave, strategy).wave, pipeline(wave, strategy).wave, atol=1e-6, rtol=0)
     assert again.oa_weight == pipeline.oa_weight == 0.25
     pipeline.save_pretrained(tmp_path / "half", half=True)
     sizes = [(tmp_path / name / "signal.safetensors").stat().st_size for name in ("again", "half")]

@@ -31,23 +31,25 @@ from cdasr.speech.audio import fit_length, read_audio
 from cdasr.speech.manifest import read_manifest
 
 
-def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str], output_dir: str | os.PathLike, *,
+def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, output_dir: str | os.PathLike, *,
              steps: int | None = None, batch_seconds: float = 60.0, device: str = "auto", seed: int = 0,
              limit: int | None = None, overwrite: bool = False) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
 
-    `model` is a package's name or folder, or a `Pipeline`; `limit` keeps the manifest's first utterances only. Raises
-    ValueError for an unknown system, a bad manifest, a condition without words, or an `output_dir` that holds results
-    of other settings, before anything is written.
+    `model` is a package's name or folder, or a `Pipeline`; `systems` None means all that it can run; `limit` keeps the
+    manifest's first utterances only. Raises ValueError for an unknown system, a bad manifest, a condition without
+    words, or an `output_dir` that holds results of other settings, before anything is written.
     """
     from cdasr.pipeline import Pipeline, check_strategies
 
-    if not systems:
+    if systems is not None and not systems:
         raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")
-    check_strategies(systems)
+    check_strategies(systems or ())
     rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
     _check_words(rows, manifest)
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
+    systems = systems or pipeline.strategies
+    pipeline.check(systems)
     settings = {"manifest": Path(manifest).name, "manifest_sha256": _hash([str(rows)]), "model": _model_id(pipeline),
                 "steps": steps, "seed": seed}
     _claim(output_dir, settings, overwrite)
@@ -205,7 +207,8 @@ def _claim(output_dir: Path, settings: dict, overwrite: bool) -> None:
 
 def _model_id(pipeline) -> str:
     """A fingerprint of the weights and settings that results depend on."""
-    tensors = [*pipeline.recogniser.state_dict().values(), *pipeline.signal.state_dict().values()]
+    models = [model for model in (pipeline.recogniser, pipeline.signal, pipeline.logits) if model is not None]
+    tensors = [tensor for model in models for tensor in model.state_dict().values()]
     return _hash([json.dumps(pipeline.config, sort_keys=True), *(tensor.cpu().numpy().tobytes() for tensor in tensors)])
 
 

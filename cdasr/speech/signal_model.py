@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from cdasr.diffusion.coupling import Side
 from cdasr.diffusion.processes import make_process
-from cdasr.diffusion.samplers import sample, time_grid
+from cdasr.diffusion.samplers import time_grid
 from cdasr.networks import make_network
 from cdasr.speech.stft import CompressedSTFT
 
@@ -66,21 +68,31 @@ class SignalModel(nn.Module):
         waves = self.stft.synthesise(x, spectra.samples) / spectra.gain[:, None]
         return waves * (torch.arange(waves.shape[1], device=waves.device) < spectra.lengths[:, None])
 
-    def denoiser(self, spectra: Spectra):
-        """D(x_t, t, y, condition) -> x0_hat over this batch, as the samplers call it."""
-        return lambda x_t, t, y, condition=None: self.network(x_t, t, y, mask=spectra.mask)
+    def estimate(self, x_t: Tensor, t: Tensor, spectra: Spectra, logits: Tensor | None = None) -> Tensor:
+        """D(x_t, t; y, logits) (B, 1, F, N); `logits` (B, N, V) are at the frames of the spectra, zeros for none."""
+        told = {} if logits is None else {"logits": logits}
+        return self.network(x_t, t, spectra.y, mask=spectra.mask, **told)
 
-    def enhance(self, waves: Tensor, lengths: Tensor, steps: int | None = None, seed: int = 0) -> tuple[Tensor, int]:
-        """Enhanced waveforms (B, T) and the number of network evaluations.
+    def side(self, spectra: Spectra, align: Callable[[Tensor], Tensor] | None = None, steps: int | None = None,
+             seed: int = 0) -> Side:
+        """The process, ready to be sampled from the degraded spectra.
 
-        `seed` sets the noise of stochastic sampling methods, for each waveform by itself.
+        `align` brings logits that the strategy gives to the frames of the spectra. `seed` sets the noise of stochastic
+        sampling methods, for each item by itself.
         """
         sampling = {**SAMPLING, **self.config.get("sampling", {})}
+        grid = time_grid(self.process, steps or sampling["steps"], spacing=sampling["spacing"]).to(spectra.y.device)
+        noise = FrameNoise(seed, spectra.mask.sum(dim=1))
+
+        def denoiser(x_t: Tensor, t: Tensor, y: Tensor, given: Tensor | None) -> Tensor:
+            return self.estimate(x_t, t, spectra, None if given is None else align(given))
+        return Side(self.process, denoiser, spectra.y, grid, sampling["method"], noise)
+
+    def enhance(self, waves: Tensor, lengths: Tensor, steps: int | None = None, seed: int = 0) -> tuple[Tensor, int]:
+        """Enhanced waveforms (B, T), unguided by logits, and the number of network evaluations."""
         spectra = self.analyse(waves, lengths)
-        grid = time_grid(self.process, steps or sampling["steps"], spacing=sampling["spacing"]).to(waves.device)
-        result = sample(self.process, self.denoiser(spectra), spectra.y, grid, method=sampling["method"],
-                        noise=FrameNoise(seed, spectra.mask.sum(dim=1)))
-        return self.synthesise(result.estimate, spectra), result.nfe
+        side = self.side(spectra, steps=steps, seed=seed)
+        return self.synthesise(side.sample(given=None), spectra), side.nfe
 
     def _spectra(self, waves: Tensor, lengths: Tensor, gain: Tensor) -> dict:
         y = self.stft.analyse(waves * gain[:, None])
@@ -89,17 +101,17 @@ class SignalModel(nn.Module):
 
 
 class FrameNoise:
-    """Standard complex noise for batches of spectra that depends on neither batching nor padding.
+    """Standard noise, real or complex as the state is, that depends on neither batching nor padding.
 
-    Every item has its own generator, seeded alike, and draws for its own `frames` (B,) only.
+    Every item has its own generator, seeded alike, and draws for its own `frames` (B,) only, along `axis` of the batch.
     """
 
-    def __init__(self, seed: int, frames: Tensor):
-        self.frames = frames.tolist()
+    def __init__(self, seed: int, frames: Tensor, axis: int = -1):
+        self.frames, self.axis = frames.tolist(), axis
         self.generators = [torch.Generator().manual_seed(seed) for _ in self.frames]
 
     def __call__(self, like: Tensor) -> Tensor:
-        noise = torch.zeros(like.shape, dtype=like.dtype)
+        noise = torch.zeros(like.shape, dtype=like.dtype).movedim(self.axis, -1)
         for row, frames, generator in zip(noise, self.frames, self.generators):
             row[..., :frames] = torch.randn(*row.shape[:-1], frames, dtype=like.dtype, generator=generator)
-        return noise.to(like.device)
+        return noise.movedim(-1, self.axis).to(like.device)

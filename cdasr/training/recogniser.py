@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import fft
 from speechbrain.augment.time_domain import SpeedPerturb
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -115,14 +116,14 @@ class CleanAugment:
         self.floor_snr, self.channel_db = floor_snr, channel_db
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        spectrum = np.fft.rfft(wave)
-        frequencies = np.fft.rfftfreq(len(wave), 1 / self.rate)
+        samples, size = len(wave), fft.next_fast_len(len(wave), real=True)
+        frequencies = fft.rfftfreq(size, 1 / self.rate)
         knots = np.geomspace(60, self.rate / 2, 7)
         gain = np.interp(np.log(np.maximum(frequencies, 1.0)), np.log(knots),
                          rng.uniform(-self.channel_db, self.channel_db, len(knots)))
-        wave = np.fft.irfft(spectrum * 10 ** (gain / 20), len(wave))
+        wave = fft.irfft(fft.rfft(wave, size) * 10 ** (gain / 20), size)[:samples]
         tilt = np.maximum(frequencies, 50.0) ** -rng.uniform(0.0, 1.0)
-        floor = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(wave))) * tilt, len(wave))
+        floor = fft.irfft(fft.rfft(rng.standard_normal(size)) * tilt, size)[:samples]
         rms = np.sqrt(np.mean(wave**2)) + 1e-8
         wave = wave + floor * rms / (np.sqrt(np.mean(floor**2)) + 1e-8) * 10 ** (-rng.uniform(*self.floor_snr) / 20)
         return (wave / rms * 10 ** (rng.uniform(*self.level_db) / 20)).astype(np.float32)

@@ -1,0 +1,62 @@
+"""A batch of degraded speech as the coupling strategies take it: signal side, logits side, and C as `observe`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.diffusion.coupling import Observation, Side
+from cdasr.networks.conditioning import align_frames
+from cdasr.speech.logits_model import LogitsModel
+from cdasr.speech.signal_model import SignalModel
+
+
+class Sides:
+    """Waveforms (B, T) of `lengths` (B,) samples, ready for a strategy of `cdasr.diffusion.coupling`.
+
+    `steps` and `logits_steps` default to those of the models; `seed` sets all noise, for each item by itself. Without
+    a logits model only `enhanced` can be run. `observed` counts evaluations of the recogniser.
+    """
+
+    def __init__(self, recogniser: CTCRecogniser, signal_model: SignalModel, logits_model: LogitsModel | None,
+                 waves: Tensor, lengths: Tensor, steps: int | None = None, logits_steps: int | None = None,
+                 seed: int = 0):
+        self.recogniser, self.signal_model, self.logits_model = recogniser, signal_model, logits_model
+        self.waves, self.lengths, self.logits_steps, self.seed = waves, lengths, logits_steps, seed
+        self.spectra = signal_model.analyse(waves, lengths)
+        self.signal = signal_model.side(self.spectra, self.at_spectra, steps, seed)
+        self.logits_side: Side | None = None
+        self.observed = 0
+
+    def logits(self, heard: Observation) -> Side:
+        """The logits side that starts from C(y)."""
+        self.logits_side = self.logits_model.side(heard, self.logits_steps, self.seed)
+        return self.logits_side
+
+    def observe(self, x: Tensor) -> Observation:
+        """C of a signal estimate, or of the waveforms themselves for y."""
+        self.observed += 1
+        heard = self.recogniser(self.waves if x is self.signal.y else self.synthesise(x), self.lengths)
+        return Observation(heard.values, heard) if self.logits_model is None else self.logits_model.observation(heard)
+
+    def synthesise(self, x: Tensor) -> Tensor:
+        """Waveforms (B, T) of a signal estimate."""
+        return self.signal_model.synthesise(x, self.spectra)
+
+    def at_spectra(self, logits: Tensor) -> Tensor:
+        """Logits (B, M, V), interpolated at the frames of the spectra (B, N, V)."""
+        return logits_at_spectra(logits, self.recogniser, self.signal_model, self.lengths, self.spectra.y.shape[-1])
+
+    @property
+    def nfe(self) -> dict[str, int]:
+        """Evaluations of each network so far."""
+        return {"signal": self.signal.nfe, "logits": self.logits_side.nfe if self.logits_side else 0,
+                "classifier": self.observed}
+
+
+def logits_at_spectra(logits: Tensor, recogniser: CTCRecogniser, signal_model: SignalModel, lengths: Tensor,
+                      frames: int) -> Tensor:
+    """Logits (B, M, V) of waveforms with `lengths` (B,) samples at the first `frames` of their spectra, by time."""
+    times = recogniser.frame_times(logits.shape[1]).to(logits.device)
+    new_times = signal_model.stft.frame_times(frames).to(logits.device)
+    return align_frames(logits, recogniser.frame_lengths(lengths), times, new_times)
