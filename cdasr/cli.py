@@ -30,6 +30,7 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
     """Transcribe each file; a file that cannot be used is named on stderr and the others are still done."""
     _quieten_libraries()
     import time
+    from dataclasses import asdict
 
     from cdasr.pipeline import Pipeline
     from cdasr.speech.audio import file_format
@@ -40,7 +41,8 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
         started = time.perf_counter()
         try:
             rate, samples = file_format(path)
-            result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed)
+            result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed,
+                              samples=options.samples)
         except ValueError as error:
             message = str(error)
             _complain(message if message.startswith(str(path)) else f"{path}: {message}")
@@ -53,7 +55,9 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
             print(json.dumps({
                 "file": str(path), "text": result.text, "text_enhanced": result.text_enhanced,
                 "strategy": result.strategy, "duration": round(result.duration, 3),
-                "rtf": round(seconds / result.duration, 4), "nfe": result.nfe}), flush=True)
+                "rtf": round(seconds / result.duration, 4), "nfe": result.nfe,
+                "words": [{**asdict(word), "start": round(word.start, 3), "end": round(word.end, 3),
+                           "confidence": round(word.confidence, 4)} for word in result.words]}), flush=True)
         else:
             print(f"{path}: {result.text}" if len(options.files) > 1 else result.text, flush=True)
     return 2 if failed else 0
@@ -107,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio")
     verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio in any format soundfile reads")
     verb.add_argument("--strategy", choices=STRATEGIES, default="enhanced", help="default: %(default)s")
+    verb.add_argument("--samples", type=int, default=1, metavar="K", help="sample K times and take what they agree on; "
+                      "confidences are then the share that agrees; default: %(default)s")
     verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")
     verb.add_argument("--json", action="store_true", help="print one JSON object a file")
     _model_options(verb)

@@ -14,20 +14,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cdasr.classifiers.ctc import CTCRecogniser, Logits
+from cdasr.classifiers.ctc import CTCRecogniser, Logits, Word
 from cdasr.device import resolve_device
 from cdasr.diffusion import coupling
 from cdasr.speech.audio import read_audio, resample
+from cdasr.speech.consensus import consensus
 from cdasr.speech.logits_model import LogitsModel
 from cdasr.speech.segments import split_long
-from cdasr.speech.sides import Sides
+from cdasr.speech.sides import Sides, strategy_steps
 from cdasr.speech.signal_model import SignalModel
 
 BUNDLED = Path(__file__).parent / "models"
@@ -38,9 +40,9 @@ FORMAT = 1
 class Transcript:
     """What a strategy makes of one recording.
 
-    `text` is the strategy's answer; `text_enhanced` what the recogniser hears on the enhanced waveform `wave`
-    (samples,), both None where nothing was enhanced. `nfe` counts evaluations of each network for this recording and
-    `duration` is in seconds.
+    `text` is the strategy's answer and `words` the same with times and confidences; `text_enhanced` what the recogniser
+    hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced. `nfe` counts evaluations of
+    each network for this recording, all samples together, and `duration` is in seconds.
     """
 
     text: str
@@ -49,6 +51,7 @@ class Transcript:
     nfe: dict[str, int]
     text_enhanced: str | None = None
     wave: Tensor | None = field(default=None, repr=False)
+    words: list[Word] = field(default_factory=list, repr=False)
 
 
 @dataclass
@@ -117,42 +120,56 @@ class Pipeline:
         return float(self.config.get("observation_adding", {}).get("weight", 0.0))
 
     def __call__(self, source: str | os.PathLike | Tensor | np.ndarray, strategy: str = "enhanced",
-                 steps: int | None = None, seed: int = 0, rate: int | None = None) -> Transcript:
+                 steps: int | None = None, seed: int = 0, rate: int | None = None, samples: int = 1) -> Transcript:
         """Transcribe one recording of any length: a file, or mono samples (samples,) at `rate` Hz.
 
         `rate` defaults to `sample_rate`. Long recordings are cut at quiet places and put together again.
         Raises ValueError for input that is not audio, is empty, not finite, or shorter than one frame.
         """
         if isinstance(source, (str, os.PathLike)):
-            samples, _ = read_audio(source, self.sample_rate)
+            wave, _ = read_audio(source, self.sample_rate)
         else:
-            samples = np.asarray(source, dtype=np.float32)
-            if samples.ndim != 1 or not np.isfinite(samples).all():
-                raise ValueError(f"expected finite mono samples (samples,), got shape {samples.shape}")
-            samples = resample(samples, rate or self.sample_rate, self.sample_rate)
-        parts = [self.transcribe([segment], strategy, steps, seed)[0]
-                 for segment in split_long(torch.from_numpy(samples), self.sample_rate)]
+            wave = np.asarray(source, dtype=np.float32)
+            if wave.ndim != 1 or not np.isfinite(wave).all():
+                raise ValueError(f"expected finite mono samples (samples,), got shape {wave.shape}")
+            wave = resample(wave, rate or self.sample_rate, self.sample_rate)
+        parts = [self.transcribe([segment], strategy, steps, seed, samples)[0]
+                 for segment in split_long(torch.from_numpy(wave), self.sample_rate)]
         return parts[0] if len(parts) == 1 else _join(parts)
 
     @torch.inference_mode()
     def transcribe(self, waves: Sequence[Tensor], strategy: str = "enhanced", steps: int | None = None,
-                   seed: int = 0) -> list[Transcript]:
+                   seed: int = 0, samples: int = 1) -> list[Transcript]:
         """Transcribe a batch of waveforms (samples,) at `sample_rate`; the result does not depend on the batching.
 
-        `steps`: of each process (default: the package's). Raises ValueError for an unknown strategy, or one that
-        needs a logits process where the package has none.
+        `steps`: of each process (default: the package's). With `samples` > 1 the processes are sampled stochastically
+        so many times, in one batch; the answer is the transcript nearest to all of them, and a word's confidence is
+        the share that agrees. Raises ValueError for an unknown strategy, or one that needs a logits process where the
+        package has none.
         """
         self.check([strategy])
-        if steps is not None and steps < 1:
-            raise ValueError(f"the number of steps must be at least 1, got {steps}")
-        batch = Batch.of(waves, self.device)
-        outcome = STRATEGIES[strategy](self, batch, steps, seed)
-        texts = self.decode(outcome.logits)
-        heard = self.decode(outcome.enhanced_logits) if outcome.enhanced_logits else [None] * len(waves)
-        cleaned = outcome.enhanced.rows() if outcome.enhanced else [None] * len(waves)
+        for name, count in (("steps", steps), ("samples", samples)):
+            if count is not None and count < 1:
+                raise ValueError(f"the number of {name} must be at least 1, got {count}")
+        samples = 1 if strategy == "none" else samples
+        batch = Batch.of([wave for wave in waves for _ in range(samples)], self.device)
+        noise = {"seed": [seed + sample for _ in waves for sample in range(samples)]}
+        if samples > 1:
+            noise["method"] = "ancestral"
+        drawn = self._transcripts(STRATEGIES[strategy](self, batch, steps, noise), batch, strategy)
+        return [_agree(drawn[start:start + samples]) for start in range(0, len(drawn), samples)]
+
+    def _transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
+        """One transcript for each item of the batch."""
         nfe = {"signal": 0, "logits": 0, "classifier": 0, **outcome.nfe}
-        return [Transcript(text, strategy, len(wave) / self.sample_rate, dict(nfe), text_enhanced, enhanced)
-                for text, wave, text_enhanced, enhanced in zip(texts, waves, heard, cleaned)]
+        words = self.recogniser.words(outcome.logits.values, outcome.logits.lengths)
+        durations = [length / self.sample_rate for length in batch.lengths.tolist()]
+        made = [Transcript(text, strategy, duration, dict(nfe), words=spoken)
+                for text, duration, spoken in zip(self.decode(outcome.logits), durations, words)]
+        if outcome.enhanced is not None:
+            for transcript, heard, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
+                transcript.text_enhanced, transcript.wave = heard, wave
+        return made
 
     def decode(self, logits: Logits) -> list[str]:
         """Transcripts of CTC logits, in lower case."""
@@ -194,29 +211,30 @@ class Pipeline:
         (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
 
-# -- the strategies -----------------------------------------------------------------------------------------------
+# -- the strategies: (pipeline, batch, steps or None, noise: {seed: one an item[, method]}) -> Outcome ------------
 
 
-def none(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
+def none(pipeline: Pipeline, batch: Batch, steps: int | None, noise: dict) -> Outcome:
     """The frozen recogniser alone: C(y)."""
     return Outcome(pipeline.recogniser(batch.waves, batch.lengths), nfe={"classifier": 1})
 
 
-def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
+def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, noise: dict) -> Outcome:
     """C on a mix of the enhanced and the degraded waveform: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
-    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, seed)
+    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, **noise)
     mixed = Batch(torch.lerp(waves, batch.waves, pipeline.oa_weight), batch.lengths)
     logits = pipeline.recogniser(mixed.waves, mixed.lengths)
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
 
-def coupled(name: str) -> Callable[[Pipeline, Batch, int | None, int], Outcome]:
+def coupled(name: str) -> Callable[[Pipeline, Batch, int | None, dict], Outcome]:
     """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it."""
-    def strategy(pipeline: Pipeline, batch: Batch, steps: int | None, seed: int) -> Outcome:
+    def strategy(pipeline: Pipeline, batch: Batch, steps: int | None, noise: dict) -> Outcome:
         options = dict(pipeline.config.get("strategies", {}).get(name, {}))
-        own_steps, own_logits_steps = options.pop("steps", None), options.pop("logits_steps", None)
-        sides = Sides(pipeline.recogniser, pipeline.signal, pipeline.logits, batch.waves, batch.lengths,
-                      steps or own_steps, steps or own_logits_steps, seed)
+        own = [options.pop(key, None) for key in ("steps", "logits_steps")]
+        models = pipeline.signal, pipeline.logits
+        counts = strategy_steps(name, *models, *([steps, steps] if steps else own))
+        sides = Sides(pipeline.recogniser, *models, batch.waves, batch.lengths, *counts, **noise)
         result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
         heard = result.observed.context
         cleaned = None if result.signal is None else Batch(sides.synthesise(result.signal), batch.lengths)
@@ -225,7 +243,7 @@ def coupled(name: str) -> Callable[[Pipeline, Batch, int | None, int], Outcome]:
     return strategy
 
 
-STRATEGIES: dict[str, Callable[[Pipeline, Batch, int | None, int], Outcome]] = {
+STRATEGIES: dict[str, Callable[[Pipeline, Batch, int | None, dict], Outcome]] = {
     "none": none, "enhanced": coupled("enhanced"), "oa": observation_adding,
     **{name: coupled(name) for name in coupling.STRATEGIES if name != "enhanced"}}
 NEED_LOGITS = frozenset(coupling.STRATEGIES) - {"enhanced"}
@@ -263,12 +281,24 @@ def _save_weights(network: torch.nn.Module, path: Path, dtype: torch.dtype) -> N
     save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
+def _agree(drawn: Sequence[Transcript]) -> Transcript:
+    """The consensus of several samples of one recording; the confidence of its words is their agreement."""
+    if len(drawn) == 1:
+        return drawn[0]
+    best, shares = consensus([transcript.text for transcript in drawn])
+    words = [replace(word, confidence=share) for word, share in zip(drawn[best].words, shares)]
+    return replace(drawn[best], words=words, nfe={key: len(drawn) * count for key, count in drawn[best].nfe.items()})
+
+
 def _join(parts: Sequence[Transcript]) -> Transcript:
     """One transcript of the consecutive segments of a long recording."""
     enhanced = parts[0].wave is not None
+    starts = [0.0, *accumulate(part.duration for part in parts)]
+    words = [replace(word, start=start + word.start, end=start + word.end)
+             for part, start in zip(parts, starts) for word in part.words]
     return Transcript(
         text=" ".join(part.text for part in parts if part.text), strategy=parts[0].strategy,
         duration=sum(part.duration for part in parts),
         nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe},
         text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
-        wave=torch.cat([part.wave for part in parts]) if enhanced else None)
+        wave=torch.cat([part.wave for part in parts]) if enhanced else None, words=words)

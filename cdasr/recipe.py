@@ -36,27 +36,72 @@ def signal(hparams: dict) -> None:
     from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.evaluation.tuning import tune
     from cdasr.pipeline import Pipeline
-    from cdasr.speech.degrade import TrainingDegrader
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.signal import train_signal
 
     exp_dir, data = _folders(hparams)
-    settings, device = hparams["signal"], _device(hparams)
+    device = _device(hparams)
     frozen = CTCRecogniser.from_pretrained(exp_dir / "recogniser" / "model")
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
-    noise, rooms = training_sources(data, train_rows, hparams)
-    degrade = TrainingDegrader(noise, rooms, snr_range=tuple(settings["snr_range"]),
-                               reverb_share=settings["reverb_share"], clean_share=settings["clean_share"])
-    model = train_signal(hparams["signal_model"], frozen, train_rows, valid_rows, exp_dir / "signal", settings,
-                         degrade, device)
+    model = train_signal(hparams["signal_model"], frozen, train_rows, valid_rows, exp_dir / "signal",
+                         hparams["signal"], training_degrader(data, train_rows, hparams), device)
     pipeline = Pipeline(frozen, model, device=device)
     choices = tune(pipeline, valid_rows, hparams["tuning"]["steps"], hparams["tuning"]["oa_weights"])
     model.config["sampling"]["steps"] = choices["best_steps"]
     pipeline.config["observation_adding"] = {"weight": choices["best_weight"]}
     write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
-    pipeline.save_pretrained(exp_dir / "package", half=True)
-    print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}; wrote "
-          f"{exp_dir / 'package'}")
+    _save(pipeline, exp_dir, "signal")
+    print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
+
+
+def logits(hparams: dict) -> None:
+    """Stage 4: fill the bank of logits, then train the logits process on it."""
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.manifest import read_manifest
+    from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
+    from cdasr.training.coupled import with_injection
+    from cdasr.training.logits import train_logits
+
+    exp_dir, data = _folders(hparams)
+    settings, device, rate, seed = hparams["logits"], _device(hparams), hparams["sample_rate"], hparams["seed"]
+    pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
+    frozen, model = pipeline.recogniser, pipeline.signal
+    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
+    folder = exp_dir / "logits" / "bank"
+    train = build_bank(folder / "train", train_rows, pairs, frozen, model, settings["bank"], seed, device)
+    once = {**settings["bank"], "passes": 1, "steps": [model.config["sampling"]["steps"]]}
+    valid = build_bank(folder / "valid", valid_rows, fixed_pairs(rate), frozen, model, once, seed, device)
+    trained = train_logits(hparams["logits_model"], frozen, train, valid, exp_dir / "logits", settings, device)
+    write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
+    guided = with_injection(model, trained, hparams["coupled"]["condition"])
+    _save(Pipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
+
+
+def coupled(hparams: dict) -> None:
+    """Stage 5: train both processes together, each given what the other shows it."""
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.manifest import read_manifest
+    from cdasr.training.coupled import train_coupled
+
+    exp_dir, data = _folders(hparams)
+    device = _device(hparams)
+    pipeline = Pipeline.from_pretrained(exp_dir / "logits" / "package", device=device)
+    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    models = train_coupled(pipeline.signal, pipeline.logits, pipeline.recogniser, train_rows, valid_rows,
+                           exp_dir / "coupled", hparams["coupled"], training_degrader(data, train_rows, hparams),
+                           device)
+    write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams))
+    _save(Pipeline(pipeline.recogniser, models[0], pipeline.config, device, models[1]), exp_dir, "coupled")
+
+
+def training_degrader(data: Path, train_rows, hparams: dict):
+    """Degradation on the fly for training, as the signal's hyper-parameters say."""
+    from cdasr.speech.degrade import TrainingDegrader
+
+    settings = hparams["signal"]
+    return TrainingDegrader(*training_sources(data, train_rows, hparams), snr_range=tuple(settings["snr_range"]),
+                            reverb_share=settings["reverb_share"], clean_share=settings["clean_share"])
 
 
 def training_sources(data: Path, train_rows, hparams: dict):
@@ -82,11 +127,12 @@ def decode(hparams: dict) -> None:
     exp_dir, data = _folders(hparams)
     settings = hparams["decode"]
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=_device(hparams))
-    print(evaluate(data / "eval.csv", pipeline, settings["systems"], exp_dir / "results", seed=hparams["seed"],
+    systems = settings["systems"] or pipeline.strategies
+    print(evaluate(data / "eval.csv", pipeline, systems, exp_dir / "results", seed=hparams["seed"],
                    batch_seconds=settings["batch_seconds"]))
     rows = read_manifest(data / "eval.csv")
     rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]
-    write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, settings["systems"]))
+    write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, systems))
 
 
 def score(hparams: dict) -> None:
@@ -100,6 +146,13 @@ def score(hparams: dict) -> None:
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
     write_speech_results(exp_dir, scores, hparams, target)
     print(f"wrote {target} and {exp_dir / 'results' / 'wer.png'}")
+
+
+def _save(pipeline, exp_dir: Path, stage: str) -> None:
+    """Write the package of a stage, and the recipe's latest one, which stages 6 and 7 take."""
+    for folder in (exp_dir / stage / "package", exp_dir / "package"):
+        pipeline.save_pretrained(folder, half=True)
+    print(f"wrote {exp_dir / 'package'}")
 
 
 def _folders(hparams: dict) -> tuple[Path, Path]:
@@ -119,7 +172,8 @@ def _device(hparams: dict) -> str:
     return resolve_device(hparams["device"])
 
 
-STAGES = {"recogniser": recogniser, "signal": signal, "decode": decode, "score": score}
+STAGES = {"recogniser": recogniser, "signal": signal, "logits": logits, "coupled": coupled, "decode": decode,
+          "score": score}
 
 
 def main() -> int:

@@ -49,6 +49,35 @@ def test_coupled_strategies_run_and_count(pipeline, tone, strategy):
     assert pipeline.transcribe([wave], strategy, steps=3)[0].nfe["logits"] % 3 == 0
 
 
+def test_parallel_takes_as_many_steps_of_each_process(pipeline, tone, monkeypatch):
+    monkeypatch.setitem(pipeline.signal.config["sampling"], "steps", 1)
+    wave = torch.from_numpy(tone(0.5))
+    assert pipeline.transcribe([wave], "parallel")[0].nfe["signal"] == 2
+    assert pipeline.transcribe([wave], "cascade")[0].nfe["signal"] == 1
+    monkeypatch.setitem(pipeline.config, "strategies", {"parallel": {"logits_steps": 4, "switch": 1.0}})
+    assert pipeline.transcribe([wave], "parallel")[0].nfe == {"signal": 4, "logits": 4, "classifier": 5}
+
+
+def test_several_samples_are_one_batch_and_agree_with_single_ones(pipeline, tone):
+    waves = [torch.from_numpy(tone(seconds, 400)) for seconds in (0.5, 0.8)]
+    together = pipeline.transcribe(waves, "cascade", samples=4, seed=3)
+    for wave, result in zip(waves, together):
+        alone = pipeline.transcribe([wave], "cascade", samples=4, seed=3)[0]
+        assert alone.text == result.text and result.nfe == {"signal": 8, "logits": 8, "classifier": 8}
+        assert [word.word for word in result.words] == result.text.split()
+        assert all(word.confidence in (0.25, 0.5, 0.75, 1.0) for word in result.words)
+    assert pipeline.transcribe(waves[:1], "none", samples=4)[0].nfe["classifier"] == 1, "nothing is random there"
+    with pytest.raises(ValueError, match="number of samples must be at least 1, got 0"):
+        pipeline.transcribe(waves, samples=0)
+
+
+def test_words_of_long_recordings_have_the_times_of_the_whole(pipeline, tone):
+    result = pipeline(np.tile(tone(4.0), 6), strategy="none")
+    starts = [word.start for word in result.words]
+    assert starts == sorted(starts) and [word.word for word in result.words] == result.text.split()
+    assert all(word.end <= result.duration + 0.03 for word in result.words) and starts[-1] > 12.0
+
+
 def test_logits_guide_the_signal_and_the_signal_the_logits(pipeline, tone):
     wave = [torch.from_numpy(tone(0.5))]
     waves = {name: pipeline.transcribe(wave, name)[0].wave for name in ("enhanced", "cascade", "alternating")}

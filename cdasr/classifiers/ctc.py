@@ -18,6 +18,16 @@ class Logits:
     hidden: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Word:
+    """A word with its start and end in seconds, and how sure the recogniser is of it, in [0, 1]."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
 class CTCRecogniser(nn.Module):
     """Waveforms to CTC logits and text, through a model whose weights nothing can train.
 
@@ -131,10 +141,29 @@ class CTCRecogniser(nn.Module):
 
     def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
         """Greedy CTC transcripts of logits `values` (B, M, V): best token a frame, repeats and blanks removed."""
+        return [text.strip() for text in self.processor.batch_decode(self._best(values, lengths).cpu().numpy())]
+
+    def words(self, values: Tensor, lengths: Tensor) -> list[list[Word]]:
+        """The words of `decode` with their times and confidences, for each item of the batch.
+
+        A word's confidence is the mean posterior of the best token over its frames, without blanks.
+        """
+        best = self._best(values, lengths)
+        posterior = values.softmax(dim=-1).amax(dim=-1).masked_fill(best == self.blank, torch.nan).cpu()
+        found = self.processor.tokenizer.batch_decode(best.cpu().numpy(), output_word_offsets=True).word_offsets
+        return [[self._word(entry["word"], int(entry["start_offset"]), int(entry["end_offset"]), row) for entry in item]
+                for item, row in zip(found, posterior)]
+
+    def _word(self, word: str, start: int, end: int, posterior: Tensor) -> Word:
+        first = ((self.receptive_field - self.stride) / 2) / self.sample_rate  # where frame 0 begins
+        begin, stop = (max(first + frame * self.stride / self.sample_rate, 0.0) for frame in (start, end))
+        return Word(word.lower(), begin, stop, float(posterior[start:end].nanmean()))
+
+    def _best(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """The best token of each frame (B, M), blanks beyond the lengths."""
         best = values.argmax(dim=-1)
         frames = torch.arange(best.shape[1], device=best.device)
-        best = best.masked_fill(frames >= lengths[:, None], self.blank)
-        return [text.strip() for text in self.processor.batch_decode(best.cpu().numpy())]
+        return best.masked_fill(frames >= lengths[:, None], self.blank)
 
 
 def normalise_waves(waves: Tensor, mask: Tensor) -> Tensor:

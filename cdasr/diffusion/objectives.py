@@ -31,3 +31,13 @@ def denoising_loss(x0_hat: Tensor, x0: Tensor, weight: Tensor | float = 1.0,
         return error.mean()
     kept = mask.expand_as(error)
     return (error * kept).sum() / kept.sum().clamp_min(1)
+
+
+def categorical_loss(l_hat: Tensor, l0: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean Kullback-Leibler divergence in nats of the posteriors softmax(l0) from softmax(l_hat), over (..., V).
+
+    `mask` (...) keeps the valid frames.
+    """
+    known, estimated = l0.log_softmax(dim=-1), l_hat.log_softmax(dim=-1)
+    divergence = (known.exp() * (known - estimated)).sum(dim=-1)
+    return divergence.mean() if mask is None else (divergence * mask).sum() / mask.sum().clamp_min(1)

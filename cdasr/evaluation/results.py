@@ -10,6 +10,7 @@ from pathlib import Path
 from cdasr.evaluation.evaluate import read_decoded, score_conditions
 from cdasr.evaluation.report import averages, render, table, write_results
 
+STAGES = ("recogniser", "signal", "logits", "coupled")  # that train, in this order
 AVERAGED_SNRS = (0.0, 5.0, 10.0, 15.0)
 
 
@@ -80,8 +81,8 @@ def _choices(tuning: Mapping) -> str:
 
 def _training(exp_dir: Path) -> str:
     lines = [["model", "epochs", "minutes", "best epoch", "validation WER %"]]
-    for name in ("recogniser", "signal"):
-        log = [json.loads(line) for line in (exp_dir / name / "train_log.jsonl").read_text().splitlines()]
+    for path in filter(Path.is_file, (exp_dir / name / "train_log.jsonl" for name in STAGES)):
+        name, log = path.parent.name, [json.loads(line) for line in path.read_text().splitlines()]
         best = min(log, key=lambda entry: entry["wer"])
         lines.append([name, str(len(log)), f"{sum(entry['seconds'] for entry in log) / 60:.0f}", str(best["epoch"]),
                       f"{best['wer']:.1f}"])

@@ -11,16 +11,13 @@ from cdasr.diffusion.coupling import Observation, Side
 from cdasr.diffusion.processes import make_process
 from cdasr.diffusion.samplers import time_grid
 from cdasr.networks import make_network
-from cdasr.speech.signal_model import FrameNoise
+from cdasr.speech.signal_model import FrameNoise, Seed
 
 SAMPLING = {"steps": 4, "method": "deterministic", "spacing": "uniform"}
 
 
 class LogitsModel(nn.Module):
-    """From what the recogniser makes of the degraded and of the enhanced speech to the logits of the clean speech.
-
-    `sampling` of the config holds the default `steps`, `method` and `spacing` of the time grid.
-    """
+    """From what the recogniser makes of the degraded and of the enhanced speech to the logits of the clean speech."""
 
     def __init__(self, network: nn.Module, process, space: LogitsSpace, config: dict):
         super().__init__()
@@ -32,6 +29,11 @@ class LogitsModel(nn.Module):
         return cls(make_network(config["network"]), make_process(config["process"]), LogitsSpace(**config["space"]),
                    config)
 
+    @property
+    def sampling(self) -> dict:
+        """Default `steps`, `method` and `spacing` of the time grid."""
+        return {**SAMPLING, **self.config.get("sampling", {})}
+
     def observation(self, logits: Logits) -> Observation:
         """Logits of the recogniser, brought into the space and zero beyond their lengths; they go along as context."""
         return Observation(self.space.encode(logits.values) * frame_mask(logits)[..., None], context=logits)
@@ -41,14 +43,14 @@ class LogitsModel(nn.Module):
         return self.network(l_s, s, heard.logits, seen.logits, heard.context.hidden, seen.context.hidden,
                             frame_mask(heard.context))
 
-    def side(self, heard: Observation, steps: int | None = None, seed: int = 0) -> Side:
-        """The process, ready to be sampled from C(y); `seed` sets the noise, for each item by itself."""
-        sampling = {**SAMPLING, **self.config.get("sampling", {})}
+    def side(self, heard: Observation, steps: int | None = None, seed: Seed = 0, method: str | None = None) -> Side:
+        """The process, ready to be sampled from C(y); `seed` and `method` as in `SignalModel.side`."""
+        sampling = self.sampling
         mask = frame_mask(heard.context)
         grid = time_grid(self.process, steps or sampling["steps"], sampling["spacing"]).to(heard.logits.device)
         noise = FrameNoise(seed, mask.sum(dim=1), axis=1)
         return Side(self.process, lambda l_s, s, y, seen: self.estimate(l_s, s, heard, seen), heard.logits, grid,
-                    sampling["method"], noise, mask[..., None])
+                    method or sampling["method"], noise, mask[..., None])
 
     def decoded(self, l_hat: Tensor, like: Logits) -> Logits:
         """An estimate in the space as logits that the recogniser decodes."""

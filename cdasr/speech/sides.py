@@ -8,29 +8,30 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.diffusion.coupling import Observation, Side
 from cdasr.networks.conditioning import align_frames
 from cdasr.speech.logits_model import LogitsModel
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import Seed, SignalModel
 
 
 class Sides:
     """Waveforms (B, T) of `lengths` (B,) samples, ready for a strategy of `cdasr.diffusion.coupling`.
 
-    `steps` and `logits_steps` default to those of the models; `seed` sets all noise, for each item by itself. Without
-    a logits model only `enhanced` can be run. `observed` counts evaluations of the recogniser.
+    `steps`, `logits_steps` and `method` default to those of the models; `seed` sets all noise, for each item by itself.
+    Without a logits model only `enhanced` can be run. `observed` counts evaluations of the recogniser.
     """
 
     def __init__(self, recogniser: CTCRecogniser, signal_model: SignalModel, logits_model: LogitsModel | None,
                  waves: Tensor, lengths: Tensor, steps: int | None = None, logits_steps: int | None = None,
-                 seed: int = 0):
+                 seed: Seed = 0, method: str | None = None):
         self.recogniser, self.signal_model, self.logits_model = recogniser, signal_model, logits_model
-        self.waves, self.lengths, self.logits_steps, self.seed = waves, lengths, logits_steps, seed
+        self.waves, self.lengths = waves, lengths
+        self.logits_options = {"steps": logits_steps, "seed": seed, "method": method}
         self.spectra = signal_model.analyse(waves, lengths)
-        self.signal = signal_model.side(self.spectra, self.at_spectra, steps, seed)
+        self.signal = signal_model.side(self.spectra, self.at_spectra, steps, seed, method)
         self.logits_side: Side | None = None
         self.observed = 0
 
     def logits(self, heard: Observation) -> Side:
         """The logits side that starts from C(y)."""
-        self.logits_side = self.logits_model.side(heard, self.logits_steps, self.seed)
+        self.logits_side = self.logits_model.side(heard, **self.logits_options)
         return self.logits_side
 
     def observe(self, x: Tensor) -> Observation:
@@ -52,6 +53,15 @@ class Sides:
         """Evaluations of each network so far."""
         return {"signal": self.signal.nfe, "logits": self.logits_side.nfe if self.logits_side else 0,
                 "classifier": self.observed}
+
+
+def strategy_steps(name: str, signal_model: SignalModel, logits_model: LogitsModel | None, steps: int | None = None,
+                   logits_steps: int | None = None) -> tuple[int | None, int | None]:
+    """Steps of the signal and of the logits process; `parallel` takes as many of each, by default the larger number."""
+    if name != "parallel":
+        return steps, logits_steps
+    both = steps or logits_steps or max(signal_model.sampling["steps"], logits_model.sampling["steps"])
+    return both, both
 
 
 def logits_at_spectra(logits: Tensor, recogniser: CTCRecogniser, signal_model: SignalModel, lengths: Tensor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from cdasr.networks import make_network
 from cdasr.speech.stft import CompressedSTFT
 
 SAMPLING = {"steps": 3, "method": "deterministic", "spacing": "uniform"}
+Seed = int | Sequence[int]  # for all items of a batch, or for each
 LEVEL = 0.1  # RMS that degraded waveforms are brought to before analysis
 
 
@@ -33,10 +34,7 @@ class Spectra:
 
 
 class SignalModel(nn.Module):
-    """Degraded waveforms (B, T) to enhanced ones, by sampling the reverse process from y with few steps.
-
-    `sampling` holds the default `steps`, `method` and `spacing` of the time grid.
-    """
+    """Degraded waveforms (B, T) to enhanced ones, by sampling the reverse process from y with few steps."""
 
     def __init__(self, network: nn.Module, process, stft: CompressedSTFT, config: dict):
         super().__init__()
@@ -52,6 +50,11 @@ class SignalModel(nn.Module):
     @property
     def sample_rate(self) -> int:
         return self.stft.sample_rate
+
+    @property
+    def sampling(self) -> dict:
+        """Default `steps`, `method` and `spacing` of the time grid."""
+        return {**SAMPLING, **self.config.get("sampling", {})}
 
     def analyse(self, waves: Tensor, lengths: Tensor) -> Spectra:
         """Bring zero-padded `waves` (B, T) with `lengths` (B,) samples to a common level and into spectra."""
@@ -74,24 +77,25 @@ class SignalModel(nn.Module):
         return self.network(x_t, t, spectra.y, mask=spectra.mask, **told)
 
     def side(self, spectra: Spectra, align: Callable[[Tensor], Tensor] | None = None, steps: int | None = None,
-             seed: int = 0) -> Side:
+             seed: Seed = 0, method: str | None = None) -> Side:
         """The process, ready to be sampled from the degraded spectra.
 
         `align` brings logits that the strategy gives to the frames of the spectra. `seed` sets the noise of stochastic
-        sampling methods, for each item by itself.
+        sampling methods, for each item by itself; `method` replaces the model's own.
         """
-        sampling = {**SAMPLING, **self.config.get("sampling", {})}
+        sampling = self.sampling
         grid = time_grid(self.process, steps or sampling["steps"], spacing=sampling["spacing"]).to(spectra.y.device)
         noise = FrameNoise(seed, spectra.mask.sum(dim=1))
 
         def denoiser(x_t: Tensor, t: Tensor, y: Tensor, given: Tensor | None) -> Tensor:
             return self.estimate(x_t, t, spectra, None if given is None else align(given))
-        return Side(self.process, denoiser, spectra.y, grid, sampling["method"], noise)
+        return Side(self.process, denoiser, spectra.y, grid, method or sampling["method"], noise)
 
-    def enhance(self, waves: Tensor, lengths: Tensor, steps: int | None = None, seed: int = 0) -> tuple[Tensor, int]:
+    def enhance(self, waves: Tensor, lengths: Tensor, steps: int | None = None, seed: Seed = 0,
+                method: str | None = None) -> tuple[Tensor, int]:
         """Enhanced waveforms (B, T), unguided by logits, and the number of network evaluations."""
         spectra = self.analyse(waves, lengths)
-        side = self.side(spectra, steps=steps, seed=seed)
+        side = self.side(spectra, steps=steps, seed=seed, method=method)
         return self.synthesise(side.sample(given=None), spectra), side.nfe
 
     def _spectra(self, waves: Tensor, lengths: Tensor, gain: Tensor) -> dict:
@@ -103,12 +107,14 @@ class SignalModel(nn.Module):
 class FrameNoise:
     """Standard noise, real or complex as the state is, that depends on neither batching nor padding.
 
-    Every item has its own generator, seeded alike, and draws for its own `frames` (B,) only, along `axis` of the batch.
+    Every item has its own generator, seeded alike or with its own seed, and draws for its own `frames` (B,) only, along
+    `axis` of the batch.
     """
 
-    def __init__(self, seed: int, frames: Tensor, axis: int = -1):
+    def __init__(self, seed: Seed, frames: Tensor, axis: int = -1):
         self.frames, self.axis = frames.tolist(), axis
-        self.generators = [torch.Generator().manual_seed(seed) for _ in self.frames]
+        seeds = [seed] * len(self.frames) if isinstance(seed, int) else seed
+        self.generators = [torch.Generator().manual_seed(item) for item in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
         noise = torch.zeros(like.shape, dtype=like.dtype).movedim(self.axis, -1)

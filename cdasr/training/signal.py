@@ -41,10 +41,7 @@ class SignalTrainer(Trainer):
         return self.modules.network(x_t, t, spectra.y, spectra.mask), x0, spectra.mask
 
     def compute_objectives(self, predictions, batch, stage):
-        x0_hat, x0, mask = predictions
-        mask = mask[:, None, None]
-        loss = denoising_loss(x0_hat, x0, mask=mask)
-        return loss + self.hparams.magnitude_weight * denoising_loss(safe_abs(x0_hat), x0.abs(), mask=mask)
+        return signal_loss(*predictions, self.hparams.magnitude_weight)
 
     def validate_batch(self, batch, network: nn.Module):
         model = SignalModel(network, self.signal.process, self.signal.stft, self.signal.config)
@@ -94,6 +91,13 @@ class FixedPairs(Utterances):
         item = super().__getitem__(index)
         clean, _ = read_audio(self.rows[index]["clean_wav"], self.rate)
         return {**item, "clean": torch.from_numpy(fit_length(clean, len(item["noisy"])))}
+
+
+def signal_loss(x0_hat: torch.Tensor, x0: torch.Tensor, mask: torch.Tensor, magnitude_weight: float) -> torch.Tensor:
+    """Squared error of spectra (B, 1, F, N) over the frames of `mask` (B, N), plus that of their amplitudes."""
+    mask = mask[:, None, None]
+    return (denoising_loss(x0_hat, x0, mask=mask)
+            + magnitude_weight * denoising_loss(safe_abs(x0_hat), x0.abs(), mask=mask))
 
 
 def safe_abs(x: torch.Tensor) -> torch.Tensor:

@@ -7,11 +7,13 @@
 #   1 prepare     clean strings, noise and room lists, fixed noisy test sets
 #   2 recogniser  train a wav2vec2 CTC recogniser on clean strings, then freeze it
 #   3 signal      train the signal process, tune its steps, write the model package
+#   4 logits      fill the bank of logits and train the logits process
+#   5 coupled     train both processes together
 #   6 decode      the test sets with each system
 #   7 score       tables, plot and RESULTS.md
 #
-# Stages 4 and 5 (logits process, coupled training) are not part of this recipe yet. Other options: --data-dir DIR
-# --noise-dir DIR --rir-dir DIR --exp-dir DIR, and every key of hparams/*.yaml. A finished stage is skipped.
+# Other options: --data-dir DIR --noise-dir DIR --rir-dir DIR --exp-dir DIR, and every key of hparams/*.yaml. A
+# finished stage is skipped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -58,5 +60,7 @@ run_stage 0 download "$python" "$here/prepare.py" download
 run_stage 1 prepare "$python" "$here/prepare.py" prepare
 run_stage 2 recogniser "$python" -m cdasr.recipe recogniser
 run_stage 3 signal "$python" -m cdasr.recipe signal
+run_stage 4 logits "$python" -m cdasr.recipe logits
+run_stage 5 coupled "$python" -m cdasr.recipe coupled
 run_stage 6 decode "$python" -m cdasr.recipe decode
 run_stage 7 score "$python" -m cdasr.recipe score

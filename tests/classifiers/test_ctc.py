@@ -58,3 +58,18 @@ def test_too_short_and_not_a_recogniser(recogniser, tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="no CTC recogniser could be loaded"):
         CTCRecogniser.from_pretrained(tmp_path / "nothing")
+
+
+def test_words_have_times_and_confidences(recogniser_dir):
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    ids = recogniser.processor.tokenizer.get_vocab()
+    best = [0, 0, ids["O"], ids["N"], ids["N"], 0, ids["E"], ids["|"], 0, ids["T"], ids["W"], ids["O"], 0, ids["R"]]
+    values = torch.full((2, len(best), len(ids)), -8.0)
+    for frame, token in enumerate(best):
+        values[:, frame, token] = 4.0 if frame < 8 else -4.0
+    words, short = recogniser.words(values, torch.tensor([13, 3]))
+    assert [word.word for word in words] == ["one", "two"] and [word.word for word in short] == ["o"]
+    assert words[0].confidence > 0.99 > words[1].confidence > 0.8, "each the mean posterior of its own frames"
+    times = recogniser.frame_times(len(best)).tolist()
+    assert words[0].start < times[2] < times[6] < words[0].end < words[1].start < times[9]
+    assert words[1].end - words[1].start == pytest.approx(3 * recogniser.stride / recogniser.sample_rate)

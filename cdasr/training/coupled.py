@@ -1,0 +1,141 @@
+"""Stage 5: both processes trained together, each given what the other will show it in sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.diffusion import coupling
+from cdasr.diffusion.coupling import Observation
+from cdasr.diffusion.objectives import draw_times, perturb
+from cdasr.diffusion.samplers import gaussian_noise
+from cdasr.evaluation.statistics import word_errors
+from cdasr.networks import make_network
+from cdasr.speech.logits_model import LogitsModel
+from cdasr.speech.sides import Sides, logits_at_spectra, strategy_steps
+from cdasr.speech.signal_model import SignalModel, Spectra
+from cdasr.training.base import Trainer
+from cdasr.training.data import Utterances, sample_lengths
+from cdasr.training.logits import choose, drop_hidden, logits_loss
+from cdasr.training.signal import FixedPairs, signal_loss
+
+CONDITIONS = ("none", "heard", "estimate", "noised")  # what the signal network may be given as logits
+
+
+class CoupledTrainer(Trainer):
+    """Coupled training (method.md, Training 3).
+
+    The logits given to the signal network are, in the shares of `conditions`: none; C(y); l_hat0 as the logits
+    process's own sampler makes it, without gradient; C(x0), noised by the logits process. The observation given to the
+    logits network is C(y) for a share `drop_seen` of the items, else C of the signal network's estimate at a random
+    time. Only C(x0) noised far enough ever shows the answer.
+    """
+
+    def __init__(self, signal: SignalModel, logits: LogitsModel, recogniser: CTCRecogniser, output_dir: Path,
+                 hparams: dict, device: str):
+        networks = nn.ModuleDict({"signal": signal.network, "logits": logits.network})
+        super().__init__(networks, output_dir, hparams, device)
+        self.signal, self.logits, self.recogniser = signal, logits, recogniser.to(device)
+
+    def models(self, networks: nn.ModuleDict) -> tuple[SignalModel, LogitsModel]:
+        """Both models around `networks`."""
+        return (SignalModel(networks["signal"], self.signal.process, self.signal.stft, self.signal.config),
+                LogitsModel(networks["logits"], self.logits.process, self.logits.space, self.logits.config))
+
+    def compute_forward(self, batch, stage):
+        batch = batch.to(self.device)
+        generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
+        noise = gaussian_noise(generator)
+        signal, logits = self.models(self.modules.network)
+        lengths = sample_lengths(batch.noisy)
+        with torch.autocast(torch.device(self.device).type, enabled=False), torch.no_grad():
+            spectra = signal.analyse(batch.noisy.data, lengths)
+            x0 = signal.clean_spectra(batch.clean.data, spectra)
+            heard, clean = (logits.observation(self.recogniser(waves, lengths))
+                            for waves in (batch.noisy.data, batch.clean.data))
+        with torch.no_grad():
+            seen = choose(self._glance(signal, logits, spectra, x0, generator), heard, self.hparams.drop_seen,
+                          generator)
+            told = self._told(signal, logits, heard, seen, clean, spectra, generator)
+
+        heard, seen = (drop_hidden(part, self.hparams.drop_hidden, generator) for part in (heard, seen))
+        s = draw_times(logits.process, len(x0), generator, start_share=self.hparams.start_share)
+        l_hat = logits.estimate(perturb(logits.process, clean.logits, heard.logits, s, noise), s, heard, seen)
+        t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
+        x_hat = signal.estimate(perturb(signal.process, x0, spectra.y, t, noise), t, spectra, told)
+        return x_hat, x0, spectra.mask, l_hat, clean
+
+    def compute_objectives(self, predictions, batch, stage):
+        x_hat, x0, mask, l_hat, clean = predictions
+        return (signal_loss(x_hat, x0, mask, self.hparams.magnitude_weight)
+                + self.hparams.logits_weight * logits_loss(l_hat, clean, self.logits.space, self.hparams.kl_weight))
+
+    def _glance(self, signal: SignalModel, logits: LogitsModel, spectra: Spectra, x0: Tensor,
+                generator: torch.Generator) -> Observation:
+        """C of the signal network's one-step estimate at a random time, told nothing."""
+        t = draw_times(signal.process, len(x0), generator, start_share=0.5)
+        x_hat = signal.estimate(perturb(signal.process, x0, spectra.y, t, gaussian_noise(generator)), t, spectra)
+        return logits.observation(self.recogniser(signal.synthesise(x_hat, spectra), spectra.lengths))
+
+    def _told(self, signal: SignalModel, logits: LogitsModel, heard: Observation, seen: Observation,
+              clean: Observation, spectra: Spectra, generator: torch.Generator) -> Tensor:
+        """Logits at the frames of the spectra (B, N, V), one of CONDITIONS for each item."""
+        s = draw_times(logits.process, len(heard.logits), generator)
+        given = {"none": torch.zeros_like(heard.logits), "heard": heard.logits,
+                 "estimate": logits.side(heard, self.hparams.told_steps).sample(seen),
+                 "noised": perturb(logits.process, clean.logits, heard.logits, s, gaussian_noise(generator))}
+        shares = torch.tensor([self.hparams.conditions[name] for name in CONDITIONS])
+        picks = torch.multinomial(shares, len(heard.logits), replacement=True, generator=generator)
+        told = torch.stack([given[name] for name in CONDITIONS])[picks, torch.arange(len(picks))]
+        return logits_at_spectra(told, self.recogniser, signal, spectra.lengths, spectra.y.shape[-1])
+
+    def validate_batch(self, batch, network: nn.Module):
+        signal, logits = self.models(network)
+        lengths = sample_lengths(batch.noisy)
+        sums = {"words": sum(len(text.split()) for text in batch.text)}
+        for name in self.hparams.validate:
+            sides = Sides(self.recogniser, signal, logits, batch.noisy.data, lengths,
+                          *strategy_steps(name, signal, logits))
+            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe)
+            heard = result.observed.context
+            for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
+                texts = self.recogniser.decode(answer.values, answer.lengths)
+                sums[key] = sum(word_errors(*pair)[0] for pair in zip(batch.text, texts))
+        return sums
+
+    def summarise(self, sums):
+        rates = {f"wer_{key}": 100.0 * value / sums["words"] for key, value in sums.items() if key != "words"}
+        return {"wer": min(rates[f"wer_{name}"] for name in self.hparams.validate), **rates}
+
+
+def train_coupled(signal: SignalModel, logits: LogitsModel, recogniser: CTCRecogniser, train_rows: Sequence,
+                  valid_rows: Sequence, output_dir: Path, hparams: dict, degrade,
+                  device: str) -> tuple[SignalModel, LogitsModel]:
+    """Train copies of both pretrained models; the signal network gets its injection of logits, starting at zero.
+
+    Returns the EMA models of the best epoch.
+    """
+    torch.manual_seed(hparams["seed"])
+    trainer = CoupledTrainer(with_injection(signal, logits, hparams["condition"]), deepcopy(logits), recogniser,
+                             output_dir, hparams, device)
+
+    def mix(wave, rng) -> dict:
+        noisy, clean = degrade(wave, rng)
+        return {"noisy": noisy, "clean": clean}
+
+    best = trainer.run(Utterances(train_rows, signal.sample_rate, hparams["seed"], True, mix),
+                       FixedPairs(valid_rows, signal.sample_rate))
+    return trainer.models(best)
+
+
+def with_injection(signal: SignalModel, logits: LogitsModel, condition: int) -> SignalModel:
+    """The signal model with `condition` channels for logits, which do nothing yet: the same outputs, bit for bit."""
+    options = {**signal.config["network"], "tokens": logits.config["network"]["tokens"], "condition": condition}
+    network = make_network({"bins": signal.stft.bins, **options})
+    network.load_state_dict(signal.network.state_dict(), strict=False)
+    return SignalModel(network, signal.process, signal.stft, {**signal.config, "network": options})

@@ -1,0 +1,139 @@
+"""Logits and coupled training: banks go on and hold what was heard, the recogniser stays, losses fall, runs resume."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.diffusion.objectives import categorical_loss
+from cdasr.speech.signal_model import SignalModel
+from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
+from cdasr.training.coupled import train_coupled, with_injection
+from cdasr.training.logits import train_logits
+from tests.conftest import TINY_LOGITS, TINY_SIGNAL
+from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
+
+BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2]}
+LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "drop_seen": 0.2, "drop_hidden": 0.2}
+COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "told_steps": 2, "logits_weight": 0.3, "validate": ["parallel"],
+           "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
+
+
+@pytest.fixture
+def recogniser(recogniser_dir):
+    return CTCRecogniser.from_pretrained(recogniser_dir)
+
+
+@pytest.fixture
+def signal():
+    model = SignalModel.from_config(TINY_SIGNAL)
+    with torch.no_grad():
+        model.network.decoder[-1].expand.weight.normal_(std=0.02)
+    return model
+
+
+def build(folder, corpus, recogniser, signal, pairs=None):  # noqa: F811
+    return build_bank(folder, corpus[0], pairs or degraded_pairs(16_000, add_noise), recogniser, signal, BANK, 3, "cpu")
+
+
+def test_a_bank_holds_what_the_recogniser_says_and_goes_on(corpus, recogniser, signal, tmp_path):  # noqa: F811
+    bank = build(tmp_path / "bank", corpus, recogniser, signal, fixed_pairs(16_000))
+    assert len(bank) == 2 * len(corpus[0]) and {row["text"] for row in bank.rows} == {"one two"}
+    for row, item in zip(bank.rows, bank):
+        wav = next(r for r in corpus[0] if row["ID"].rsplit("-", 1)[0] == r["ID"])
+        noisy, clean = fixed_pairs(16_000)(wav, None)
+        for name, wave in (("heard", noisy), ("clean", clean)):
+            known = recogniser(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))
+            torch.testing.assert_close(item[name], known.values[0], atol=5e-3, rtol=5e-3)
+        assert item["seen"].shape == item["heard"].shape and item["seen_hidden"].shape[-1] == 32
+    written = {path: path.read_bytes() for path in (tmp_path / "bank").iterdir()}
+    lost = sorted(path for path in written if path.suffix == ".safetensors")[1]
+    lost.unlink()
+    times = {path: path.stat().st_mtime_ns for path in written if path != lost and path.suffix == ".safetensors"}
+    build(tmp_path / "bank", corpus, recogniser, signal, fixed_pairs(16_000))
+    assert {path: path.read_bytes() for path in (tmp_path / "bank").iterdir()} == written
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+
+
+def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser, signal, tmp_path):  # noqa: F811
+    before = fingerprint(recogniser)
+    bank = build(tmp_path / "bank", corpus, recogniser, signal)
+    (tmp_path / "logits").mkdir()
+    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu")
+    entries = log(tmp_path / "logits")
+    assert entries[-1]["train_loss"] < entries[0]["train_loss"]
+    assert {"wer", "wer_card", "wer_enhanced", "wer_clean"} <= set(entries[0])
+    values = torch.cat([logits.space.encode(item["clean"]).flatten() for item in bank])
+    assert float(values.square().mean()) == pytest.approx(1.0, abs=1e-3)
+
+    (tmp_path / "coupled").mkdir()
+    models = train_coupled(signal, logits, recogniser, *corpus, tmp_path / "coupled", COUPLED, add_noise, "cpu")
+    guided, trained = models
+    assert fingerprint(recogniser) == before
+    assert guided.config["network"]["tokens"] == logits.config["network"]["tokens"]
+    assert all(layer.weight.detach().abs().max() > 0 for layer in guided.network.trunk.inject), "injection has learnt"
+    assert fingerprint(trained.network) != fingerprint(logits.network)
+    assert {"wer", "wer_parallel", "wer_parallel_signal"} <= set(log(tmp_path / "coupled")[0])
+
+
+def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, signal):
+    from cdasr.speech.logits_model import LogitsModel
+
+    tokens = recogniser.model.config.vocab_size
+    logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
+    guided = with_injection(signal, logits, 8)
+    waves, lengths = 0.1 * torch.randn(2, 8000), torch.tensor([8000, 5000])
+    spectra = signal.analyse(waves, lengths)
+    told = torch.randn(2, spectra.y.shape[-1], tokens)
+    t = torch.rand(2)
+    assert torch.equal(guided.estimate(spectra.y, t, spectra, told), signal.estimate(spectra.y, t, spectra))
+    assert SignalModel.from_config(guided.config).network.load_state_dict(guided.network.state_dict())
+
+
+def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signal, tmp_path,  # noqa: F811
+                                                       monkeypatch):
+    from cdasr.training.coupled import CoupledTrainer
+
+    bank = build(tmp_path / "bank", corpus, recogniser, signal)
+    for name in ("logits", "whole", "resumed"):
+        (tmp_path / name).mkdir()
+    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", {**LOGITS, "epochs": 1}, "cpu")
+
+    def train(folder):
+        return train_coupled(signal, logits, recogniser, *corpus, tmp_path / folder, COUPLED, add_noise, "cpu")
+
+    def both(models):
+        return hashlib.sha256("".join(fingerprint(model.network) for model in models).encode()).hexdigest()
+
+    logits_before = fingerprint(logits.network)
+    whole = both(train("whole"))
+    assert fingerprint(logits.network) == logits_before, "training works on its own copies"
+    step = CoupledTrainer.fit_batch
+
+    def dies(self, batch):
+        if self.optimizer_step == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(CoupledTrainer, "fit_batch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train("resumed")
+    monkeypatch.setattr(CoupledTrainer, "fit_batch", step)
+    assert both(train("resumed")) == whole
+
+
+def test_categorical_loss_is_the_divergence():
+    l_hat, l0 = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    known = torch.nn.functional.kl_div(l_hat.log_softmax(-1), l0.softmax(-1), reduction="none").sum(-1)
+    mask = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
+    assert float(categorical_loss(l_hat, l0)) == pytest.approx(float(known.mean()), abs=1e-6)
+    assert float(categorical_loss(l_hat, l0, mask)) == pytest.approx(float(known[mask.bool()].mean()), abs=1e-6)
+    assert float(categorical_loss(l0 + 3.0, l0)) == pytest.approx(0.0, abs=1e-6)
+    assert np.isfinite(float(categorical_loss(1e4 * l_hat, l0)))
