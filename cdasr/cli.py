@@ -92,6 +92,18 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def plot_trajectory(options: argparse.Namespace) -> int:
+    """A picture of signal and logits evolving together."""
+    _quieten_libraries()
+    from cdasr.evaluation.trajectory import plot_trajectory
+    from cdasr.pipeline import Pipeline
+
+    pipeline = Pipeline.from_pretrained(options.model, device=options.device)
+    plot_trajectory(options.file, pipeline, options.output, options.strategy, options.steps, options.seed)
+    print(f"wrote {options.output}")
+    return 0
+
+
 def demo(options: argparse.Namespace) -> int:
     """Noisy digits before and after enhancement."""
     _quieten_libraries()
@@ -136,6 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     _model_options(verb)
     verb.set_defaults(run=evaluate)
+
+    verb = verbs.add_parser("plot-trajectory", help="a picture of signal and logits evolving together")
+    verb.add_argument("file", type=Path, metavar="FILE", help="audio in any format soundfile reads")
+    verb.add_argument("--strategy", choices=("alternating", "cascade", "nested", "parallel"), default="parallel",
+                      help="default: %(default)s")
+    verb.add_argument("--output", type=Path, default=Path("trajectory.png"), help="default: %(default)s")
+    _model_options(verb)
+    verb.set_defaults(run=plot_trajectory)
 
     verb = verbs.add_parser("demo", help="hear and read what the bundled model does; needs no data")
     verb.add_argument("--output-dir", type=Path, default=Path("results/demo"), help="default: %(default)s")

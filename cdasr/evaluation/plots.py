@@ -1,9 +1,9 @@
-"""Pictures for people: spectrograms side by side."""
+"""Pictures for people: spectrograms side by side, and the estimates of a coupled trajectory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,5 +31,33 @@ def plot_spectrograms(waves: Mapping[str, np.ndarray], rate: int, path: str | os
     axes[-1, 0].set_xlabel("seconds")
     figure.colorbar(image, ax=axes[:, 0], label="dB")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_estimates(signals: Sequence[tuple[str, np.ndarray]], logits: Sequence[tuple[str, np.ndarray]],
+                   tokens: Sequence[str], rows: Sequence[int], seconds: float, highest: float, path: Path) -> None:
+    """Two lines of titled panels: levels (F, N) in dB up to `highest` Hz, posteriors (V, M) of the classes `rows`."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = max(len(signals), len(logits))
+    figure, axes = plt.subplots(2, columns, figsize=(2.6 * columns + 1, 5.4), squeeze=False, layout="constrained")
+    top = max(level.max() for _, level in signals)
+    for axis, (title, level) in zip(axes[0], signals):
+        axis.imshow(level, origin="lower", aspect="auto", extent=(0, seconds, 0, highest / 1000), vmin=top - 70,
+                    vmax=top, cmap="magma")
+        axis.set_title(f"signal, {title}", fontsize=9)
+    for axis, (title, posterior) in zip(axes[1], logits):
+        axis.imshow(posterior[list(rows)], origin="lower", aspect="auto", extent=(0, seconds, -0.5, len(rows) - 0.5),
+                    vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        axis.set_title(f"logits, {title}", fontsize=9)
+        axis.set_xlabel("seconds")
+        axis.set_yticks(range(len(rows)), tokens if axis is axes[1, 0] else [], fontsize=6)
+    for axis in (*axes[0, len(signals):], *axes[1, len(logits):]):
+        axis.set_axis_off()
+    axes[0, 0].set_ylabel("kHz")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,0 +1,92 @@
+"""`cdasr plot-trajectory`: how the estimates of signal and logits come into being together, step by step."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cdasr.diffusion import coupling
+from cdasr.diffusion.coupling import Side
+from cdasr.pipeline import NEED_LOGITS, Pipeline
+from cdasr.speech.audio import read_audio
+from cdasr.speech.sides import Sides, strategy_steps
+from cdasr.speech.stft import compress
+
+
+@dataclass
+class Estimate:
+    """One estimate at `time`: of the `signal`, compressed spectra (F, N), or of the `logits` (M, V) in their space."""
+
+    kind: str
+    time: float
+    value: Tensor
+
+
+@torch.inference_mode()
+def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: int | None = None,
+          seed: int = 0) -> tuple[list[Estimate], Sides]:
+    """Every estimate that a coupled strategy makes of one waveform (samples,), in the order of evaluation."""
+    pipeline.check([strategy])
+    if strategy not in NEED_LOGITS - {"card"}:
+        raise ValueError(f"the strategy {strategy!r} has no signal and logits trajectories to show; choose one of "
+                         f"{', '.join(sorted(NEED_LOGITS - {'card'}))}")
+    lengths = torch.tensor([len(wave)], device=pipeline.device)
+    counts = strategy_steps(strategy, pipeline.signal, pipeline.logits, steps, steps)
+    sides = Sides(pipeline.recogniser, pipeline.signal, pipeline.logits, wave[None].to(pipeline.device), lengths,
+                  *counts, seed=seed)
+    found: list[Estimate] = []
+    coupling.STRATEGIES[strategy](_watched(sides.signal, "signal", found),
+                                  lambda heard: _watched(sides.logits(heard), "logits", found), sides.observe)
+    return found, sides
+
+
+def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | os.PathLike,
+                    strategy: str = "parallel", steps: int | None = None, seed: int = 0) -> None:
+    """A picture of the degraded input and of each pair of estimates for the recording at `path`."""
+    from cdasr.evaluation.plots import plot_estimates
+
+    samples, _ = read_audio(path, pipeline.sample_rate)
+    if len(samples) > 20 * pipeline.sample_rate:
+        raise ValueError(f"{path}: a picture shows at most 20 s of audio; cut the recording")
+    found, sides = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
+    heard = pipeline.logits.observation(pipeline.recogniser(sides.waves, sides.lengths))
+    tokens = pipeline.recogniser.processor.tokenizer.convert_ids_to_tokens(range(heard.logits.shape[-1]))
+    rows = [index for index in range(len(tokens)) if index != pipeline.recogniser.blank]
+    signals = [("noisy", _decibels(pipeline, sides.spectra.y[0, 0]))]
+    logits = [("C(y)", _posterior(pipeline, heard.logits[0]))]
+    for estimate in found:
+        title = f"t = {estimate.time:.2f}"
+        if estimate.kind == "signal":
+            signals.append((title, _decibels(pipeline, estimate.value)))
+        else:
+            logits.append((title.replace("t", "s"), _posterior(pipeline, estimate.value)))
+    plot_estimates(signals, logits, [tokens[index] for index in rows], rows, len(samples) / pipeline.sample_rate,
+                   pipeline.sample_rate / 2, Path(target))
+
+
+def _watched(side: Side, kind: str, found: list[Estimate]) -> Side:
+    """The side, with its estimates written down."""
+    denoiser = side.denoiser
+
+    def watching(state: Tensor, t: Tensor, y: Tensor, given: object) -> Tensor:
+        estimate = denoiser(state, t, y, given)
+        found.append(Estimate(kind, float(t[0]), estimate[0, 0] if kind == "signal" else estimate[0]))
+        return estimate
+    side.denoiser = watching
+    return side
+
+
+def _decibels(pipeline: Pipeline, spectra: Tensor) -> np.ndarray:
+    """Levels (F, N) in dB of compressed spectra."""
+    stft = pipeline.signal.stft
+    return (20 * torch.log10(compress(spectra / stft.scale, 1.0 / stft.exponent).abs() + 1e-6)).cpu().numpy()
+
+
+def _posterior(pipeline: Pipeline, logits: Tensor) -> np.ndarray:
+    """Posteriors (V, M)."""
+    return pipeline.logits.space.decode(logits).softmax(dim=-1).T.cpu().numpy()

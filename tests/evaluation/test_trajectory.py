@@ -1,0 +1,32 @@
+"""The picture of a trajectory has every estimate of both processes, and says what it cannot show."""
+
+import pytest
+import torch
+
+from cdasr import Pipeline
+from cdasr.cli import main
+from cdasr.evaluation.trajectory import trace
+
+
+def test_every_estimate_is_traced_in_order(package_dir, tone):
+    pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
+    found, sides = trace(pipeline, torch.from_numpy(tone(0.5)), "parallel", steps=3)
+    assert [estimate.kind for estimate in found] == ["logits", "signal"] * 3
+    times = [estimate.time for estimate in found if estimate.kind == "signal"]
+    assert times[0] == pytest.approx(1.0) and times == sorted(times, reverse=True)
+    assert sides.nfe["signal"] == sides.nfe["logits"] == 3
+    waves = pipeline.transcribe([torch.from_numpy(tone(0.5))], "parallel", steps=3)[0].wave
+    last = [estimate.value for estimate in found if estimate.kind == "signal"][-1]
+    torch.testing.assert_close(sides.synthesise(last[None, None])[0], waves, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="'card' has no signal and logits.*choose one of alternating"):
+        trace(pipeline, torch.from_numpy(tone(0.5)), "card")
+
+
+def test_the_command_writes_a_picture(package_dir, tmp_path, write_wav, tone, capsys):
+    target = tmp_path / "out" / "picture.png"
+    assert main(["plot-trajectory", str(write_wav("a.wav", tone(0.5))), "--model", str(package_dir), "--device", "cpu",
+                 "--output", str(target)]) == 0
+    assert target.read_bytes()[:4] == b"\x89PNG" and str(target) in capsys.readouterr().out
+    assert main(["plot-trajectory", str(write_wav("long.wav", tone(21.0))), "--model", str(package_dir), "--device",
+                 "cpu", "--output", str(tmp_path / "no.png")]) == 2
+    assert "at most 20 s" in capsys.readouterr().err and not (tmp_path / "no.png").exists()
