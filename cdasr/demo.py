@@ -26,6 +26,7 @@ SCENES = (("seven three zero nine", "en-us+f2", "tonal", 0),
 def demo(output_dir: str | os.PathLike, model: str = "digits", device: str = "auto", seed: int = 0) -> None:
     """Print what was said, heard in noise and heard after enhancement; write the audio and a picture."""
     from cdasr.evaluation.plots import plot_spectrograms
+    from cdasr.evaluation.report import render
 
     pipeline, output_dir = Pipeline.from_pretrained(model, device=device), Path(output_dir)
     rate, started, lines, duration = pipeline.sample_rate, time.perf_counter(), [], 0.0
@@ -46,7 +47,8 @@ def demo(output_dir: str | os.PathLike, model: str = "digits", device: str = "au
                               output_dir / "spectrograms.png")
         lines.append((f"{family}, {snr} dB", text, heard.text, result.text, f"{gain[0]:.1f} -> {gain[1]:.1f}"))
         duration += result.duration
-    _print_table(("noise", "said", "heard in noise", "heard after enhancement", "SI-SDR (dB)"), lines)
+    header = ("noise", "said", "heard in noise", "heard after enhancement", "SI-SDR (dB)")
+    print(render([header, *lines], markdown=False))
     print(f"\nThe talkers are synthetic (eSpeak NG). Audio and spectrograms.png: {output_dir}{os.sep}")
     print(f"{duration:.1f} s of audio in {time.perf_counter() - started:.1f} s, recognised twice and enhanced once",
           file=sys.stderr)
@@ -61,9 +63,3 @@ def say(text: str, voice: str, rng: np.random.Generator, rate: int) -> np.ndarra
     wave = np.concatenate(pieces)
     wave *= 0.05 / np.sqrt(np.mean(wave**2))
     return (wave + 0.05 * 10 ** (-40 / 20) * rng.standard_normal(len(wave))).astype(np.float32)
-
-
-def _print_table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(header, *lines)]
-    for line in (header, tuple("-" * width for width in widths), *lines):
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from cdasr.hparams import load_hparams
@@ -176,20 +177,21 @@ STAGES = {"recogniser": recogniser, "signal": signal, "logits": logits, "coupled
           "score": score}
 
 
-def main() -> int:
+def main(stages: dict[str, Callable[[dict], None]]) -> int:
+    """Run one of `stages` as the command line says: `STAGE --hparams FILE [--hparams CHANGES] [--key value ...]`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=stages)
     parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
                         help="the recipe's hyper-parameters; a further file changes values of the first")
     options, overrides = parser.parse_known_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        STAGES[options.stage](load_hparams(options.hparams, overrides))
+        stages[options.stage](load_hparams(options.hparams, overrides))
     except ValueError as error:
-        print(f"cdasr.recipe: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(STAGES))

@@ -9,7 +9,6 @@ Corpus: Z. Jackson et al., Free Spoken Digit Dataset, CC BY-SA 4.0; files `{digi
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
@@ -24,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cdasr.hparams import load_hparams
 from cdasr.provenance import write_json
+from cdasr.recipe import main
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
@@ -260,19 +259,6 @@ def _deal(rows: list, hands: int) -> list[list]:
     return [rows[start::hands] for start in range(hands)]
 
 
-def main() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=("download", "prepare"))
-    parser.add_argument("--hparams", action="append", required=True)
-    options, overrides = parser.parse_known_args()
-    try:
-        {"download": download, "prepare": prepare}[options.step](load_hparams(options.hparams, overrides))
-    except ValueError as error:
-        print(f"prepare.py: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(main({"download": download, "prepare": prepare}))
