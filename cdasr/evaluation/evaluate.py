@@ -20,9 +20,12 @@ from tqdm import tqdm
 from cdasr.evaluation.report import table
 from cdasr.evaluation.statistics import (
     bootstrap,
+    calibration_error,
+    correct_words,
     interval,
     paired_p_value,
     relative_interval,
+    surest,
     wer,
     word_errors,
 )
@@ -128,7 +131,9 @@ def _entry(row: Mapping[str, str], wave, result, seconds: float, rate: int) -> d
     errors, words = word_errors(row["text"], result.text)
     entry = {"ID": row["ID"], "condition": _condition(row), "reference": row["text"], "text": result.text,
              "text_enhanced": result.text_enhanced, "errors": errors, "words": words, "nfe": result.nfe,
-             "duration": round(result.duration, 4), "seconds": round(seconds, 6)}
+             "duration": round(result.duration, 4), "seconds": round(seconds, 6),
+             "confidence": [round(word.confidence, 4) for word in result.words],
+             "correct": correct_words(row["text"], " ".join(word.word for word in result.words))}
     if row.get("clean_wav"):
         clean = torch.from_numpy(fit_length(read_audio(row["clean_wav"], rate)[0], len(wave)))
         if not torch.equal(wave, clean):  # the ratio of a clean input is unbounded and would rule every average
@@ -181,9 +186,19 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence
             "relative": {systems[other]: relative_interval(rates, index, other) for other in range(index)},
             "words": int(sum(words.sum() for _, words in counts)), "utterances": len(entries),
             **{key: _mean([entry[key] for entry in entries if key in entry]) for key in ("si_sdr_input", "si_sdr")},
+            **_confidence(entries),
             "nfe": {key: _mean([entry["nfe"][key] for entry in entries]) for key in entries[0]["nfe"]},
             "rtf": sum(entry["seconds"] for entry in entries) / sum(entry["duration"] for entry in entries)}
     return scores
+
+
+def _confidence(entries: Sequence[Mapping]) -> dict[str, float | None]:
+    """Calibration of the word confidences, and the word error rate of the surest 80 % of the utterances."""
+    kept = [entries[index] for index in surest([entry["confidence"] for entry in entries])]
+    words = sum(entry["words"] for entry in kept)
+    return {"calibration_error": calibration_error([value for entry in entries for value in entry["confidence"]],
+                                                   [right for entry in entries for right in entry["correct"]]),
+            "wer_surest": 100.0 * sum(entry["errors"] for entry in kept) / words if words else None}
 
 
 def _mean(numbers: Sequence[float]) -> float | None:

@@ -19,19 +19,25 @@ def table(scores: Mapping, markdown: bool = False) -> str:
 
 
 def costs(scores: Mapping, markdown: bool = False) -> str:
-    """SI-SDR, network evaluations an utterance and real-time factor of each system, over all conditions.
+    """SI-SDR, use of the confidences, network evaluations and real-time factor of each system, over all conditions.
 
-    SI-SDR leaves out conditions without it, such as clean ones.
+    SI-SDR leaves out conditions without it, such as clean ones. ECE is the expected calibration error of the words'
+    confidences; the last WER is that of the 80 % of the utterances that the system is surest of.
     """
     keys = list(next(iter(scores["conditions"].values()))[scores["systems"][0]]["nfe"])
-    lines = [["system", "SI-SDR dB", *(f"NFE {key}" for key in keys), "RTF"]]
+    lines = [["system", "SI-SDR dB", *(f"NFE {key}" for key in keys), "RTF", "ECE", "WER % of the surest 80 %"]]
     for system in scores["systems"]:
         entries = [condition[system] for condition in scores["conditions"].values()]
-        quality = [entry["si_sdr"] for entry in entries if entry["si_sdr"] is not None]
-        lines.append([system, f"{sum(quality) / len(quality):.1f}" if quality else "-",
+        lines.append([system, _average(entries, "si_sdr", 1),
                       *(f"{sum(entry['nfe'][key] for entry in entries) / len(entries):g}" for key in keys),
-                      f"{sum(entry['rtf'] for entry in entries) / len(entries):.3f}"])
+                      _average(entries, "rtf", 3), _average(entries, "calibration_error", 3),
+                      _average(entries, "wer_surest", 1)])
     return render(lines, markdown)
+
+
+def _average(entries: Sequence[Mapping], key: str, digits: int) -> str:
+    known = [entry[key] for entry in entries if entry[key] is not None]
+    return f"{sum(known) / len(known):.{digits}f}" if known else "-"
 
 
 def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: str, markdown: bool = True) -> str:

@@ -26,6 +26,37 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return output.substitutions + output.deletions + output.insertions, len(reference.split())
 
 
+def correct_words(reference: str, hypothesis: str) -> list[bool]:
+    """Whether each word of the hypothesis is right, by its alignment with the reference (jiwer)."""
+    import jiwer
+
+    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
+    right = [False] * len(hypothesis.split())
+    for chunk in jiwer.process_words(reference, hypothesis).alignments[0] if reference else ():
+        if chunk.type == "equal":
+            right[chunk.hyp_start_idx:chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+    return right
+
+
+def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float | None:
+    """Expected calibration error (Guo et al. 2017): the mean distance of confidence and accuracy over equal bins.
+
+    None without words.
+    """
+    confidences, right = np.asarray(confidences, float), np.asarray(right, float)
+    if not len(confidences):
+        return None
+    place = np.minimum((confidences * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, confidences - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def surest(confidences: Sequence[Sequence[float]], share: float = 0.8) -> np.ndarray:
+    """Indices of the `share` of the utterances whose least sure word is surest; no words count as not sure at all."""
+    least = np.array([min(words, default=0.0) for words in confidences])
+    return np.argsort(-least, kind="stable")[:int(np.ceil(share * len(least)))]
+
+
 def wer(errors: Sequence[int], words: Sequence[int]) -> float:
     """Word error rate in per cent over utterances. Raises ValueError when there is no reference word."""
     if not np.sum(words):

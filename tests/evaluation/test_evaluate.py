@@ -119,7 +119,8 @@ def test_mistakes_come_before_any_work(manifest, pipeline, tmp_path):
 
 def test_tables_show_every_condition_and_system():
     entry = {"wer": 12.34, "interval": [11.0, 13.6], "words": 99, "utterances": 9, "si_sdr": 3.21, "rtf": 0.05,
-             "nfe": {"signal": 3.0, "logits": 0.0, "classifier": 2.0}, "p_values": {}}
+             "nfe": {"signal": 3.0, "logits": 0.0, "classifier": 2.0}, "p_values": {}, "calibration_error": 0.123,
+             "wer_surest": None}
     scores = {"systems": ["none", "oa"], "conditions": {"clean": {"none": entry, "oa": entry}}}
     assert re.search(r"clean\s+99\s+12\.3 \[11\.0, 13\.6\]\s+12\.3", table(scores))
     assert "| clean     | 99    | 12.3 [11.0, 13.6] |" in table(scores, markdown=True)

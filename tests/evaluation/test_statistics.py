@@ -6,10 +6,13 @@ import pytest
 from cdasr.evaluation.statistics import (
     bootstrap,
     bootstrap_interval,
+    calibration_error,
+    correct_words,
     interval,
     paired_bootstrap,
     paired_p_value,
     relative_interval,
+    surest,
     wer,
     word_errors,
 )
@@ -74,3 +77,21 @@ def test_a_seed_gives_the_same_draws():
     groups = [(np.arange(20)[None] % 3, np.full(20, 3))]
     assert np.array_equal(bootstrap(groups, 50, seed=1), bootstrap(groups, 50, seed=1))
     assert not np.array_equal(bootstrap(groups, 50, seed=1), bootstrap(groups, 50, seed=2))
+
+
+def test_correct_words_are_found_by_alignment():
+    assert correct_words("one two three", "ONE three three") == [True, False, True]
+    assert correct_words("one two", "nine one two") == [False, True, True]
+    assert correct_words("one", "") == [] and correct_words("", "one") == [False]
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    rng = np.random.default_rng(0)
+    confidences = rng.uniform(0, 1, 50_000)
+    assert calibration_error(confidences, rng.uniform(0, 1, 50_000) < confidences) < 0.01
+    assert calibration_error([0.9] * 10, [True] * 5 + [False] * 5) == pytest.approx(0.4)
+    assert calibration_error([1.0, 0.0], [True, False]) == 0.0 and calibration_error([], []) is None
+
+
+def test_the_surest_are_those_whose_least_sure_word_is():
+    assert surest([[0.9, 0.2], [0.8], [], [0.5, 0.6], [0.99]], 0.6).tolist() == [4, 1, 3]
