@@ -46,6 +46,7 @@ class CTCRecogniser(nn.Module):
         self.normalise: bool = features.do_normalize
         self.use_mask: bool = features.return_attention_mask
         self.blank: int = processor.tokenizer.pad_token_id
+        self.whole_words: bool = _whole_words(processor.tokenizer)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, **options) -> CTCRecogniser:
@@ -141,7 +142,9 @@ class CTCRecogniser(nn.Module):
 
     def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
         """Greedy CTC transcripts of logits `values` (B, M, V): best token a frame, repeats and blanks removed."""
-        return [text.strip() for text in self.processor.batch_decode(self._best(values, lengths).cpu().numpy())]
+        texts = self.processor.batch_decode(self._best(values, lengths).cpu().numpy(),
+                                            spaces_between_special_tokens=self.whole_words)
+        return [" ".join(text.split()) for text in texts]
 
     def words(self, values: Tensor, lengths: Tensor) -> list[list[Word]]:
         """The words of `decode` with their times and confidences, for each item of the batch.
@@ -150,9 +153,11 @@ class CTCRecogniser(nn.Module):
         """
         best = self._best(values, lengths)
         posterior = values.softmax(dim=-1).amax(dim=-1).masked_fill(best == self.blank, torch.nan).cpu()
-        found = self.processor.tokenizer.batch_decode(best.cpu().numpy(), output_word_offsets=True).word_offsets
-        return [[self._word(entry["word"], int(entry["start_offset"]), int(entry["end_offset"]), row) for entry in item]
-                for item, row in zip(found, posterior)]
+        found = self.processor.tokenizer.batch_decode(best.cpu().numpy(), output_word_offsets=True,
+                                                      output_char_offsets=True)
+        spans = found.char_offsets if self.whole_words else found.word_offsets
+        return [[self._word(text, int(span["start_offset"]), int(span["end_offset"]), row) for span in item
+                 if (text := span.get("word", span.get("char"))).strip()] for item, row in zip(spans, posterior)]
 
     def _word(self, word: str, start: int, end: int, posterior: Tensor) -> Word:
         first = ((self.receptive_field - self.stride) / 2) / self.sample_rate  # where frame 0 begins
@@ -164,6 +169,12 @@ class CTCRecogniser(nn.Module):
         best = values.argmax(dim=-1)
         frames = torch.arange(best.shape[1], device=best.device)
         return best.masked_fill(frames >= lengths[:, None], self.blank)
+
+
+def _whole_words(tokenizer) -> bool:
+    """Whether each token is a word, so that two in a row are two words, with or without a delimiter between them."""
+    special = {*tokenizer.all_special_tokens, getattr(tokenizer, "word_delimiter_token", None)}
+    return all(len(token) > 1 for token in tokenizer.get_vocab() if token not in special)
 
 
 def normalise_waves(waves: Tensor, mask: Tensor) -> Tensor:

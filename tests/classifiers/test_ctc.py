@@ -73,3 +73,16 @@ def test_words_have_times_and_confidences(recogniser_dir):
     times = recogniser.frame_times(len(best)).tolist()
     assert words[0].start < times[2] < times[6] < words[0].end < words[1].start < times[9]
     assert words[1].end - words[1].start == pytest.approx(3 * recogniser.stride / recogniser.sample_rate)
+
+
+def test_tokens_that_are_words_never_run_into_each_other(recogniser_dir, tmp_path):
+    from cdasr.training.recogniser import make_processor
+
+    model = CTCRecogniser.from_pretrained(recogniser_dir).model
+    recogniser = CTCRecogniser(model, make_processor(["six two"], tmp_path, 16_000, units="words"))
+    ids = recogniser.processor.tokenizer.get_vocab()
+    best = torch.tensor([[ids["SIX"], ids["SIX"], 0, ids["SIX"], ids["|"], 0, ids["TWO"], ids["TWO"]]])
+    values = 9.0 * torch.nn.functional.one_hot(best, len(ids)).float()
+    assert recogniser.whole_words and recogniser.decode(values, torch.tensor([8])) == ["SIX SIX TWO"]
+    assert [word.word for word in recogniser.words(values, torch.tensor([8]))[0]] == ["six", "six", "two"]
+    assert not CTCRecogniser.from_pretrained(recogniser_dir).whole_words
