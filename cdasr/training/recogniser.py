@@ -59,6 +59,12 @@ class RecogniserTrainer(Trainer):
         self.processor = processor
         self.perturb_speed = SpeedPerturb(hparams["sample_rate"], hparams["speeds"])
 
+    def on_stage_start(self, stage, epoch=None):
+        super().on_stage_start(stage, epoch)
+        for module in self.modules.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout_rate(getattr(self.hparams, "dropout", {}), epoch or 1)
+
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         waves = self.perturb_speed(batch.wave.data)
@@ -103,6 +109,14 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
     recogniser = CTCRecogniser(best, processor)
     recogniser.save_pretrained(output_dir / "model")
     return recogniser
+
+
+def dropout_rate(schedule: Mapping[int, float], epoch: int) -> float:
+    """The rate of the phase that `epoch` is in; `schedule` maps the last epoch of each phase to its rate.
+
+    CTC takes off sooner without dropout, and generalises better with it: first the one, then the other.
+    """
+    return schedule[min((last for last in schedule if epoch <= last), default=max(schedule))] if schedule else 0.0
 
 
 class CleanAugment:

@@ -10,6 +10,7 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.training.base import learning_rate_factor
 from cdasr.training.data import DurationBatchSampler, Utterances
+from cdasr.training.recogniser import dropout_rate
 from cdasr.training.signal import SignalTrainer, train_signal
 from tests.conftest import TINY_SIGNAL
 
@@ -97,6 +98,11 @@ def test_items_depend_on_seed_and_epoch_only(corpus):
     assert torch.equal(first, data[1]["wave"])
     data.epoch = 1
     assert not torch.equal(first, data[1]["wave"])
+
+
+def test_dropout_follows_its_schedule():
+    assert [dropout_rate({2: 0.0, 4: 0.1}, epoch) for epoch in range(1, 6)] == [0.0, 0.0, 0.1, 0.1, 0.1]
+    assert dropout_rate({}, 3) == 0.0
 
 
 def test_learning_rate_rises_then_falls():
