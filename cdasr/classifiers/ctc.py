@@ -168,11 +168,22 @@ class CTCRecogniser(nn.Module):
         """The best token of each frame (B, M), blanks beyond the lengths."""
         best = values.argmax(dim=-1)
         frames = torch.arange(best.shape[1], device=best.device)
-        return best.masked_fill(frames >= lengths[:, None], self.blank)
+        best = best.masked_fill(frames >= lengths[:, None], self.blank)
+        return fill_blanks(best, self.blank) if self.whole_words else best
+
+
+def fill_blanks(best: Tensor, blank: int) -> Tensor:
+    """Tokens (B, M) with the blanks between two equal ones filled: the same word again needs a delimiter in between."""
+    spoken = best != blank
+    frames = torch.arange(best.shape[1], device=best.device)
+    before = frames.where(spoken, frames.new_tensor(0)).cummax(dim=1).values
+    after = frames.where(spoken, frames[-1]).flip(1).cummin(dim=1).values.flip(1)
+    left, right = best.gather(1, before), best.gather(1, after)
+    return torch.where(left == right, left, best)
 
 
 def _whole_words(tokenizer) -> bool:
-    """Whether each token is a word, so that two in a row are two words, with or without a delimiter between them."""
+    """Whether each token is a word, so that two different ones in a row are two words even without a delimiter."""
     special = {*tokenizer.all_special_tokens, getattr(tokenizer, "word_delimiter_token", None)}
     return all(len(token) > 1 for token in tokenizer.get_vocab() if token not in special)
 

@@ -75,14 +75,18 @@ def test_words_have_times_and_confidences(recogniser_dir):
     assert words[1].end - words[1].start == pytest.approx(3 * recogniser.stride / recogniser.sample_rate)
 
 
-def test_tokens_that_are_words_never_run_into_each_other(recogniser_dir, tmp_path):
+def test_tokens_that_are_words_run_together_only_with_themselves(recogniser_dir, tmp_path):
     from cdasr.training.recogniser import make_processor
 
     model = CTCRecogniser.from_pretrained(recogniser_dir).model
     recogniser = CTCRecogniser(model, make_processor(["six two"], tmp_path, 16_000, units="words"))
     ids = recogniser.processor.tokenizer.get_vocab()
-    best = torch.tensor([[ids["SIX"], ids["SIX"], 0, ids["SIX"], ids["|"], 0, ids["TWO"], ids["TWO"]]])
-    values = 9.0 * torch.nn.functional.one_hot(best, len(ids)).float()
-    assert recogniser.whole_words and recogniser.decode(values, torch.tensor([8])) == ["SIX SIX TWO"]
-    assert [word.word for word in recogniser.words(values, torch.tensor([8]))[0]] == ["six", "six", "two"]
-    assert not CTCRecogniser.from_pretrained(recogniser_dir).whole_words
+    assert recogniser.whole_words and not CTCRecogniser.from_pretrained(recogniser_dir).whole_words
+    for tokens, heard in (("SIX SIX - SIX | - TWO TWO", "SIX TWO"), ("- SIX - - TWO TWO - TWO", "SIX TWO"),
+                          ("SIX - | - SIX TWO SIX -", "SIX SIX TWO SIX"), ("- - - - - - - -", "")):
+        best = torch.tensor([[ids.get(token, 0) for token in tokens.split()]])
+        values, lengths = 9.0 * torch.nn.functional.one_hot(best, len(ids)).float(), torch.tensor([8])
+        assert recogniser.decode(values, lengths) == [heard]
+        words = recogniser.words(values, lengths)[0]
+        assert [word.word for word in words] == heard.lower().split()
+        assert all(word.confidence > 0.99 for word in words)
