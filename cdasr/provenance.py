@@ -29,7 +29,7 @@ def command_line() -> str:
 
 
 def _without_folders(value):
-    """`value` with absolute paths cut to what is below the working directory, else to their names.
+    """`value` with paths cut to what is below the working directory, else to their names.
 
     Paths may also follow a `=` or `,`, as in `--noise=/a/b` or a list.
     """
@@ -41,11 +41,13 @@ def _without_folders(value):
         value = os.fspath(value)
     if not isinstance(value, str):
         return value
-    return "".join(_relative(part) if os.path.isabs(part) else part for part in re.split(r"([=,])", value))
+    return "".join(_relative(part) if os.path.isabs(part) or part.startswith("../") else part
+                   for part in re.split(r"([=,])", value))
 
 
 def _relative(path: str) -> str:
     here = Path.cwd()
+    path = os.path.abspath(path)
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else Path(path).name
 
 

@@ -20,10 +20,11 @@ def test_a_record_has_what_is_needed(monkeypatch, tmp_path):
 
 def test_no_folder_of_this_machine_is_recorded(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["cdasr", "x", "--noise=/home/me/noise", f"--out={tmp_path}/exp/a", "a/b.csv"])
+    monkeypatch.setattr(sys, "argv", ["cdasr", "x", "--noise=/home/me/noise", f"--out={tmp_path}/exp/a", "a/b.csv",
+                                      "../sibling/set"])
     hparams = {"data_dir": "/home/me/fsdd", "url": "https://a.org/b.zip", "rates": (1, 2)}
     made = record(hparams=hparams, exp=tmp_path / "e")
-    assert made["command"] == "cdasr x --noise=noise --out=exp/a a/b.csv"
+    assert made["command"] == "cdasr x --noise=noise --out=exp/a a/b.csv set"
     assert made["settings"] == {"hparams": {"data_dir": "fsdd", "url": "https://a.org/b.zip", "rates": [1, 2]},
                                 "exp": "e"}
 
