@@ -17,9 +17,9 @@ from cdasr.speech.metrics import si_sdr
 from cdasr.speech.noise import NoiseSource
 from cdasr.speech.synthesis import speak
 
-SCENES = (("seven three zero nine", "en-us+f2", "tonal", 0),
-          ("one four two eight five", "en-gb-x-rp+m2", "modulated", 0),
-          ("six zero one three", "en-us+m3", "impulsive", 0),
+SCENES = (("seven three zero nine", "en-us+f2", "tonal", 5),
+          ("one four two eight five", "en-gb-x-rp+m2", "modulated", 5),
+          ("six zero one three", "en-us+m3", "impulsive", 5),
           ("nine five seven two", "en-us+Annie", "coloured", 5))
 
 
