@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[1]
 CARD = """# Model package `{name}`
 
 A frozen CTC recogniser of English digits (wav2vec2 architecture, {recogniser_size} M parameters) and a signal process
-that cleans its input ({process} process, time-frequency U-Net, {signal_size} M parameters, {steps} network
-evaluation(s) an utterance). 16 kHz, mono.
+that cleans its input ({process} process, time-frequency U-Net, {signal_size} M parameters, {steps} evaluation(s) an
+utterance). 16 kHz, mono.
 
 - **Use**: `cdasr enhance-transcribe noisy.wav`, or `Pipeline.from_pretrained("{name}")`.
-- **Knows**: the words zero to nine, as {talkers} say them. It is a demonstration and a test bed, not a recogniser of
-  general English; for your own recogniser, train the signal process with a recipe.
-- **Trained by**: `recipes/digits` at commit `{commit}` on recordings 10 to 49 of the Free Spoken Digit Dataset (CC
-  BY-SA 4.0) and synthetic talkers (eSpeak NG). Signal weights are stored in half precision.
+- **Knows**: the words zero to nine, as {talkers} say them. It is a demonstration and a
+  test bed, not a recogniser of general English; for your own recogniser, train the signal process with a recipe.
+- **Trained by**: `recipes/digits` at commit `{commit}` on recordings 10 to 49 of the
+  Free Spoken Digit Dataset (CC BY-SA 4.0) and synthetic talkers (eSpeak NG). Signal weights are in half precision.
 - **Never trained on noise**: the recogniser. It saw clean speech only and has not changed since.
 
 ## Measured
