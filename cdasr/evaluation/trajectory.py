@@ -54,11 +54,11 @@ def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | o
     if len(samples) > 20 * pipeline.sample_rate:
         raise ValueError(f"{path}: a picture shows at most 20 s of audio; cut the recording")
     found, sides = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
-    heard = pipeline.logits.observation(pipeline.recogniser(sides.waves, sides.lengths))
-    tokens = pipeline.recogniser.processor.tokenizer.convert_ids_to_tokens(range(heard.logits.shape[-1]))
+    heard = sides.logits_side.y[0]  # C(y), where the logits process starts
+    tokens = pipeline.recogniser.processor.tokenizer.convert_ids_to_tokens(range(heard.shape[-1]))
     rows = [index for index in range(len(tokens)) if index != pipeline.recogniser.blank]
     signals = [("noisy", _decibels(pipeline, sides.spectra.y[0, 0]))]
-    logits = [("C(y)", _posterior(pipeline, heard.logits[0]))]
+    logits = [("C(y)", _posterior(pipeline, heard))]
     for estimate in found:
         title = f"t = {estimate.time:.2f}"
         if estimate.kind == "signal":

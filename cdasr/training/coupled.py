@@ -22,7 +22,7 @@ from cdasr.speech.signal_model import SignalModel, Spectra
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
 from cdasr.training.logits import choose, drop_hidden, logits_loss
-from cdasr.training.signal import FixedPairs, signal_loss
+from cdasr.training.signal import FixedPairs, noisy_and_clean, signal_loss
 
 CONDITIONS = ("none", "heard", "estimate", "noised")  # what the signal network may be given as logits
 
@@ -123,12 +123,7 @@ def train_coupled(signal: SignalModel, logits: LogitsModel, recogniser: CTCRecog
     torch.manual_seed(hparams["seed"])
     trainer = CoupledTrainer(with_injection(signal, logits, hparams["condition"]), deepcopy(logits), recogniser,
                              output_dir, hparams, device)
-
-    def mix(wave, rng) -> dict:
-        noisy, clean = degrade(wave, rng)
-        return {"noisy": noisy, "clean": clean}
-
-    best = trainer.run(Utterances(train_rows, signal.sample_rate, hparams["seed"], True, mix),
+    best = trainer.run(Utterances(train_rows, signal.sample_rate, hparams["seed"], True, noisy_and_clean(degrade)),
                        FixedPairs(valid_rows, signal.sample_rate))
     return trainer.models(best)
 

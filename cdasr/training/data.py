@@ -95,6 +95,6 @@ def _fill(order: np.ndarray, durations: np.ndarray, batch_seconds: float) -> lis
 
 
 def sample_lengths(padded) -> torch.Tensor:
-    """Lengths (B,) in samples of a SpeechBrain `PaddedData`, which holds them relative to the longest."""
+    """Lengths (B,) in samples or frames of a SpeechBrain `PaddedData`, which holds them relative to the longest."""
     data, relative = padded
     return (relative * data.shape[1]).round().long()

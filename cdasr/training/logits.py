@@ -16,6 +16,7 @@ from cdasr.evaluation.statistics import word_errors
 from cdasr.speech.logits_model import LogitsModel, frame_mask
 from cdasr.training.bank import Bank
 from cdasr.training.base import Trainer
+from cdasr.training.data import sample_lengths
 
 
 class LogitsTrainer(Trainer):
@@ -74,9 +75,8 @@ def train_logits(config: dict, recogniser: CTCRecogniser, train: Bank, valid: Ba
 def bank_observation(model: LogitsModel, batch, name: str) -> Observation:
     """An observation from a batch of a bank; `clean` comes without hidden states."""
     padded = getattr(batch, name)
-    lengths = (padded.lengths * padded.data.shape[1]).round().long()
     hidden = getattr(batch, f"{name}_hidden").data if name != "clean" else None
-    return model.observation(Logits(padded.data, lengths, hidden))
+    return model.observation(Logits(padded.data, sample_lengths(padded), hidden))
 
 
 def choose(first: Observation, second: Observation, share: float, generator: torch.Generator) -> Observation:

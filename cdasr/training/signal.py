@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +70,14 @@ def train_signal(config: dict, recogniser: CTCRecogniser, train_rows, valid_rows
     torch.manual_seed(hparams["seed"])
     model = SignalModel.from_config(config)
     trainer = SignalTrainer(model, recogniser, output_dir, hparams, device)
-
-    def mix(wave: np.ndarray, rng: np.random.Generator) -> dict:
-        noisy, clean = degrade(wave, rng)
-        return {"noisy": noisy, "clean": clean}
-
-    best = trainer.run(Utterances(train_rows, model.sample_rate, hparams["seed"], True, mix),
+    best = trainer.run(Utterances(train_rows, model.sample_rate, hparams["seed"], True, noisy_and_clean(degrade)),
                        FixedPairs(valid_rows, model.sample_rate))
     return SignalModel(best, model.process, model.stft, model.config)
+
+
+def noisy_and_clean(degrade: Callable) -> Callable[[np.ndarray, np.random.Generator], dict[str, np.ndarray]]:
+    """`degrade(clean, rng) -> noisy, clean` as a transform of `Utterances`."""
+    return lambda wave, rng: dict(zip(("noisy", "clean"), degrade(wave, rng)))
 
 
 class FixedPairs(Utterances):
