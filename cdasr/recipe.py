@@ -96,6 +96,23 @@ def coupled(hparams: dict) -> None:
     _save(Pipeline(pipeline.recogniser, models[0], pipeline.config, device, models[1]), exp_dir, "coupled")
 
 
+def matched(hparams: dict) -> None:
+    """Control: the signal process of stage 3, trained on by itself for as long as stages 4 and 5 take."""
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.manifest import read_manifest
+    from cdasr.training.signal import train_signal
+
+    exp_dir, data = _folders(hparams)
+    settings = {**hparams["signal"], **hparams["matched"]}
+    pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=_device(hparams))
+    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
+                         settings, training_degrader(data, train_rows, hparams), pipeline.device, pipeline.signal)
+    write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams))
+    _save(Pipeline(pipeline.recogniser, model, pipeline.config, pipeline.device), exp_dir, "matched",
+          latest=False)
+
+
 def training_degrader(data: Path, train_rows, hparams: dict):
     """Degradation on the fly for training, as the signal's hyper-parameters say."""
     from cdasr.speech.degrade import TrainingDegrader
@@ -149,11 +166,11 @@ def score(hparams: dict) -> None:
     print(f"wrote {target} and {exp_dir / 'results' / 'wer.png'}")
 
 
-def _save(pipeline, exp_dir: Path, stage: str) -> None:
-    """Write the package of a stage, and the recipe's latest one, which stages 6 and 7 take."""
-    for folder in (exp_dir / stage / "package", exp_dir / "package"):
+def _save(pipeline, exp_dir: Path, stage: str, latest: bool = True) -> None:
+    """Write the package of a stage and, unless it is a control, the recipe's `latest` one, which is scored."""
+    for folder in (exp_dir / stage / "package", exp_dir / "package")[:2 if latest else 1]:
         pipeline.save_pretrained(folder, half=True)
-    print(f"wrote {exp_dir / 'package'}")
+        print(f"wrote {folder}")
 
 
 def _folders(hparams: dict) -> tuple[Path, Path]:
@@ -173,8 +190,8 @@ def _device(hparams: dict) -> str:
     return resolve_device(hparams["device"])
 
 
-STAGES = {"recogniser": recogniser, "signal": signal, "logits": logits, "coupled": coupled, "decode": decode,
-          "score": score}
+STAGES = {"recogniser": recogniser, "signal": signal, "logits": logits, "coupled": coupled, "matched": matched,
+          "decode": decode, "score": score}
 
 
 def main(stages: dict[str, Callable[[dict], None]]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -26,22 +27,23 @@ from cdasr.training.data import DurationBatchSampler, Utterances
 
 
 class Trainer(sb.Brain):
-    """A SpeechBrain `Brain` around one network, validated with its EMA weights on the metric that users care for.
+    """A SpeechBrain `Brain` around networks, validated with their EMA weights on the metric that users care for.
 
-    Subclasses define `compute_forward` and `compute_objectives` for training, and `validate_batch(batch, network)`,
-    which returns a dict of numbers that are summed over the batches; `summarise(sums)` turns them into the metrics
-    of the log, of which `metric` (smaller is better) decides on the best checkpoint and on early stopping.
+    Subclasses define `compute_forward` and `compute_objectives` for training, which call `self.modules.NAME`, and
+    `validate_batch(batch, networks)`, which returns a dict of numbers that are summed over the batches;
+    `summarise(sums)` turns them into the metrics of the log, of which `metric` (smaller is better) decides on the best
+    checkpoint and on early stopping.
     """
 
     metric = "wer"
 
-    def __init__(self, network: nn.Module, output_dir: Path, hparams: dict, device: str = "cpu"):
+    def __init__(self, networks: Mapping[str, nn.Module], output_dir: Path, hparams: dict, device: str = "cpu"):
         self.output_dir = Path(output_dir)
         self.counter = EpochCounterWithStopper(
             limit=hparams["epochs"], limit_to_stop=hparams.get("patience", hparams["epochs"]),
             limit_warmup=hparams.get("patience_warmup", 0), direction="min")
         super().__init__(
-            modules={"network": network},
+            modules=dict(networks),  # one by one, as DDP wraps them
             opt_class=lambda parameters: torch.optim.AdamW(parameters, lr=hparams["lr"],
                                                            weight_decay=hparams.get("weight_decay", 0.01)),
             hparams=hparams,
@@ -51,15 +53,15 @@ class Trainer(sb.Brain):
                       "ckpt_interval_minutes": hparams.get("checkpoint_minutes", 10),
                       "compile": hparams.get("compile", False)},
             checkpointer=Checkpointer(self.output_dir / "checkpoints"))
-        self.ema = AveragedModel(self.modules.network, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]))
-        for name, part in (("network", self.modules), ("ema", self.ema), ("counter", self.counter)):
+        self.ema = AveragedModel(self.modules, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]))
+        for name, part in (("networks", self.modules), ("ema", self.ema), ("counter", self.counter)):
             self.checkpointer.add_recoverable(name, part)
         self.best: dict = {}
 
     # -- the life of a run ------------------------------------------------------------------------------------------
 
-    def run(self, train: Utterances, valid: Utterances) -> nn.Module:
-        """Train to the end (or go on from the last checkpoint) and return the EMA network of the best epoch."""
+    def run(self, train: Utterances, valid: Utterances) -> nn.ModuleDict:
+        """Train to the end (or go on from the last checkpoint) and return the EMA networks of the best epoch."""
         hparams = self.hparams
         self.train_data = train
         self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], hparams.batch_seconds,
@@ -72,10 +74,10 @@ class Trainer(sb.Brain):
         self.fit(self.counter, train,
                  SaveableDataLoader(valid, batch_sampler=valid_batches, **workers),
                  train_loader_kwargs={"batch_sampler": self.batches, **workers})
-        return self.best_network()
+        return self.best_networks()
 
-    def best_network(self) -> nn.Module:
-        """The EMA network of the checkpoint with the best validation metric."""
+    def best_networks(self) -> nn.ModuleDict:
+        """The EMA networks of the checkpoint with the best validation metric."""
         self.checkpointer.recover_if_possible(min_key=self.metric)
         return self.ema.module.eval()
 
@@ -98,7 +100,7 @@ class Trainer(sb.Brain):
 
     def optimizers_step(self):
         super().optimizers_step()
-        self.ema.update_parameters(self.modules.network)
+        self.ema.update_parameters(self.modules)
 
     def evaluate_batch(self, batch, stage):
         for key, value in self.validate_batch(batch.to(self.device), self.ema.module.eval()).items():
@@ -122,7 +124,7 @@ class Trainer(sb.Brain):
 
     # -- for the subclasses -----------------------------------------------------------------------------------------
 
-    def validate_batch(self, batch, network: nn.Module) -> dict[str, float]:
+    def validate_batch(self, batch, networks: nn.ModuleDict) -> dict[str, float]:
         raise NotImplementedError
 
     def summarise(self, sums: dict[str, float]) -> dict[str, float]:

@@ -21,37 +21,38 @@ from cdasr.speech.sides import Sides, logits_at_spectra, strategy_steps
 from cdasr.speech.signal_model import SignalModel, Spectra
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
-from cdasr.training.logits import choose, drop_hidden, logits_loss
+from cdasr.training.logits import choose, drop_hidden, logits_loss, where
 from cdasr.training.signal import FixedPairs, noisy_and_clean, signal_loss
 
 CONDITIONS = ("none", "heard", "estimate", "noised")  # what the signal network may be given as logits
 
 
 class CoupledTrainer(Trainer):
-    """Coupled training (method.md, Training 3).
+    """Coupled training (method.md, Training 3), along the order in which the strategies work.
 
-    The logits given to the signal network are, in the shares of `conditions`: none; C(y); l_hat0 as the logits
-    process's own sampler makes it, without gradient; C(x0), noised by the logits process. The observation given to the
-    logits network is C(y) for a share `drop_seen` of the items, else C of the signal network's estimate at a random
-    time. Only C(x0) noised far enough ever shows the answer.
+    1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first.
+    2. Logits for the signal network, in the shares of `conditions`: none; C(y); l_hat0 of the logits process, given 1
+       or C(y), without gradient; C(x0), noised by the logits process.
+    3. The signal network's estimate x_hat0, told 2, at a random time: its loss.
+    4. The logits network's estimate: its loss. Given C(y) for a share `drop_seen`, else C(x_hat0) of 3 for the items
+       whose time was t_max, and of 1 for the others: no estimate that a state near the clean signal has helped.
     """
 
     def __init__(self, signal: SignalModel, logits: LogitsModel, recogniser: CTCRecogniser, output_dir: Path,
                  hparams: dict, device: str):
-        networks = nn.ModuleDict({"signal": signal.network, "logits": logits.network})
-        super().__init__(networks, output_dir, hparams, device)
+        super().__init__({"signal": signal.network, "logits": logits.network}, output_dir, hparams, device)
         self.signal, self.logits, self.recogniser = signal, logits, recogniser.to(device)
 
     def models(self, networks: nn.ModuleDict) -> tuple[SignalModel, LogitsModel]:
         """Both models around `networks`."""
-        return (SignalModel(networks["signal"], self.signal.process, self.signal.stft, self.signal.config),
-                LogitsModel(networks["logits"], self.logits.process, self.logits.space, self.logits.config))
+        return (SignalModel(networks.signal, self.signal.process, self.signal.stft, self.signal.config),
+                LogitsModel(networks.logits, self.logits.process, self.logits.space, self.logits.config))
 
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
         noise = gaussian_noise(generator)
-        signal, logits = self.models(self.modules.network)
+        signal, logits = self.models(self.modules)
         lengths = sample_lengths(batch.noisy)
         with torch.autocast(torch.device(self.device).type, enabled=False), torch.no_grad():
             spectra = signal.analyse(batch.noisy.data, lengths)
@@ -59,15 +60,21 @@ class CoupledTrainer(Trainer):
             heard, clean = (logits.observation(self.recogniser(waves, lengths))
                             for waves in (batch.noisy.data, batch.clean.data))
         with torch.no_grad():
-            seen = choose(self._glance(signal, logits, spectra, x0, generator), heard, self.hparams.drop_seen,
-                          generator)
-            told = self._told(signal, logits, heard, seen, clean, spectra, generator)
+            start = torch.full((len(x0),), signal.process.t_max, device=self.device)
+            x_T = signal.process.prior(spectra.y, noise(spectra.y))
+            seen = self._observe(signal.estimate(x_T, start, spectra), spectra)
+            told = self._told(signal, logits, heard, choose(seen, heard, self.hparams.drop_seen, generator), clean,
+                              spectra, generator)
 
+        t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
+        x_hat = signal.estimate(perturb(signal.process, x0, spectra.y, t, noise), t, spectra, told)
+
+        with torch.no_grad():
+            seen = where(t == start, self._observe(x_hat, spectra), seen)
+            seen = choose(seen, heard, self.hparams.drop_seen, generator)
         heard, seen = (drop_hidden(part, self.hparams.drop_hidden, generator) for part in (heard, seen))
         s = draw_times(logits.process, len(x0), generator, start_share=self.hparams.start_share)
         l_hat = logits.estimate(perturb(logits.process, clean.logits, heard.logits, s, noise), s, heard, seen)
-        t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
-        x_hat = signal.estimate(perturb(signal.process, x0, spectra.y, t, noise), t, spectra, told)
         return x_hat, x0, spectra.mask, l_hat, clean
 
     def compute_objectives(self, predictions, batch, stage):
@@ -75,12 +82,9 @@ class CoupledTrainer(Trainer):
         return (signal_loss(x_hat, x0, mask, self.hparams.magnitude_weight)
                 + self.hparams.logits_weight * logits_loss(l_hat, clean, self.logits.space, self.hparams.kl_weight))
 
-    def _glance(self, signal: SignalModel, logits: LogitsModel, spectra: Spectra, x0: Tensor,
-                generator: torch.Generator) -> Observation:
-        """C of the signal network's one-step estimate at a random time, told nothing."""
-        t = draw_times(signal.process, len(x0), generator, start_share=0.5)
-        x_hat = signal.estimate(perturb(signal.process, x0, spectra.y, t, gaussian_noise(generator)), t, spectra)
-        return logits.observation(self.recogniser(signal.synthesise(x_hat, spectra), spectra.lengths))
+    def _observe(self, x_hat: Tensor, spectra: Spectra) -> Observation:
+        """C of a signal estimate."""
+        return self.logits.observation(self.recogniser(self.signal.synthesise(x_hat, spectra), spectra.lengths))
 
     def _told(self, signal: SignalModel, logits: LogitsModel, heard: Observation, seen: Observation,
               clean: Observation, spectra: Spectra, generator: torch.Generator) -> Tensor:
@@ -94,8 +98,8 @@ class CoupledTrainer(Trainer):
         told = torch.stack([given[name] for name in CONDITIONS])[picks, torch.arange(len(picks))]
         return logits_at_spectra(told, self.recogniser, signal, spectra.lengths, spectra.y.shape[-1])
 
-    def validate_batch(self, batch, network: nn.Module):
-        signal, logits = self.models(network)
+    def validate_batch(self, batch, networks: nn.ModuleDict):
+        signal, logits = self.models(networks)
         lengths = sample_lengths(batch.noisy)
         sums = {"words": sum(len(text.split()) for text in batch.text)}
         for name in self.hparams.validate:

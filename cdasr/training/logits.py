@@ -27,7 +27,7 @@ class LogitsTrainer(Trainer):
     """
 
     def __init__(self, model: LogitsModel, recogniser: CTCRecogniser, output_dir: Path, hparams: dict, device: str):
-        super().__init__(model.network, output_dir, hparams, device)
+        super().__init__({"network": model.network}, output_dir, hparams, device)
         self.model, self.recogniser = model, recogniser
 
     def compute_forward(self, batch, stage):
@@ -44,8 +44,8 @@ class LogitsTrainer(Trainer):
     def compute_objectives(self, predictions, batch, stage):
         return logits_loss(*predictions, self.model.space, self.hparams.kl_weight)
 
-    def validate_batch(self, batch, network: nn.Module):
-        model = LogitsModel(network, self.model.process, self.model.space, self.model.config)
+    def validate_batch(self, batch, networks: nn.ModuleDict):
+        model = LogitsModel(networks.network, self.model.process, self.model.space, self.model.config)
         heard, seen, clean = (bank_observation(model, batch, name) for name in ("heard", "seen", "clean"))
         sums = {"words": sum(len(text.split()) for text in batch.text)}
         answers = {"": model.decoded(model.side(heard).sample(seen), heard.context),
@@ -69,7 +69,7 @@ def train_logits(config: dict, recogniser: CTCRecogniser, train: Bank, valid: Ba
     model = LogitsModel.from_config({**config, "network": {**config["network"], **sizes},
                                      "space": LogitsSpace.fit(train.clean_logits()).config()})
     best = LogitsTrainer(model, recogniser, output_dir, hparams, device).run(train, valid)
-    return LogitsModel(best, model.process, model.space, model.config)
+    return LogitsModel(best.network, model.process, model.space, model.config)
 
 
 def bank_observation(model: LogitsModel, batch, name: str) -> Observation:
@@ -81,16 +81,20 @@ def bank_observation(model: LogitsModel, batch, name: str) -> Observation:
 
 def choose(first: Observation, second: Observation, share: float, generator: torch.Generator) -> Observation:
     """`first`, with a random `share` of the items replaced by `second`'s."""
-    swap = _draw(share, first, generator)
-    values, hidden = (torch.where(swap, b, a) for a, b in ((first.logits, second.logits),
-                                                           (first.context.hidden, second.context.hidden)))
-    return Observation(values, Logits(first.context.values, first.context.lengths, hidden))
+    return where(_draw(share, first, generator), second, first)
+
+
+def where(pick: Tensor, first: Observation, second: Observation) -> Observation:
+    """The items of `first` that `pick` (B,) marks and those of `second` elsewhere."""
+    values, hidden = (torch.where(pick[:, None, None], a, b)
+                      for a, b in ((first.logits, second.logits), (first.context.hidden, second.context.hidden)))
+    return Observation(values, Logits(second.context.values, second.context.lengths, hidden))
 
 
 def drop_hidden(observation: Observation, share: float, generator: torch.Generator) -> Observation:
     """The observation without the hidden states of a random `share` of the items."""
     context = observation.context
-    hidden = context.hidden.masked_fill(_draw(share, observation, generator), 0.0)
+    hidden = context.hidden.masked_fill(_draw(share, observation, generator)[:, None, None], 0.0)
     return Observation(observation.logits, Logits(context.values, context.lengths, hidden))
 
 
@@ -102,5 +106,5 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, kl_weight
 
 
 def _draw(share: float, like: Observation, generator: torch.Generator) -> Tensor:
-    """True (B, 1, 1) for a random share of the items."""
-    return torch.rand(len(like.logits), 1, 1, generator=generator, device=like.logits.device) < share
+    """True (B,) for a random share of the items."""
+    return torch.rand(len(like.logits), generator=generator, device=like.logits.device) < share

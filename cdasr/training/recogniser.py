@@ -55,7 +55,7 @@ class RecogniserTrainer(Trainer):
     """CTC training on clean speech; validation is the word error rate of greedy decoding."""
 
     def __init__(self, network: nn.Module, processor, output_dir: Path, hparams: dict, device: str = "cpu"):
-        super().__init__(network, output_dir, hparams, device)
+        super().__init__({"network": network}, output_dir, hparams, device)
         self.processor = processor
         self.perturb_speed = SpeedPerturb(hparams["sample_rate"], hparams["speeds"])
 
@@ -75,8 +75,8 @@ class RecogniserTrainer(Trainer):
     def compute_objectives(self, predictions, batch, stage):
         return predictions.loss
 
-    def validate_batch(self, batch, network):
-        recogniser = CTCRecogniser(network, self.processor)
+    def validate_batch(self, batch, networks):
+        recogniser = CTCRecogniser(networks.network, self.processor)
         logits = recogniser(batch.wave.data, sample_lengths(batch.wave))
         counts = [word_errors(text, heard)
                   for text, heard in zip(batch.text, recogniser.decode(logits.values, logits.lengths))]
@@ -106,7 +106,7 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
     best = trainer.run(
         Utterances(train_rows, rate, hparams["seed"], True, lambda wave, rng: {"wave": augment(wave, rng)}, encode),
         Utterances(valid_rows, rate, hparams["seed"], False, lambda wave, rng: {"wave": wave}, encode))
-    recogniser = CTCRecogniser(best, processor)
+    recogniser = CTCRecogniser(best.network, processor)
     recogniser.save_pretrained(output_dir / "model")
     return recogniser
 

@@ -28,7 +28,7 @@ class SignalTrainer(Trainer):
     """
 
     def __init__(self, model: SignalModel, recogniser: CTCRecogniser, output_dir: Path, hparams: dict, device: str):
-        super().__init__(model.network, output_dir, hparams, device)
+        super().__init__({"network": model.network}, output_dir, hparams, device)
         self.signal, self.recogniser = model, recogniser.to(device)
 
     def compute_forward(self, batch, stage):
@@ -44,8 +44,8 @@ class SignalTrainer(Trainer):
     def compute_objectives(self, predictions, batch, stage):
         return signal_loss(*predictions, self.hparams.magnitude_weight)
 
-    def validate_batch(self, batch, network: nn.Module):
-        model = SignalModel(network, self.signal.process, self.signal.stft, self.signal.config)
+    def validate_batch(self, batch, networks: nn.ModuleDict):
+        model = SignalModel(networks.network, self.signal.process, self.signal.stft, self.signal.config)
         lengths = sample_lengths(batch.noisy)
         waves, _ = model.enhance(batch.noisy.data, lengths)
         logits = self.recogniser(waves, lengths)
@@ -61,18 +61,20 @@ class SignalTrainer(Trainer):
 
 
 def train_signal(config: dict, recogniser: CTCRecogniser, train_rows, valid_rows, output_dir: Path, hparams: dict,
-                 degrade, device: str) -> SignalModel:
+                 degrade, device: str, start: SignalModel | None = None) -> SignalModel:
     """Train the signal process on clean `train_rows`, degraded on the fly by `degrade(clean, rng) -> noisy, clean`.
 
-    `valid_rows` are a fixed noisy set (with `clean_wav`) over noise that is not trained on. Returns the EMA model of
-    the best epoch.
+    `valid_rows` are a fixed noisy set (with `clean_wav`) over noise that is not trained on. Training begins with the
+    weights of `start` where one of the same `config` is given. Returns the EMA model of the best epoch.
     """
     torch.manual_seed(hparams["seed"])
     model = SignalModel.from_config(config)
+    if start is not None:
+        model.network.load_state_dict(start.network.state_dict())
     trainer = SignalTrainer(model, recogniser, output_dir, hparams, device)
     best = trainer.run(Utterances(train_rows, model.sample_rate, hparams["seed"], True, noisy_and_clean(degrade)),
                        FixedPairs(valid_rows, model.sample_rate))
-    return SignalModel(best, model.process, model.stft, model.config)
+    return SignalModel(best.network, model.process, model.stft, model.config)
 
 
 def noisy_and_clean(degrade: Callable) -> Callable[[np.ndarray, np.random.Generator], dict[str, np.ndarray]]:
