@@ -42,7 +42,7 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
         try:
             rate, samples = file_format(path)
             result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed,
-                              samples=options.samples)
+                              samples=options.samples, guidance=options.guidance)
         except ValueError as error:
             message = str(error)
             _complain(message if message.startswith(str(path)) else f"{path}: {message}")
@@ -122,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio")
     verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio in any format soundfile reads")
-    verb.add_argument("--strategy", choices=STRATEGIES, default="enhanced", help="default: %(default)s")
+    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
+    verb.add_argument("--guidance", type=float, metavar="W", help="weight of the logits in the signal process, "
+                      "0 for none; default: the package's")
     verb.add_argument("--samples", type=int, default=1, metavar="K", help="sample K times and take what they agree on; "
                       "confidences are then the share that agrees; default: %(default)s")
     verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")

@@ -115,15 +115,22 @@ class Pipeline:
                              f"choose one of {', '.join(self.strategies)}")
 
     @property
+    def default_strategy(self) -> str:
+        """The strategy that the package was tuned for; `enhanced` where it names none."""
+        return self.config.get("strategy", "enhanced")
+
+    @property
     def oa_weight(self) -> float:
         """Share of the degraded waveform in observation adding, as chosen on development data."""
         return float(self.config.get("observation_adding", {}).get("weight", 0.0))
 
-    def __call__(self, source: str | os.PathLike | Tensor | np.ndarray, strategy: str = "enhanced",
-                 steps: int | None = None, seed: int = 0, rate: int | None = None, samples: int = 1) -> Transcript:
+    def __call__(self, source: str | os.PathLike | Tensor | np.ndarray, strategy: str | None = None,
+                 steps: int | None = None, seed: int = 0, rate: int | None = None, samples: int = 1,
+                 guidance: float | None = None) -> Transcript:
         """Transcribe one recording of any length: a file, or mono samples (samples,) at `rate` Hz.
 
-        `rate` defaults to `sample_rate`. Long recordings are cut at quiet places and put together again.
+        `rate` defaults to `sample_rate`; the other options are those of `transcribe`. Long recordings are cut at quiet
+        places and put together again.
         Raises ValueError for input that is not audio, is empty, not finite, or shorter than one frame.
         """
         if isinstance(source, (str, os.PathLike)):
@@ -133,30 +140,32 @@ class Pipeline:
             if wave.ndim != 1 or not np.isfinite(wave).all():
                 raise ValueError(f"expected finite mono samples (samples,), got shape {wave.shape}")
             wave = resample(wave, rate or self.sample_rate, self.sample_rate)
-        parts = [self.transcribe([segment], strategy, steps, seed, samples)[0]
+        parts = [self.transcribe([segment], strategy, steps, seed, samples, guidance)[0]
                  for segment in split_long(torch.from_numpy(wave), self.sample_rate)]
         return parts[0] if len(parts) == 1 else _join(parts)
 
     @torch.inference_mode()
-    def transcribe(self, waves: Sequence[Tensor], strategy: str = "enhanced", steps: int | None = None,
-                   seed: int = 0, samples: int = 1) -> list[Transcript]:
+    def transcribe(self, waves: Sequence[Tensor], strategy: str | None = None, steps: int | None = None,
+                   seed: int = 0, samples: int = 1, guidance: float | None = None) -> list[Transcript]:
         """Transcribe a batch of waveforms (samples,) at `sample_rate`; the result does not depend on the batching.
 
-        `steps`: of each process (default: the package's). With `samples` > 1 the processes are sampled stochastically
-        so many times, in one batch; the answer is the transcript nearest to all of them, and a word's confidence is
-        the share that agrees. Raises ValueError for an unknown strategy, or one that needs a logits process where the
-        package has none.
+        `strategy`, `steps` of each process and `guidance`, the weight of the logits in the signal process, default to
+        the package's. With `samples` > 1 the processes are sampled stochastically so many times, in one batch; the
+        answer is the transcript nearest to all of them, and a word's confidence is the share that agrees. Raises
+        ValueError for an unknown strategy, or one that needs a logits process where the package has none.
         """
+        strategy = strategy or self.default_strategy
         self.check([strategy])
         for name, count in (("steps", steps), ("samples", samples)):
             if count is not None and count < 1:
                 raise ValueError(f"the number of {name} must be at least 1, got {count}")
         samples = 1 if strategy == "none" else samples
         batch = Batch.of([wave for wave in waves for _ in range(samples)], self.device)
-        noise = {"seed": [seed + sample for _ in waves for sample in range(samples)]}
-        if samples > 1:
-            noise["method"] = "ancestral"
-        drawn = self._transcripts(STRATEGIES[strategy](self, batch, steps, noise), batch, strategy)
+        sampling = {"seed": [seed + sample for _ in waves for sample in range(samples)],
+                    "method": "ancestral" if samples > 1 else None}
+        if guidance is not None:
+            sampling["guidance"] = guidance
+        drawn = self._transcripts(STRATEGIES[strategy](self, batch, steps, sampling), batch, strategy)
         return [_agree(drawn[start:start + samples]) for start in range(0, len(drawn), samples)]
 
     def _transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
@@ -211,17 +220,17 @@ class Pipeline:
         (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
 
-# -- the strategies: (pipeline, batch, steps or None, noise: {seed: one an item[, method]}) -> Outcome ------------
+# -- the strategies: (pipeline, batch, steps or None, sampling: {seed: one an item, method[, guidance]}) -> Outcome --
 
 
-def none(pipeline: Pipeline, batch: Batch, steps: int | None, noise: dict) -> Outcome:
+def none(pipeline: Pipeline, batch: Batch, steps: int | None, sampling: dict) -> Outcome:
     """The frozen recogniser alone: C(y)."""
     return Outcome(pipeline.recogniser(batch.waves, batch.lengths), nfe={"classifier": 1})
 
 
-def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, noise: dict) -> Outcome:
+def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, sampling: dict) -> Outcome:
     """C on a mix of the enhanced and the degraded waveform: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
-    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, **noise)
+    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, sampling["seed"], sampling["method"])
     mixed = Batch(torch.lerp(waves, batch.waves, pipeline.oa_weight), batch.lengths)
     logits = pipeline.recogniser(mixed.waves, mixed.lengths)
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
@@ -229,12 +238,13 @@ def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, nois
 
 def coupled(name: str) -> Callable[[Pipeline, Batch, int | None, dict], Outcome]:
     """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it."""
-    def strategy(pipeline: Pipeline, batch: Batch, steps: int | None, noise: dict) -> Outcome:
+    def strategy(pipeline: Pipeline, batch: Batch, steps: int | None, sampling: dict) -> Outcome:
         options = dict(pipeline.config.get("strategies", {}).get(name, {}))
+        sampling = {"guidance": options.pop("guidance", 1.0), **sampling}
         own = [options.pop(key, None) for key in ("steps", "logits_steps")]
         models = pipeline.signal, pipeline.logits
         counts = strategy_steps(name, *models, *([steps, steps] if steps else own))
-        sides = Sides(pipeline.recogniser, *models, batch.waves, batch.lengths, *counts, **noise)
+        sides = Sides(pipeline.recogniser, *models, batch.waves, batch.lengths, *counts, **sampling)
         result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
         heard = result.observed.context
         cleaned = None if result.signal is None else Batch(sides.synthesise(result.signal), batch.lengths)

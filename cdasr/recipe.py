@@ -35,7 +35,6 @@ def recogniser(hparams: dict) -> None:
 def signal(hparams: dict) -> None:
     """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.evaluation.tuning import tune
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.signal import train_signal
@@ -47,9 +46,7 @@ def signal(hparams: dict) -> None:
     model = train_signal(hparams["signal_model"], frozen, train_rows, valid_rows, exp_dir / "signal",
                          hparams["signal"], training_degrader(data, train_rows, hparams), device)
     pipeline = Pipeline(frozen, model, device=device)
-    choices = tune(pipeline, valid_rows, hparams["tuning"]["steps"], hparams["tuning"]["oa_weights"])
-    model.config["sampling"]["steps"] = choices["best_steps"]
-    pipeline.config["observation_adding"] = {"weight": choices["best_weight"]}
+    choices = _tune(pipeline, valid_rows, hparams)
     write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
     _save(pipeline, exp_dir, "signal")
     print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
@@ -81,6 +78,7 @@ def logits(hparams: dict) -> None:
 
 def coupled(hparams: dict) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
+    from cdasr.evaluation.tuning import tune_strategies
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.coupled import train_coupled
@@ -92,8 +90,12 @@ def coupled(hparams: dict) -> None:
     models = train_coupled(pipeline.signal, pipeline.logits, pipeline.recogniser, train_rows, valid_rows,
                            exp_dir / "coupled", hparams["coupled"], training_degrader(data, train_rows, hparams),
                            device)
-    write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams))
-    _save(Pipeline(pipeline.recogniser, models[0], pipeline.config, device, models[1]), exp_dir, "coupled")
+    trained = Pipeline(pipeline.recogniser, models[0], pipeline.config, device, models[1])
+    choices = _tune(trained, valid_rows, hparams)
+    choices["strategies"] = tune_strategies(trained, valid_rows, hparams["tuning"]["strategies"])
+    write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
+    _save(trained, exp_dir, "coupled")
+    print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
 
 
 def matched(hparams: dict) -> None:
@@ -108,9 +110,39 @@ def matched(hparams: dict) -> None:
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
                          settings, training_degrader(data, train_rows, hparams), pipeline.device, pipeline.signal)
-    write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams))
-    _save(Pipeline(pipeline.recogniser, model, pipeline.config, pipeline.device), exp_dir, "matched",
-          latest=False)
+    trained = Pipeline(pipeline.recogniser, model, pipeline.config, pipeline.device)
+    choices = _tune(trained, valid_rows, hparams)
+    write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams, tuning=choices))
+    _save(trained, exp_dir, "matched", latest=False)
+
+
+def retrained(hparams: dict) -> None:
+    """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
+    from cdasr.classifiers.ctc import CTCRecogniser
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.manifest import read_manifest
+    from cdasr.training.recogniser import train_recogniser
+
+    exp_dir, data = _folders(hparams)
+    settings = {**hparams["recogniser"], **hparams["retrained"]}
+    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    degrade = training_degrader(data, train_rows, hparams)
+    frozen = CTCRecogniser.from_pretrained(exp_dir / "recogniser" / "model")
+    tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
+                             lambda wave, rng: degrade(wave, rng)[0], _device(hparams), start=frozen)
+    write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
+    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=_device(hparams)).signal
+    _save(Pipeline(tuned, signal, device=_device(hparams)), exp_dir, "retrained", latest=False)
+
+
+def controls(hparams: dict) -> None:
+    """Stage 6: both controls, `matched` and `retrained`."""
+    matched(hparams)
+    retrained(hparams)
+
+
+CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "oa_matched": ("matched", "oa"),
+            "retrained": ("retrained", "none")}  # system: (stage whose package it takes, strategy)
 
 
 def training_degrader(data: Path, train_rows, hparams: dict):
@@ -136,25 +168,32 @@ def training_sources(data: Path, train_rows, hparams: dict):
 
 
 def decode(hparams: dict) -> None:
-    """Stage 6: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
+    """Stage 7: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.pipeline import Pipeline
+    from cdasr.pipeline import NEED_LOGITS, Pipeline
     from cdasr.speech.manifest import read_manifest
 
     exp_dir, data = _folders(hparams)
     settings = hparams["decode"]
-    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=_device(hparams))
-    systems = settings["systems"] or pipeline.strategies
+    device = _device(hparams)
+    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=device)
+    others = {name: (Pipeline.from_pretrained(exp_dir / stage / "package", device=device), strategy)
+                for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
+    coupled = [name for name in pipeline.strategies if name in NEED_LOGITS]
+    systems = settings["systems"] or [name for name in pipeline.strategies if name not in coupled] + [
+        *others, *coupled]
     print(evaluate(data / "eval.csv", pipeline, systems, exp_dir / "results", seed=hparams["seed"],
-                   batch_seconds=settings["batch_seconds"]))
-    rows = read_manifest(data / "eval.csv")
-    rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]
-    write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, systems))
+                   batch_seconds=settings["batch_seconds"], others=others))
+    if settings["timed_utterances"]:
+        rows = read_manifest(data / "eval.csv")
+        rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]
+        own = [name for name in systems if name not in others]
+        write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
 
 
 def score(hparams: dict) -> None:
-    """Stage 7: the recipe's RESULTS.md and a plot, from what stages 2, 3 and 6 recorded."""
+    """Stage 8: the recipe's RESULTS.md and a plot, from what the other stages recorded."""
     from cdasr.evaluation.report import plot_wer_by_snr
     from cdasr.evaluation.results import write_speech_results
 
@@ -164,6 +203,16 @@ def score(hparams: dict) -> None:
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
     write_speech_results(exp_dir, scores, hparams, target)
     print(f"wrote {target} and {exp_dir / 'results' / 'wer.png'}")
+
+
+def _tune(pipeline, valid_rows, hparams: dict) -> dict:
+    """Choose the signal steps and the observation-adding weight on the validation set; they go into the package."""
+    from cdasr.evaluation.tuning import tune
+
+    choices = tune(pipeline, valid_rows, hparams["tuning"]["steps"], hparams["tuning"]["oa_weights"])
+    pipeline.signal.config["sampling"]["steps"] = choices["best_steps"]
+    pipeline.config["observation_adding"] = {"weight": choices["best_weight"]}
+    return choices
 
 
 def _save(pipeline, exp_dir: Path, stage: str, latest: bool = True) -> None:
@@ -190,8 +239,8 @@ def _device(hparams: dict) -> str:
     return resolve_device(hparams["device"])
 
 
-STAGES = {"recogniser": recogniser, "signal": signal, "logits": logits, "coupled": coupled, "matched": matched,
-          "decode": decode, "score": score}
+STAGES = {stage.__name__: stage for stage in (recogniser, signal, logits, coupled, controls, matched, retrained, decode,
+                                              score)}
 
 
 def main(stages: dict[str, Callable[[dict], None]]) -> int:

@@ -49,6 +49,26 @@ def test_coupled_strategies_run_and_count(pipeline, tone, strategy):
     assert pipeline.transcribe([wave], strategy, steps=3)[0].nfe["logits"] % 3 == 0
 
 
+def test_guidance_weighs_the_logits_in_the_signal_process(pipeline, tone, monkeypatch):
+    wave = [torch.from_numpy(tone(0.5))]
+    plain = pipeline.transcribe(wave, "enhanced", steps=2)[0]
+    off, told, strong = (pipeline.transcribe(wave, "parallel", steps=2, guidance=weight)[0]
+                         for weight in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(off.wave, plain.wave, atol=1e-6, rtol=0)
+    torch.testing.assert_close(told.wave, pipeline.transcribe(wave, "parallel", steps=2)[0].wave, atol=0, rtol=0)
+    assert not torch.allclose(told.wave, off.wave, atol=1e-4) and not torch.allclose(strong.wave, told.wave, atol=1e-4)
+    assert [result.nfe["signal"] for result in (off, told, strong)] == [2, 2, 4]
+    monkeypatch.setitem(pipeline.config, "strategies", {"parallel": {"steps": 2, "guidance": 2.0}})
+    torch.testing.assert_close(pipeline.transcribe(wave, "parallel")[0].wave, strong.wave, atol=0, rtol=0)
+
+
+def test_the_package_says_which_strategy_is_the_default(pipeline, tone, monkeypatch):
+    wave = tone(0.5)
+    assert pipeline(wave).strategy == "enhanced"
+    monkeypatch.setitem(pipeline.config, "strategy", "nested")
+    assert pipeline(wave).strategy == "nested" and pipeline(wave, strategy="none").strategy == "none"
+
+
 def test_parallel_takes_as_many_steps_of_each_process(pipeline, tone, monkeypatch):
     monkeypatch.setitem(pipeline.signal.config["sampling"], "steps", 1)
     wave = torch.from_numpy(tone(0.5))

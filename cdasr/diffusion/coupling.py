@@ -39,7 +39,7 @@ class Observation:
 class Side:
     """A process with its denoiser, ready to be sampled from `y` over the decreasing times of `grid`.
 
-    `method`, `noise` and `mask` as in `Trajectory`.
+    `method`, `noise`, `mask` and `guidance` as in `Trajectory`.
     """
 
     process: Process
@@ -49,6 +49,7 @@ class Side:
     method: str = "deterministic"
     noise: Noise | None = None
     mask: Tensor | None = None
+    guidance: float = 1.0
     trajectories: list[Trajectory] = field(default_factory=list, repr=False)
 
     @property
@@ -63,7 +64,8 @@ class Side:
 
     def begin(self) -> Trajectory:
         """A new trajectory at the start of the grid."""
-        self.trajectories.append(Trajectory(self.process, self.denoiser, self.y, self.method, self.noise, self.mask))
+        self.trajectories.append(Trajectory(self.process, self.denoiser, self.y, self.method, self.noise, self.mask,
+                                            guidance=self.guidance))
         return self.trajectories[-1]
 
     def sample(self, given: object) -> Tensor:

@@ -1,7 +1,8 @@
 """One reverse trajectory of one process, step by step or whole.
 
 A denoiser is any callable D(x_t, t, y, condition) -> x0_hat with t of shape (B,). Every move evaluates it
-once (the predictor-corrector: once per corrector step and once for the predictor); `nfe` counts evaluations.
+once (the predictor-corrector: once per corrector step and once for the predictor; guidance with another weight than 0
+and 1: twice as often); `nfe` counts evaluations.
 
 What is exact when all is linear and Gaussian, on every time grid: ancestral sampling with x0_hat drawn from
 p(x0 | x_t, y) has the posterior's law. With x0_hat = E[x0 | x_t, y], ancestral and deterministic sampling
@@ -59,12 +60,15 @@ class Trajectory:
     signal-to-noise ratio `snr`; Song et al. 2021, algorithms 2 and 5). Stochastic methods need `noise`. Where
     `mask` (broadcastable against y) is 0, y, state and estimate are held at 0: padding stays out of sight.
 
+    `guidance` w is the weight of classifier-free guidance (Ho & Salimans 2022): D(none) + w (D(given) - D(none)), two
+    evaluations where w is neither 0 nor 1.
+
     Raises ValueError for an unknown method, for missing noise, and for `pc` where x_T is a point.
     """
 
     def __init__(self, process: Process, denoiser: Denoiser, y: Tensor, method: str = "deterministic",
                  noise: Noise | None = None, mask: Tensor | None = None, snr: float = 0.5,
-                 corrector_steps: int = 1):
+                 corrector_steps: int = 1, guidance: float = 1.0):
         if method not in METHODS:
             raise ValueError(f"unknown sampling method {method!r}; known: {', '.join(METHODS)}")
         sigma = float(process.marginal(y, y, process.t_max)[1])
@@ -73,7 +77,7 @@ class Trajectory:
         if method == "pc" and not sigma > 0:
             raise ValueError(f"method 'pc' needs a score at t_max, where {process.name} is a point: "
                              "choose deterministic or ancestral")
-        self.process, self.denoiser, self.mask = process, denoiser, mask
+        self.process, self.denoiser, self.mask, self.guidance = process, denoiser, mask, guidance
         self.method, self.noise, self.snr, self.corrector_steps = method, noise, snr, corrector_steps
         self.y = self._valid(y)
         self.x = self._valid(process.prior(self.y, noise(y) if sigma > 0 else torch.zeros_like(y)))
@@ -91,10 +95,20 @@ class Trajectory:
         self.x = self._valid(self.process.step(self.x, x0_hat, self.y, t, s, noise))
 
     def _denoise(self, t: float, given: object) -> Tensor:
-        self.nfe += 1
         times = torch.full((len(self.x),), float(t), device=self.x.device)
-        self.estimate = self._valid(self.denoiser(self.x, times, self.y, given))
+        if given is None or self.guidance == 1.0:
+            x0_hat = self._evaluate(times, given)
+        elif self.guidance == 0.0:
+            x0_hat = self._evaluate(times, None)
+        else:
+            plain = self._evaluate(times, None)
+            x0_hat = plain + self.guidance * (self._evaluate(times, given) - plain)
+        self.estimate = self._valid(x0_hat)
         return self.estimate
+
+    def _evaluate(self, times: Tensor, given: object) -> Tensor:
+        self.nfe += 1
+        return self.denoiser(self.x, times, self.y, given)
 
     def _valid(self, x: Tensor) -> Tensor:
         return x if self.mask is None else x.masked_fill(self.mask == 0, 0)

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -33,31 +34,40 @@ from cdasr.provenance import record, write_json
 from cdasr.speech.audio import fit_length, read_audio
 from cdasr.speech.manifest import read_manifest
 
+if TYPE_CHECKING:
+    from cdasr.pipeline import Pipeline
+
 
 def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, output_dir: str | os.PathLike, *,
              steps: int | None = None, batch_seconds: float = 60.0, device: str = "auto", seed: int = 0,
-             limit: int | None = None, overwrite: bool = False) -> str:
+             limit: int | None = None, overwrite: bool = False,
+             others: Mapping[str, tuple[Pipeline, str]] | None = None) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
 
-    `model` is a package's name or folder, or a `Pipeline`; `systems` None means all that it can run; `limit` keeps the
-    manifest's first utterances only. Raises ValueError for an unknown system, a bad manifest, a condition without
-    words, or an `output_dir` that holds results of other settings, before anything is written.
+    `model` is a package's name or folder, or a `Pipeline`; `systems` None means all that it can run; `others` are
+    systems of further packages, each a pipeline and its strategy, by the names that `systems` has for them. `limit`
+    keeps the manifest's first utterances only. Raises ValueError for an unknown system, a bad manifest, a condition
+    without words, or an `output_dir` that holds results of other settings, before anything is written.
     """
     from cdasr.pipeline import Pipeline, check_strategies
 
     if systems is not None and not systems:
         raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")
-    check_strategies(systems or ())
+    others = others or {}
+    check_strategies([name for name in systems or () if name not in others])
     rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
     _check_words(rows, manifest)
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
-    systems = systems or pipeline.strategies
-    pipeline.check(systems)
+    systems = systems or [*pipeline.strategies, *others]
+    pipeline.check([name for name in systems if name not in others])
     settings = {"manifest": Path(manifest).name, "manifest_sha256": _hash([str(rows)]), "model": _model_id(pipeline),
                 "steps": steps, "seed": seed}
+    if others:
+        settings["others"] = {name: [_model_id(other), strategy] for name, (other, strategy) in others.items()}
     _claim(output_dir, settings, overwrite)
     for system in systems:
-        decode(rows, pipeline, system, output_dir / "decode" / f"{system}.jsonl", steps, batch_seconds, seed)
+        decode(rows, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl", steps,
+               batch_seconds, seed)
     scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
                    conditions=list(dict.fromkeys(map(_condition, rows))))
     scores["record"] = record(**settings, systems=list(systems), batch_seconds=batch_seconds, device=pipeline.device,
@@ -83,17 +93,17 @@ def _check_words(rows: Sequence[Mapping[str, str]], manifest: str | os.PathLike)
 # -- decoding -----------------------------------------------------------------------------------------------------
 
 
-def decode(rows: Sequence[Mapping[str, str]], pipeline, system: str, path: Path, steps: int | None,
+def decode(rows: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, path: Path, steps: int | None,
            batch_seconds: float, seed: int) -> None:
-    """Append what `system` hears of every row that `path` does not hold yet, in batches sorted by length."""
+    """Append what `strategy` hears of every row that `path` does not hold yet, in batches sorted by length."""
     done = {entry["ID"] for entry in read_decoded(path)}
     waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(rows), initial=len(done), unit="utt",
-                                                        desc=f"decode {system}") as bar:
+                                                        desc=f"decode {path.stem}") as bar:
         for batch in _batches(waiting, batch_seconds):
             lines = [json.dumps(entry, ensure_ascii=False) + "\n"
-                     for entry in _decode_batch(batch, pipeline, system, steps, seed)]
+                     for entry in _decode_batch(batch, pipeline, strategy, steps, seed)]
             file.write("".join(lines))
             file.flush()
             bar.update(len(batch))
@@ -110,13 +120,13 @@ def read_decoded(path: Path) -> list[dict]:
     return [json.loads(line) for line in whole.split(b"\n") if line]  # str.splitlines cuts at U+2028 as well
 
 
-def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline, system: str, steps: int | None,
+def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, steps: int | None,
                   seed: int) -> list[dict]:
     import torch
 
     waves = [torch.from_numpy(read_audio(row["wav"], pipeline.sample_rate)[0]) for row in batch]
     started = time.perf_counter()
-    results = pipeline.transcribe(waves, strategy=system, steps=steps, seed=seed)
+    results = pipeline.transcribe(waves, strategy=strategy, steps=steps, seed=seed)
     seconds = time.perf_counter() - started
     share = seconds / sum(result.duration for result in results)
     return [_entry(row, wave, result, share * result.duration, pipeline.sample_rate)
@@ -213,7 +223,7 @@ def _claim(output_dir: Path, settings: dict, overwrite: bool) -> None:
     path = output_dir / "evaluate.json"
     if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))) != settings:
         if not overwrite:
-            changed = ", ".join(key for key in settings if found.get(key) != settings[key])
+            changed = ", ".join(key for key in {**settings, **found} if found.get(key) != settings.get(key))
             raise ValueError(f"{output_dir} holds results of other settings ({changed}); choose another --output-dir "
                              "or discard them with --overwrite")
         shutil.rmtree(output_dir / "decode", ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -34,6 +35,32 @@ def tune(pipeline: Pipeline, rows: Rows, steps: Sequence[int], weights: Sequence
         by_weight[weight] = _wer(pipeline.recogniser, batches, mixed)["wer"]
     best_weight = min(by_weight, key=lambda weight: (by_weight[weight], weight))
     return {"steps": by_steps, "weights": by_weight, "best_steps": best_steps, "best_weight": best_weight}
+
+
+@torch.inference_mode()
+def tune_strategies(pipeline: Pipeline, rows: Rows, choices: Mapping[str, Mapping[str, Sequence]]) -> dict[str, list]:
+    """WER in per cent of each strategy with every combination of its `choices`, e.g. `{"parallel": {"steps": [2, 4]}}`.
+
+    The best combination of each strategy (among equals the first) goes into the package's `strategies`, and the best
+    of those strategies becomes its default. Returns `{strategy: [{"options", "wer"}, ...]}`.
+    """
+    batches = _batches(rows, pipeline.sample_rate, pipeline.device)
+    stored = pipeline.config.setdefault("strategies", {})
+    tried: dict[str, list] = {}
+    for name, lists in choices.items():
+        for values in tqdm(list(product(*lists.values())), desc=f"tune {name}"):
+            stored[name] = dict(zip(lists, values))
+            tried.setdefault(name, []).append({"options": stored[name], "wer": _strategy_wer(pipeline, batches, name)})
+        stored[name] = min(tried[name], key=lambda entry: entry["wer"])["options"]
+    pipeline.config["strategy"] = min(tried, key=lambda name: min(entry["wer"] for entry in tried[name]))
+    return tried
+
+
+def _strategy_wer(pipeline: Pipeline, batches: Sequence[tuple[Batch, list[str]]], strategy: str) -> float:
+    counts = [word_errors(text, result.text) for batch, texts in batches
+              for text, result in zip(texts, pipeline.transcribe(batch.rows(), strategy))]
+    errors, words = map(sum, zip(*counts))
+    return 100.0 * errors / words
 
 
 def recogniser_wer(recogniser: CTCRecogniser, rows: Rows) -> dict:

@@ -14,18 +14,19 @@ from cdasr.speech.signal_model import Seed, SignalModel
 class Sides:
     """Waveforms (B, T) of `lengths` (B,) samples, ready for a strategy of `cdasr.diffusion.coupling`.
 
-    `steps`, `logits_steps` and `method` default to those of the models; `seed` sets all noise, for each item by itself.
+    `steps`, `logits_steps` and `method` default to those of the models; `seed` sets all noise, for each item by itself;
+    `guidance` is the weight of the logits in the signal process (0: not told at all, 1: as trained).
     Without a logits model only `enhanced` can be run. `observed` counts evaluations of the recogniser.
     """
 
     def __init__(self, recogniser: CTCRecogniser, signal_model: SignalModel, logits_model: LogitsModel | None,
                  waves: Tensor, lengths: Tensor, steps: int | None = None, logits_steps: int | None = None,
-                 seed: Seed = 0, method: str | None = None):
+                 seed: Seed = 0, method: str | None = None, guidance: float = 1.0):
         self.recogniser, self.signal_model, self.logits_model = recogniser, signal_model, logits_model
         self.waves, self.lengths = waves, lengths
         self.logits_options = {"steps": logits_steps, "seed": seed, "method": method}
         self.spectra = signal_model.analyse(waves, lengths)
-        self.signal = signal_model.side(self.spectra, self.at_spectra, steps, seed, method)
+        self.signal = signal_model.side(self.spectra, self.at_spectra, steps, seed, method, guidance)
         self.logits_side: Side | None = None
         self.observed = 0
 

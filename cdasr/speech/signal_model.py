@@ -77,11 +77,11 @@ class SignalModel(nn.Module):
         return self.network(x_t, t, spectra.y, mask=spectra.mask, **told)
 
     def side(self, spectra: Spectra, align: Callable[[Tensor], Tensor] | None = None, steps: int | None = None,
-             seed: Seed = 0, method: str | None = None) -> Side:
+             seed: Seed = 0, method: str | None = None, guidance: float = 1.0) -> Side:
         """The process, ready to be sampled from the degraded spectra.
 
-        `align` brings logits that the strategy gives to the frames of the spectra. `seed` sets the noise of stochastic
-        sampling methods, for each item by itself; `method` replaces the model's own.
+        `align` brings logits that the strategy gives to the frames of the spectra, `guidance` is their weight. `seed`
+        sets the noise of stochastic sampling methods, for each item by itself; `method` replaces the model's own.
         """
         sampling = self.sampling
         grid = time_grid(self.process, steps or sampling["steps"], spacing=sampling["spacing"]).to(spectra.y.device)
@@ -89,7 +89,8 @@ class SignalModel(nn.Module):
 
         def denoiser(x_t: Tensor, t: Tensor, y: Tensor, given: Tensor | None) -> Tensor:
             return self.estimate(x_t, t, spectra, None if given is None else align(given))
-        return Side(self.process, denoiser, spectra.y, grid, method or sampling["method"], noise)
+        return Side(self.process, denoiser, spectra.y, grid, method or sampling["method"], noise,
+                    guidance=guidance)
 
     def enhance(self, waves: Tensor, lengths: Tensor, steps: int | None = None, seed: Seed = 0,
                 method: str | None = None) -> tuple[Tensor, int]:

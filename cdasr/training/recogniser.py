@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -86,16 +87,18 @@ class RecogniserTrainer(Trainer):
         return {"wer": 100.0 * sums["errors"] / sums["words"]}
 
 
-def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, augment, device: str) -> CTCRecogniser:
+def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, augment, device: str,
+                     start: CTCRecogniser | None = None) -> CTCRecogniser:
     """Train on clean rows, save with `save_pretrained` under `output_dir/model`, and return the frozen recogniser.
 
-    `augment(wave, rng)` varies level, channel and room floor of a clean waveform; validation is not augmented.
+    `augment(wave, rng)` varies a clean waveform; validation is not augmented. Training begins with a copy of `start`
+    where one is given, else with random weights.
     """
     torch.manual_seed(hparams["seed"])
     rate = hparams["sample_rate"]
-    processor = make_processor((row["text"] for row in train_rows), output_dir / "tokenizer", rate,
-                               hparams["units"])
-    network = make_model(hparams["model"], processor)
+    processor = start.processor if start else make_processor(
+        (row["text"] for row in train_rows), output_dir / "tokenizer", rate, hparams["units"])
+    network = deepcopy(start.model).requires_grad_(True) if start else make_model(hparams["model"], processor)
     trainer = RecogniserTrainer(network, processor, output_dir, hparams, device)
 
     def encode(text: str) -> list[int]:

@@ -8,16 +8,17 @@
 #   2 recogniser  train a wav2vec2 CTC recogniser on clean strings, then freeze it
 #   3 signal      train the signal process, tune its steps, write the model package
 #   4 logits      fill the bank of logits and train the logits process
-#   5 coupled     train both processes together
-#   6 decode      the test sets with each system
-#   7 score       tables, plot and RESULTS.md
+#   5 coupled     train both processes together, tune the strategies
+#   6 controls    the signal process trained on alone; the recogniser retrained on noisy speech
+#   7 decode      the test sets with each system
+#   8 score       tables, plot and RESULTS.md
 #
 # Other options: --data-dir DIR --noise-dir DIR --rir-dir DIR --exp-dir DIR, and every key of hparams/*.yaml. A
 # finished stage is skipped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-stage=0 stop_stage=7 size=default redo=false exp_dir='' rest=()
+stage=0 stop_stage=8 size=default redo=false exp_dir='' rest=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
@@ -62,5 +63,6 @@ run_stage 2 recogniser "$python" -m cdasr.recipe recogniser
 run_stage 3 signal "$python" -m cdasr.recipe signal
 run_stage 4 logits "$python" -m cdasr.recipe logits
 run_stage 5 coupled "$python" -m cdasr.recipe coupled
-run_stage 6 decode "$python" -m cdasr.recipe decode
-run_stage 7 score "$python" -m cdasr.recipe score
+run_stage 6 controls "$python" -m cdasr.recipe controls
+run_stage 7 decode "$python" -m cdasr.recipe decode
+run_stage 8 score "$python" -m cdasr.recipe score

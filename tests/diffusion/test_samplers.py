@@ -268,3 +268,18 @@ def test_mistakes_are_named():
         time_grid(SBVE(), 0)
     with pytest.raises(ValueError, match="unknown spacing"):
         time_grid(SBVE(), 2, "log")
+
+
+@pytest.mark.parametrize("weight, evaluations", [(0.0, 1), (0.5, 2), (1.0, 1), (2.0, 2)])
+def test_guidance_weighs_what_the_condition_changes(weight, evaluations):
+    y, process = torch.randn(3, 4, dtype=torch.float64), SBVE()
+
+    def denoiser(x, t, y, given):
+        return 0.5 * y if given is None else 0.5 * y + given
+
+    trajectory = Trajectory(process, denoiser, y, guidance=weight)
+    trajectory.move(1.0, 0.5, given=torch.ones_like(y))
+    torch.testing.assert_close(trajectory.estimate, 0.5 * y + weight)
+    assert trajectory.nfe == evaluations
+    trajectory.move(0.5, 0.0, given=None)
+    assert trajectory.nfe == evaluations + 1

@@ -51,6 +51,20 @@ def test_scores_are_those_of_the_transcripts(manifest, pipeline, tmp_path):
     assert {"command", "versions", "settings", "time"} <= set(scores["record"])
 
 
+def test_systems_of_other_packages_are_scored_beside(manifest, pipeline, package_dir, tmp_path):
+    other = Pipeline.from_pretrained(package_dir, device="cpu")
+    other.signal.config["sampling"]["steps"] = 1
+    evaluate(manifest, pipeline, ["enhanced", "short", "parallel"], tmp_path / "out",
+             others={"short": (other, "enhanced")})
+    scores = json.loads((tmp_path / "out" / "wer.json").read_text())
+    clean = scores["conditions"]["clean"]
+    assert scores["systems"] == ["enhanced", "short", "parallel"]
+    assert clean["short"]["nfe"]["signal"] == 1 and clean["enhanced"]["nfe"]["signal"] == 2
+    assert set(clean["parallel"]["p_values"]) == {"enhanced", "short"}
+    with pytest.raises(ValueError, match="others"):
+        evaluate(manifest, pipeline, ["enhanced"], tmp_path / "out")
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(manifest, pipeline, tmp_path, monkeypatch):
     seen, transcribe = [], pipeline.transcribe
 
