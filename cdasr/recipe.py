@@ -192,8 +192,24 @@ def decode(hparams: dict) -> None:
         write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
 
 
+def ablate(hparams: dict) -> None:
+    """Stage 8: what each part of the package's strategy is worth, on a share of the test strings."""
+    from cdasr.evaluation.ablation import ablate
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.manifest import read_manifest
+
+    exp_dir, data = _folders(hparams)
+    settings = hparams["ablation"]
+    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=_device(hparams))
+    rows = [row for row in read_manifest(data / "eval.csv") if row["condition"] in settings["conditions"]]
+    found = ablate(pipeline, rows[::settings["every"]], settings["strategy"], settings["steps"], settings["guidance"])
+    about = f"Every {settings['every']}th string; one training seed." if settings["every"] > 1 else "One training seed."
+    write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": settings["conditions"],
+                                                       "record": record(stage="ablate", hparams=hparams)})
+
+
 def score(hparams: dict) -> None:
-    """Stage 8: the recipe's RESULTS.md and a plot, from what the other stages recorded."""
+    """Stage 9: the recipe's RESULTS.md and a plot, from what the other stages recorded."""
     from cdasr.evaluation.report import plot_wer_by_snr
     from cdasr.evaluation.results import write_speech_results
 
@@ -240,7 +256,7 @@ def _device(hparams: dict) -> str:
 
 
 STAGES = {stage.__name__: stage for stage in (recogniser, signal, logits, coupled, controls, matched, retrained, decode,
-                                              score)}
+                                              ablate, score)}
 
 
 def main(stages: dict[str, Callable[[dict], None]]) -> int:

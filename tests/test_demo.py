@@ -1,5 +1,7 @@
 """The demo runs on any package and writes what it says."""
 
+import re
+
 import soundfile
 
 from cdasr.cli import main
@@ -10,7 +12,9 @@ def test_demo_prints_and_writes(package_dir, tmp_path, capsys):
 
     demo(tmp_path, model=str(package_dir), device="cpu")
     shown = capsys.readouterr().out
-    assert all(text in shown for text, *_ in SCENES) and "heard after enhancement" in shown
+    assert all(text in shown for text, *_ in SCENES)
+    for system in ("none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested"):
+        assert re.search(rf"^{system} .* \d+ of 17$", shown, re.MULTILINE)
     for number in range(1, len(SCENES) + 1):
         lengths = {soundfile.info(tmp_path / f"{number}.{name}.wav").frames for name in ("clean", "noisy", "enhanced")}
         assert len(lengths) == 1

@@ -7,15 +7,25 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+MOST_INTERVALS = 5  # systems in a table that still has room for intervals
+
 
 def table(scores: Mapping, markdown: bool = False) -> str:
-    """Word error rates in per cent with 95 % intervals: conditions as rows, systems as columns."""
+    """Word error rates in per cent, conditions as rows, systems as columns; then what the systems cost.
+
+    Each rate has its 95 % interval, in tables of many systems only their widest half-width is told.
+    """
     systems = scores["systems"]
+    entries = [condition[system] for condition in scores["conditions"].values() for system in systems]
+    widest = max((entry["interval"][1] - entry["interval"][0]) / 2 for entry in entries)
+    narrow = len(systems) > MOST_INTERVALS
     lines = [["condition", "words", *systems]]
     for name, condition in scores["conditions"].items():
-        lines.append([name, str(condition[systems[0]]["words"]), *(_rate(condition[system]) for system in systems)])
-    text = "WER % [95 % interval]\n" + ("\n" if markdown else "") + render(lines, markdown)
-    return f"{text}\n\n{costs(scores, markdown)}"
+        lines.append([name, str(condition[systems[0]]["words"]),
+                      *(f"{condition[system]['wer']:.1f}" if narrow else _rate(condition[system])
+                        for system in systems)])
+    title = f"WER % (95 % intervals: at most +-{widest:.1f})" if narrow else "WER % [95 % interval]"
+    return f"{title}\n" + ("\n" if markdown else "") + f"{render(lines, markdown)}\n\n{costs(scores, markdown)}"
 
 
 def costs(scores: Mapping, markdown: bool = False) -> str:
@@ -49,7 +59,17 @@ def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: s
             p_value = entry["p_values"].get(reference)
             lines.append([title, str(entry["words"]), system, _rate(entry),
                           "" if p_value is None else _change(entry["wer"], base, entry["relative"][reference]),
-                          "" if p_value is None else ("< 0.001" if p_value < 0.001 else f"{p_value:.3f}")])
+                          "" if p_value is None else _p_value(p_value)])
+    return render(lines, markdown)
+
+
+def comparisons(scores: Mapping, systems: Sequence[str], references: Sequence[str], markdown: bool = True) -> str:
+    """The change of each of `systems` against each of `references` in per cent, with interval and paired p-value."""
+    lines = [["WER relative to, %", *references]]
+    for system in systems:
+        entry = scores[system]
+        lines.append([system, *(f"{_change(entry['wer'], scores[other]['wer'], entry['relative'][other])}, "
+                                f"p {_p_value(entry['p_values'][other])}" for other in references)])
     return render(lines, markdown)
 
 
@@ -82,11 +102,11 @@ def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
         snrs = [snr for snr, _ in points]
         for system in scores["systems"]:
             axis.plot(snrs, [point[system]["wer"] for _, point in points], marker="o", label=system)
-            axis.fill_between(snrs, *zip(*(point[system]["interval"] for _, point in points)), alpha=0.2)
+            axis.fill_between(snrs, *zip(*(point[system]["interval"] for _, point in points)), alpha=0.15)
         axis.set(title=f"{kind} noise", xlabel="SNR (dB)", xticks=snrs)
         axis.grid(alpha=0.3)
     axes[0, 0].set(ylabel="WER (%)", ylim=(0, None))
-    axes[0, -1].legend()
+    axes[0, -1].legend(fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -107,6 +127,10 @@ def _change(rate: float, base: float, bounds: Sequence[float] | None) -> str:
     if not base:
         return "-"  # nothing to reduce
     return f"{100 * (rate - base) / base:+.1f}" + (f" [{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds else "")
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _rate(entry: Mapping) -> str:

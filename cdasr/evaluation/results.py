@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cdasr.evaluation.evaluate import read_decoded, score_conditions
-from cdasr.evaluation.report import averages, render, table, write_results
+from cdasr.evaluation.report import averages, comparisons, render, table, write_results
 
-STAGES = ("recogniser", "signal", "logits", "coupled")  # that train, in this order
-AVERAGED_SNRS = (0.0, 5.0, 10.0, 15.0)
+STAGES = ("recogniser", "signal", "logits", "coupled", "matched", "retrained")  # that train, in this order
+AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
+COUPLED = ("parallel", "alternating", "nested")
+BASELINES = ("enhanced_matched", "oa_matched", "enhanced", "card", "cascade", "retrained")
 
 
 def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, target: Path) -> None:
@@ -20,36 +22,72 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     decoded = {system: read_decoded(exp_dir / "results" / "decode" / f"{system}.jsonl") for system in systems}
     averaged = {f"{kind} noise, {', '.join(f'{snr:g}' for snr in snrs)} dB": score_conditions(decoded, names)
                 for kind, names, snrs in _kinds(scores["conditions"])}
-    recogniser = json.loads((exp_dir / "recogniser" / "record.json").read_text())["settings"]
-    signal = json.loads((exp_dir / "signal" / "record.json").read_text())["settings"]
-    timing = json.loads((exp_dir / "results" / "rtf.json").read_text())
+    recogniser = _read(exp_dir / "recogniser" / "record.json")["settings"]
+    tuned = exp_dir / ("coupled" if "parallel" in systems else "signal") / "record.json"
+    tuning = _read(tuned)["settings"].get("tuning", {})
+    timing = _read(exp_dir / "results" / "rtf.json")
     split = hparams["data"]["eval_split"]
     sections = [
         ("What was measured", f"Connected digit strings made of the corpus's {split} recordings; each condition holds "
-         f"the same strings. Seen noise: recordings and generated families that the signal model was trained on, "
-         f"other draws; unseen: recordings that neither training nor validation used. Early stopping, the number of "
-         f"steps ({signal['tuning']['best_steps']}) and the observation-adding weight "
-         f"({signal['tuning']['best_weight']}) were chosen on other strings of the dev recordings over validation "
-         f"noise.{_same_recordings(split)} Intervals: bootstrap over utterances; p-values: paired bootstrap."),
+         f"the same strings. Seen noise: recordings and generated families that the models were trained on, "
+         f"other draws; unseen: recordings that neither training nor validation used. Early stopping, the numbers of "
+         f"steps, the options of the strategies and the observation-adding weight were chosen on other strings of the "
+         f"dev recordings over validation noise.{_same_recordings(split)} Intervals: bootstrap over utterances; "
+         f"p-values: paired bootstrap." + _controls(systems)),
         ("Word error rates", table(scores, markdown=True)),
         ("Averages", averages(averaged, systems, systems[0])),
+        *_compared(averaged, systems),
         ("Targets", _targets(scores, averaged, timing, recogniser)),
         ("Real-time factor", f"One recording at a time, {timing['utterances']} utterances, {timing['audio_seconds']} s "
          f"of audio, {timing['device']}, {timing['threads']} threads.\n\n" + render(
              [["system", "RTF"], *([system, f"{rtf:.3f}"] for system, rtf in timing["rtf"].items())], markdown=True)),
-        ("Choices on validation data", _choices(signal["tuning"])),
+        *_ablations(exp_dir / "results" / "ablation.json"),
+        ("Choices on validation data", _choices(tuning)),
         ("Training", _training(exp_dir))]
     write_results(target, f"Results of recipes/{Path(hparams['exp_dir']).name}", scores["record"], sections)
 
 
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _controls(systems: Sequence[str]) -> str:
+    text = {"enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone "
+                                "for about as long as the logits and the coupled training took.",
+            "retrained": " `retrained`: the recogniser itself, fine-tuned on the noisy speech; no longer frozen, a "
+                         "reference only."}
+    return "".join(part for name, part in text.items() if name in systems)
+
+
 def _kinds(conditions: Mapping) -> list[tuple[str, list[str], list[float]]]:
     """`(kind, condition names, SNRs)` of the conditions `<kind>_<snr>dB` that are averaged."""
-    found: dict[str, list[tuple[str, float]]] = {}
+    found: dict[str, dict[float, str]] = {}
     for name in conditions:
-        match = re.fullmatch(r"(.*)_(-?[\d.]+)dB", name)
-        if match and float(match[2]) in AVERAGED_SNRS:
-            found.setdefault(match[1], []).append((name, float(match[2])))
-    return [(kind, [name for name, _ in pairs], [snr for _, snr in pairs]) for kind, pairs in found.items()]
+        if match := re.fullmatch(r"(.*)_(-?[\d.]+)dB", name):
+            found.setdefault(match[1], {})[float(match[2])] = name
+    kinds = []
+    for kind, names in found.items():
+        for snrs in AVERAGED_SNRS:
+            there = [snr for snr in snrs if snr in names]
+            if there and (kind, there) not in [(known, used) for known, _, used in kinds]:
+                kinds.append((kind, [names[snr] for snr in there], there))
+    return kinds
+
+
+def _unseen(averaged: Mapping, last: str) -> Mapping | None:
+    """The scores over unseen noise, averaged up to the SNR `last`; None where there are none."""
+    title = next((title for title in averaged if re.fullmatch(rf"unseen noise, .*\b{last} dB", title)), None)
+    return averaged.get(title)
+
+
+def _compared(averaged: Mapping, systems: Sequence[str]) -> list[tuple[str, str]]:
+    unseen = _unseen(averaged, "10")
+    coupled = [name for name in COUPLED if name in systems]
+    references = [name for name in BASELINES if name in systems]
+    if not unseen or not coupled or not references:
+        return []
+    return [("Coupled strategies against the others", "Unseen noise, average of 0, 5 and 10 dB.\n\n"
+             + comparisons(unseen, coupled, references))]
 
 
 def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Mapping) -> str:
@@ -57,26 +95,75 @@ def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Ma
     clean = recogniser["clean"]
     lines.append(["recogniser: at most 3 % WER on clean strings", f"{clean['wer']:.2f} % ({clean['words']} words)",
                   _yes(clean["wer"] <= 3.0)])
-    unseen = next((score for title, score in averaged.items() if title.startswith("unseen")), None)
-    if unseen:
+    if unseen := _unseen(averaged, "15"):
         cut = 100.0 * (1.0 - unseen["enhanced"]["wer"] / unseen["none"]["wer"])
         lines.append(["enhanced: at least 50 % fewer errors than none, unseen noise, average of 0 to 15 dB",
                       f"{cut:.1f} % fewer", _yes(cut >= 50.0)])
-    if plain := scores["conditions"].get("clean"):
+    plain = scores["conditions"].get("clean")
+    if plain:
         change = plain["enhanced"]["wer"] - plain["none"]["wer"]
         lines.append(["enhanced: clean WER at most 0.5 points above none", f"{change:+.2f} points",
                       _yes(change <= 0.5)])
     rtf = timing["rtf"]["enhanced"]
     lines.append(["enhanced: RTF below 0.2 on two cores, batch 1", f"{rtf:.3f}", _yes(rtf < 0.2)])
+    lines += _coupled_targets(_unseen(averaged, "10"), plain, timing)
     return render(lines, markdown=True)
 
 
+def _coupled_targets(unseen: Mapping | None, plain: Mapping | None, timing: Mapping) -> list[list[str]]:
+    """Targets of the best coupled strategy over unseen noise, 0, 5 and 10 dB."""
+    present = [name for name in COUPLED if unseen and name in unseen]
+    if not present:
+        return []
+    best = min(present, key=lambda name: unseen[name]["wer"])
+    score, lines = unseen[best], []
+    for other in [name for name in ("enhanced_matched", "oa_matched") if name in unseen]:
+        cut = 100.0 * (1.0 - score["wer"] / unseen[other]["wer"])
+        lines.append([f"{best}: at least 30 % fewer errors than {other}, unseen noise, average of 0, 5, 10 dB",
+                      f"{cut:.1f} % fewer", _yes(cut >= 30.0)])
+    for other in [name for name in ("card", "cascade") if name in unseen]:
+        change, p_value = score["wer"] - unseen[other]["wer"], score["p_values"][other]
+        lines.append([f"{best}: significantly better than {other} (p < 0.05)", f"{change:+.2f} points, p {p_value:.4f}",
+                      _yes(change < 0 and p_value < 0.05)])
+    if "retrained" in unseen:
+        change, p_value = score["wer"] - unseen["retrained"]["wer"], score["p_values"]["retrained"]
+        lines.append([f"{best}: not worse than retrained", f"{change:+.2f} points, p {p_value:.4f}", _yes(change <= 0)])
+    if plain:
+        change = plain[best]["wer"] - plain["none"]["wer"]
+        lines.append([f"{best}: clean WER at most 0.2 points above none", f"{change:+.2f} points", _yes(change <= 0.2)])
+    if rtf := timing["rtf"].get("parallel"):
+        lines.append(["parallel: RTF at most 0.3 on two cores, batch 1", f"{rtf:.3f}", _yes(rtf <= 0.3)])
+    return lines
+
+
+def _ablations(path: Path) -> list[tuple[str, str]]:
+    if not path.is_file():
+        return []
+    found = _read(path)
+    lines = [["variant", "WER %", "WER % of C(x_hat)", "NFE signal", "NFE logits"]]
+    lines += [[entry["variant"], f"{entry['wer']:.1f} [{entry['interval'][0]:.1f}, {entry['interval'][1]:.1f}]",
+               "-" if entry["wer_enhanced"] is None else f"{entry['wer_enhanced']:.1f}",
+               f"{entry['nfe']['signal']:g}", f"{entry['nfe']['logits']:g}"] for entry in found["variants"]]
+    return [("Ablations", f"{found['about']} {found['words']} words, {', '.join(found['conditions'])}.\n\n"
+             + render(lines, markdown=True))]
+
+
 def _choices(tuning: Mapping) -> str:
+    if not tuning:
+        return "None."
     steps = [["signal steps", *map(str, tuning["steps"])],
              ["WER %", *(f"{wer:.1f}" for wer in tuning["steps"].values())]]
     weights = [["observation-adding weight", *map(str, tuning["weights"])],
                ["WER %", *(f"{wer:.1f}" for wer in tuning["weights"].values())]]
-    return f"{render(steps, markdown=True)}\n\n{render(weights, markdown=True)}"
+    tables = [render(lines, markdown=True) for lines in (steps, weights)]
+    if "strategies" in tuning:
+        lines = [["strategy", "options", "WER %"]]
+        for name, tried in tuning["strategies"].items():
+            best = min(tried, key=lambda entry: entry["wer"])
+            lines += [[name, ", ".join(f"{key} {value}" for key, value in entry["options"].items())
+                       + (" (chosen)" if entry is best else ""), f"{entry['wer']:.1f}"] for entry in tried]
+        tables.append(render(lines, markdown=True))
+    return "\n\n".join(tables)
 
 
 def _training(exp_dir: Path) -> str:

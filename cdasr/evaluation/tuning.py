@@ -24,7 +24,7 @@ def tune(pipeline: Pipeline, rows: Rows, steps: Sequence[int], weights: Sequence
     Returns `{"steps": {n: wer}, "weights": {a: wer}, "best_steps": n, "best_weight": a}`; among equals the cheapest
     (fewest steps, smallest weight) wins.
     """
-    batches = _batches(rows, pipeline.sample_rate, pipeline.device)
+    batches = batches_of(rows, pipeline.sample_rate, pipeline.device)
     cleaned = {count: [pipeline.signal.enhance(batch.waves, batch.lengths, count)[0] for batch, _ in batches]
                for count in tqdm(steps, desc="choose steps")}
     by_steps = {count: _wer(pipeline.recogniser, batches, waves)["wer"] for count, waves in cleaned.items()}
@@ -44,7 +44,7 @@ def tune_strategies(pipeline: Pipeline, rows: Rows, choices: Mapping[str, Mappin
     The best combination of each strategy (among equals the first) goes into the package's `strategies`, and the best
     of those strategies becomes its default. Returns `{strategy: [{"options", "wer"}, ...]}`.
     """
-    batches = _batches(rows, pipeline.sample_rate, pipeline.device)
+    batches = batches_of(rows, pipeline.sample_rate, pipeline.device)
     stored = pipeline.config.setdefault("strategies", {})
     tried: dict[str, list] = {}
     for name, lists in choices.items():
@@ -56,30 +56,32 @@ def tune_strategies(pipeline: Pipeline, rows: Rows, choices: Mapping[str, Mappin
     return tried
 
 
-def _strategy_wer(pipeline: Pipeline, batches: Sequence[tuple[Batch, list[str]]], strategy: str) -> float:
-    counts = [word_errors(text, result.text) for batch, texts in batches
-              for text, result in zip(texts, pipeline.transcribe(batch.rows(), strategy))]
+def _strategy_wer(pipeline: Pipeline, batches: Sequence[tuple[Batch, Rows]], strategy: str) -> float:
+    counts = [word_errors(row["text"], result.text) for batch, group in batches
+              for row, result in zip(group, pipeline.transcribe(batch.rows(), strategy))]
     errors, words = map(sum, zip(*counts))
     return 100.0 * errors / words
 
 
 def recogniser_wer(recogniser: CTCRecogniser, rows: Rows) -> dict:
     """Word error rate in per cent of the recogniser alone: `{"wer", "words", "utterances"}`."""
-    batches = _batches(rows, recogniser.sample_rate, str(next(recogniser.parameters()).device))
+    batches = batches_of(rows, recogniser.sample_rate, str(next(recogniser.parameters()).device))
     return _wer(recogniser, batches, [batch.waves for batch, _ in batches])
 
 
-def _batches(rows: Rows, rate: int, device: str, items: int = 16) -> list[tuple[Batch, list[str]]]:
+def batches_of(rows: Rows, rate: int, device: str, items: int = 16) -> list[tuple[Batch, Rows]]:
+    """Batches of `items` recordings of similar duration, with their rows."""
     rows = sorted(rows, key=lambda row: float(row["duration"]))
     groups = [rows[start:start + items] for start in range(0, len(rows), items)]
     return [(Batch.of([torch.from_numpy(read_audio(row["wav"], rate)[0]) for row in group], device),
-             [row["text"] for row in group]) for group in groups]
+             group) for group in groups]
 
 
-def _wer(recogniser: Callable, batches: Sequence[tuple[Batch, list[str]]], waves: Sequence[Tensor]) -> dict:
+def _wer(recogniser: Callable, batches: Sequence[tuple[Batch, Rows]], waves: Sequence[Tensor]) -> dict:
     counts = []
-    for (batch, texts), wave in zip(batches, waves):
+    for (batch, group), wave in zip(batches, waves):
         logits = recogniser(wave, batch.lengths)
-        counts += [word_errors(*pair) for pair in zip(texts, recogniser.decode(logits.values, logits.lengths))]
+        counts += [word_errors(row["text"], heard)
+                   for row, heard in zip(group, recogniser.decode(logits.values, logits.lengths))]
     errors, words = map(sum, zip(*counts))
     return {"wer": 100.0 * errors / words, "words": words, "utterances": len(counts)}

@@ -11,14 +11,15 @@
 #   5 coupled     train both processes together, tune the strategies
 #   6 controls    the signal process trained on alone; the recogniser retrained on noisy speech
 #   7 decode      the test sets with each system
-#   8 score       tables, plot and RESULTS.md
+#   8 ablate      what each part of the coupling is worth
+#   9 score       tables, plot and RESULTS.md
 #
 # Other options: --data-dir DIR --noise-dir DIR --rir-dir DIR --exp-dir DIR, and every key of hparams/*.yaml. A
 # finished stage is skipped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-stage=0 stop_stage=8 size=default redo=false exp_dir='' rest=()
+stage=0 stop_stage=9 size=default redo=false exp_dir='' rest=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
@@ -65,4 +66,5 @@ run_stage 4 logits "$python" -m cdasr.recipe logits
 run_stage 5 coupled "$python" -m cdasr.recipe coupled
 run_stage 6 controls "$python" -m cdasr.recipe controls
 run_stage 7 decode "$python" -m cdasr.recipe decode
-run_stage 8 score "$python" -m cdasr.recipe score
+run_stage 8 ablate "$python" -m cdasr.recipe ablate
+run_stage 9 score "$python" -m cdasr.recipe score

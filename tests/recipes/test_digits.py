@@ -50,11 +50,11 @@ def finished(corpus, tmp_path_factory):
 def test_all_stages_run_and_say_so(finished):
     exp_dir, done = finished
     assert "no recordings with index 0 to 4" in done.stderr
-    for stage in range(9):
+    for stage in range(10):
         assert f"stage {stage} (" in done.stdout and (exp_dir / "done" / f"stage{stage}").is_file()
     results = (exp_dir / "RESULTS.md").read_text()
     for words in ("unseen_10dB", "enhanced", "parallel", "nested", "enhanced_matched",
-                  "retrained", "RTF", "Targets"):
+                  "retrained", "oracle", "RTF", "Targets"):
         assert words in results
     assert (exp_dir / "results" / "wer.png").stat().st_size > 5000
 
@@ -94,7 +94,7 @@ def test_a_second_run_redoes_nothing(finished, corpus):
     exp_dir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in exp_dir.rglob("*") if path.is_file()}
     again = run(corpus, exp_dir)
-    assert again.returncode == 0 and again.stdout.count("done already") == 9
+    assert again.returncode == 0 and again.stdout.count("done already") == 10
     assert {path: path.stat().st_mtime_ns for path in exp_dir.rglob("*") if path.is_file()} == before
 
 
