@@ -88,7 +88,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     print(evaluate(options.manifest, options.model, options.systems, options.output_dir, steps=options.steps,
                    batch_seconds=options.batch_seconds, device=options.device, seed=options.seed,
-                   overwrite=options.overwrite))
+                   overwrite=options.overwrite, conditions=options.conditions))
     return 0
 
 
@@ -146,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--systems", type=_names, metavar="NAME[,NAME...]",
                       help=f"of {', '.join(STRATEGIES)}; default: all that the package can run")
     verb.add_argument("--output-dir", type=Path, required=True)
+    verb.add_argument("--conditions", type=_names, metavar="NAME[,NAME...]",
+                      help="of the manifest's condition column; default: all")
     verb.add_argument("--batch-seconds", type=float, default=60.0, help="audio in a batch; default: %(default)s")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     _model_options(verb)

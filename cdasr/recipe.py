@@ -184,7 +184,8 @@ def decode(hparams: dict) -> None:
     systems = settings["systems"] or [name for name in pipeline.strategies if name not in coupled] + [
         *others, *coupled]
     print(evaluate(data / "eval.csv", pipeline, systems, exp_dir / "results", seed=hparams["seed"],
-                   batch_seconds=settings["batch_seconds"], others=others))
+                   batch_seconds=settings["batch_seconds"], others=others,
+                   conditions=settings["conditions"] or None))
     if settings["timed_utterances"]:
         rows = read_manifest(data / "eval.csv")
         rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]

@@ -41,13 +41,15 @@ if TYPE_CHECKING:
 def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, output_dir: str | os.PathLike, *,
              steps: int | None = None, batch_seconds: float = 60.0, device: str = "auto", seed: int = 0,
              limit: int | None = None, overwrite: bool = False,
-             others: Mapping[str, tuple[Pipeline, str]] | None = None) -> str:
+             others: Mapping[str, tuple[Pipeline, str]] | None = None,
+             conditions: Sequence[str] | None = None) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
 
     `model` is a package's name or folder, or a `Pipeline`; `systems` None means all that it can run; `others` are
     systems of further packages, each a pipeline and its strategy, by the names that `systems` has for them. `limit`
-    keeps the manifest's first utterances only. Raises ValueError for an unknown system, a bad manifest, a condition
-    without words, or an `output_dir` that holds results of other settings, before anything is written.
+    keeps the manifest's first utterances only, `conditions` those of some conditions; a later run can add others.
+    Raises ValueError for an unknown system or condition, a bad manifest, a condition without words, or an
+    `output_dir` that holds results of other settings, before anything is written.
     """
     from cdasr.pipeline import Pipeline, check_strategies
 
@@ -56,11 +58,13 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     others = others or {}
     check_strategies([name for name in systems or () if name not in others])
     rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
+    fingerprint = _hash([str(rows)])
+    rows = _of_conditions(rows, conditions, manifest)
     _check_words(rows, manifest)
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
     systems = systems or [*pipeline.strategies, *others]
     pipeline.check([name for name in systems if name not in others])
-    settings = {"manifest": Path(manifest).name, "manifest_sha256": _hash([str(rows)]), "model": _model_id(pipeline),
+    settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint, "model": _model_id(pipeline),
                 "steps": steps, "seed": seed}
     if others:
         settings["others"] = {name: [_model_id(other), strategy] for name, (other, strategy) in others.items()}
@@ -80,6 +84,14 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
 
 def _condition(row: Mapping[str, str]) -> str:
     return row.get("condition") or "all"
+
+
+def _of_conditions(rows: Sequence[Mapping[str, str]], conditions: Sequence[str] | None,
+                   manifest: str | os.PathLike) -> Sequence[Mapping[str, str]]:
+    known = list(dict.fromkeys(map(_condition, rows)))
+    if unknown := sorted(set(conditions or ()) - set(known)):
+        raise ValueError(f"{manifest}: no condition {', '.join(unknown)}; it has {', '.join(known)}")
+    return [row for row in rows if _condition(row) in (conditions or known)]
 
 
 def _check_words(rows: Sequence[Mapping[str, str]], manifest: str | os.PathLike) -> None:

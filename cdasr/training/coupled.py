@@ -79,8 +79,9 @@ class CoupledTrainer(Trainer):
 
     def compute_objectives(self, predictions, batch, stage):
         x_hat, x0, mask, l_hat, clean = predictions
-        return (signal_loss(x_hat, x0, mask, self.hparams.magnitude_weight)
-                + self.hparams.logits_weight * logits_loss(l_hat, clean, self.logits.space, self.hparams.kl_weight))
+        weights = self.hparams
+        return (signal_loss(x_hat, x0, mask, weights.magnitude_weight) + weights.logits_weight * logits_loss(
+            l_hat, clean, self.logits.space, self.recogniser.blank, weights.kl_weight, weights.sequence_weight))
 
     def _observe(self, x_hat: Tensor, spectra: Spectra) -> Observation:
         """C of a signal estimate."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cdasr.classifiers.ctc import CTCRecogniser, Logits
 from cdasr.classifiers.logits_space import LogitsSpace
@@ -20,10 +21,10 @@ from cdasr.training.data import sample_lengths
 
 
 class LogitsTrainer(Trainer):
-    """Denoising training of a `LogitsModel` (method.md, Training 2): E |D(l_s, s; C(y), C(x')) - C(x0)|^2, and KL.
+    """Denoising training of a `LogitsModel` (method.md, Training 2): E |D(l_s, s; C(y), C(x')) - C(x0)|^2, and more.
 
     x' is y for a share `drop_seen` of the items, else an enhanced version. The hidden states of all are dropped for a
-    share `drop_hidden`. `kl_weight` weighs the divergence between the posteriors, which decoding looks at.
+    share `drop_hidden`. `kl_weight` and `sequence_weight` weigh what decoding looks at: see `logits_loss`.
     """
 
     def __init__(self, model: LogitsModel, recogniser: CTCRecogniser, output_dir: Path, hparams: dict, device: str):
@@ -42,7 +43,8 @@ class LogitsTrainer(Trainer):
         return model.estimate(l_s, s, heard, seen), clean
 
     def compute_objectives(self, predictions, batch, stage):
-        return logits_loss(*predictions, self.model.space, self.hparams.kl_weight)
+        return logits_loss(*predictions, self.model.space, self.recogniser.blank, self.hparams.kl_weight,
+                           self.hparams.sequence_weight)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         model = LogitsModel(networks.network, self.model.process, self.model.space, self.model.config)
@@ -98,11 +100,29 @@ def drop_hidden(observation: Observation, share: float, generator: torch.Generat
     return Observation(observation.logits, Logits(context.values, context.lengths, hidden))
 
 
-def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, kl_weight: float) -> Tensor:
-    """Squared error in the space, plus `kl_weight` times the divergence of the posteriors."""
+def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, blank: int, kl_weight: float,
+                sequence_weight: float) -> Tensor:
+    """Squared error in the space, plus the divergence of the posteriors, plus the CTC loss, each a mean over frames.
+
+    Where a word is sure but its frame is not, the mean posterior of each frame is blank and the word is lost; CTC
+    (Graves et al. 2006) sums over the alignments instead. Its labels are those of the best path of C(x0).
+    """
     mask = frame_mask(clean.context)
+    estimated, known = space.decode(l_hat), space.decode(clean.logits)
     return (denoising_loss(l_hat, clean.logits, mask=mask[..., None])
-            + kl_weight * categorical_loss(space.decode(l_hat), space.decode(clean.logits), mask))
+            + kl_weight * categorical_loss(estimated, known, mask)
+            + sequence_weight * sequence_loss(estimated, known, clean.context.lengths, blank))
+
+
+def sequence_loss(estimated: Tensor, known: Tensor, lengths: Tensor, blank: int) -> Tensor:
+    """CTC loss in nats a frame of `estimated` logits (B, M, V), for the labels of the best path of `known` ones."""
+    frames = torch.arange(known.shape[1], device=known.device)
+    best = known.argmax(dim=-1).masked_fill(frames >= lengths[:, None], blank)
+    new = best.diff(dim=1, prepend=torch.full_like(best[:, :1], blank)) != 0
+    labels = new & (best != blank)
+    loss = F.ctc_loss(estimated.float().log_softmax(dim=-1).transpose(0, 1), best[labels], lengths,
+                      labels.sum(dim=1), blank=blank, reduction="sum", zero_infinity=True)
+    return loss / lengths.sum()
 
 
 def _draw(share: float, like: Observation, generator: torch.Generator) -> Tensor:

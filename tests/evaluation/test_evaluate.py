@@ -65,6 +65,17 @@ def test_systems_of_other_packages_are_scored_beside(manifest, pipeline, package
         evaluate(manifest, pipeline, ["enhanced"], tmp_path / "out")
 
 
+def test_conditions_can_be_added_later(manifest, pipeline, tmp_path):
+    shown = evaluate(manifest, pipeline, ["none"], tmp_path / "out", conditions=["clean"])
+    assert "unseen_5dB" not in shown and len(read_decoded(tmp_path / "out" / "decode" / "none.jsonl")) == 4
+    before = read_decoded(tmp_path / "out" / "decode" / "none.jsonl")
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    after = read_decoded(tmp_path / "out" / "decode" / "none.jsonl")
+    assert after[:4] == before and {entry["condition"] for entry in after[4:]} == {"unseen_5dB"}
+    with pytest.raises(ValueError, match="no condition loud; it has unseen_5dB, clean"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", conditions=["loud"])
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(manifest, pipeline, tmp_path, monkeypatch):
     seen, transcribe = [], pipeline.transcribe
 

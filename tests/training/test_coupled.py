@@ -12,12 +12,12 @@ from cdasr.diffusion.objectives import categorical_loss
 from cdasr.speech.signal_model import SignalModel
 from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
 from cdasr.training.coupled import train_coupled, with_injection
-from cdasr.training.logits import train_logits
+from cdasr.training.logits import sequence_loss, train_logits
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
 
 BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2]}
-LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "drop_seen": 0.2, "drop_hidden": 0.2}
+LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "sequence_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
 COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "told_steps": 2, "logits_weight": 0.3, "validate": ["parallel"],
            "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
 
@@ -137,3 +137,17 @@ def test_categorical_loss_is_the_divergence():
     assert float(categorical_loss(l_hat, l0, mask)) == pytest.approx(float(known[mask.bool()].mean()), abs=1e-6)
     assert float(categorical_loss(l0 + 3.0, l0)) == pytest.approx(0.0, abs=1e-6)
     assert np.isfinite(float(categorical_loss(1e4 * l_hat, l0)))
+
+
+def test_sequence_loss_asks_for_the_words_and_not_for_their_frames():
+    def logits(path):
+        return 8.0 * torch.nn.functional.one_hot(torch.tensor([path]), 4).float()
+
+    def loss(path, lengths=(8,)):
+        return float(sequence_loss(logits(path), logits([0, 1, 1, 0, 2, 0, 2, 0]), torch.tensor(lengths), blank=0))
+
+    right = loss([0, 1, 1, 0, 2, 0, 2, 0])
+    assert loss([1, 1, 0, 0, 2, 0, 0, 2]) == pytest.approx(right, abs=0.05), "the same labels at other frames"
+    for wrong in ([0, 1, 1, 0, 2, 0, 0, 0], [0, 1, 1, 0, 2, 2, 2, 0], [0, 3, 3, 0, 2, 0, 2, 0], [0] * 8):
+        assert loss(wrong) > right + 0.5
+    assert loss([0, 1, 1, 0, 2, 0, 3, 3], lengths=(6,)) == pytest.approx(loss([0, 1, 1, 0, 2, 0, 2, 0], lengths=(6,)))
