@@ -105,10 +105,10 @@ class CTCRecogniser(nn.Module):
         """Centres of the logit frames in seconds, `(frames,)`."""
         return (torch.arange(frames) * self.stride + (self.receptive_field - 1) / 2) / self.sample_rate
 
-    @torch.no_grad()
     def forward(self, waves: Tensor, lengths: Tensor) -> Logits:
         """Logits of zero-padded `waves` (B, T) at `sample_rate` with `lengths` (B,) samples, in one pass.
 
+        Gradients pass to the waveforms, never to the weights.
         Raises ValueError when a waveform is shorter than one frame.
         """
         if int(lengths.min()) < self.receptive_field:

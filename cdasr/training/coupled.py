@@ -21,7 +21,7 @@ from cdasr.speech.sides import Sides, logits_at_spectra, strategy_steps
 from cdasr.speech.signal_model import SignalModel, Spectra
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
-from cdasr.training.logits import choose, drop_hidden, logits_loss, where
+from cdasr.training.logits import choose, detached, drop_hidden, logits_loss, where
 from cdasr.training.signal import FixedPairs, noisy_and_clean, signal_loss
 
 CONDITIONS = ("none", "heard", "estimate", "noised")  # what the signal network may be given as logits
@@ -33,7 +33,8 @@ class CoupledTrainer(Trainer):
     1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first.
     2. Logits for the signal network, in the shares of `conditions`: none; C(y); l_hat0 of the logits process, given 1
        or C(y), without gradient; C(x0), noised by the logits process.
-    3. The signal network's estimate x_hat0, told 2, at a random time: its loss.
+    3. The signal network's estimate x_hat0, told 2, at a random time: the loss of its spectra and, by
+       `recogniser_weight`, that of C(x_hat0) against C(x0). Its gradient passes through C and leaves C as it is.
     4. The logits network's estimate: its loss. Given C(y) for a share `drop_seen`, else C(x_hat0) of 3 for the items
        whose time was t_max, and of 1 for the others: no estimate that a state near the clean signal has helped.
     """
@@ -68,24 +69,28 @@ class CoupledTrainer(Trainer):
 
         t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
         x_hat = signal.estimate(perturb(signal.process, x0, spectra.y, t, noise), t, spectra, told)
+        heard_hat = self._observe(x_hat, spectra)
 
-        with torch.no_grad():
-            seen = where(t == start, self._observe(x_hat, spectra), seen)
-            seen = choose(seen, heard, self.hparams.drop_seen, generator)
+        seen = choose(where(t == start, detached(heard_hat), seen), heard, self.hparams.drop_seen, generator)
         heard, seen = (drop_hidden(part, self.hparams.drop_hidden, generator) for part in (heard, seen))
         s = draw_times(logits.process, len(x0), generator, start_share=self.hparams.start_share)
         l_hat = logits.estimate(perturb(logits.process, clean.logits, heard.logits, s, noise), s, heard, seen)
-        return x_hat, x0, spectra.mask, l_hat, clean
+        return x_hat, x0, spectra.mask, heard_hat.logits, l_hat, clean
 
     def compute_objectives(self, predictions, batch, stage):
-        x_hat, x0, mask, l_hat, clean = predictions
+        x_hat, x0, mask, heard_hat, l_hat, clean = predictions
         weights = self.hparams
-        return (signal_loss(x_hat, x0, mask, weights.magnitude_weight) + weights.logits_weight * logits_loss(
-            l_hat, clean, self.logits.space, self.recogniser.blank, weights.kl_weight, weights.sequence_weight))
+        loss = signal_loss(x_hat, x0, mask, weights.magnitude_weight)
+        for weight, estimate in ((weights.recogniser_weight, heard_hat), (weights.logits_weight, l_hat)):
+            loss = loss + weight * logits_loss(estimate, clean, self.logits.space, self.recogniser.blank,
+                                               weights.kl_weight, weights.sequence_weight)
+        return loss
 
     def _observe(self, x_hat: Tensor, spectra: Spectra) -> Observation:
         """C of a signal estimate."""
-        return self.logits.observation(self.recogniser(self.signal.synthesise(x_hat, spectra), spectra.lengths))
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            waves = self.signal.synthesise(x_hat, spectra)
+            return self.logits.observation(self.recogniser(waves, spectra.lengths))
 
     def _told(self, signal: SignalModel, logits: LogitsModel, heard: Observation, seen: Observation,
               clean: Observation, spectra: Spectra, generator: torch.Generator) -> Tensor:

@@ -93,6 +93,13 @@ def where(pick: Tensor, first: Observation, second: Observation) -> Observation:
     return Observation(values, Logits(second.context.values, second.context.lengths, hidden))
 
 
+def detached(observation: Observation) -> Observation:
+    """The observation, as a given: nothing is trained through it."""
+    context = observation.context
+    return Observation(observation.logits.detach(), Logits(context.values.detach(), context.lengths,
+                                                           context.hidden.detach()))
+
+
 def drop_hidden(observation: Observation, share: float, generator: torch.Generator) -> Observation:
     """The observation without the hidden states of a random `share` of the items."""
     context = observation.context

@@ -1,4 +1,4 @@
-"""The frozen recogniser says what transformers says, in batches as alone, and never has a gradient."""
+"""The frozen recogniser says what transformers says, in batches as alone, and none of its weights has a gradient."""
 
 import pytest
 import torch
@@ -40,8 +40,16 @@ def test_logits_are_those_of_plain_transformers(recogniser):
 def test_nothing_can_train_it(recogniser):
     assert not any(parameter.requires_grad for parameter in recogniser.parameters())
     assert not recogniser.train().model.training
-    waves = torch.randn(1, 8000, requires_grad=True)
-    assert not recogniser(waves, torch.tensor([8000])).values.requires_grad
+    assert not recogniser(torch.randn(1, 8000), torch.tensor([8000])).values.requires_grad
+
+
+def test_gradients_pass_to_the_waveforms_and_to_no_weight(recogniser):
+    waves = torch.randn(2, 8000, requires_grad=True)
+    logits = recogniser(waves, torch.tensor([8000, 6000]))
+    logits.values[1, 0].square().sum().backward()
+    assert waves.grad[1, :6000].abs().max() > 0
+    assert waves.grad[0].abs().max() == 0 and waves.grad[1, 6000:].abs().max() == 0, "items do not see each other"
+    assert all(parameter.grad is None for parameter in recogniser.parameters())
 
 
 def test_frames_and_times_follow_the_configuration(recogniser):
