@@ -27,7 +27,7 @@ def demo(output_dir: str | os.PathLike, model: str = "digits", device: str = "au
     """Print what was said and what each system hears; write the audio and a picture of the first scene."""
     from cdasr.evaluation.plots import plot_spectrograms
     from cdasr.evaluation.report import render
-    from cdasr.evaluation.statistics import word_errors
+    from cdasr.speech.words import word_errors
 
     pipeline, output_dir = Pipeline.from_pretrained(model, device=device), Path(output_dir)
     rate, started = pipeline.sample_rate, time.perf_counter()

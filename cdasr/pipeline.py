@@ -26,11 +26,11 @@ from cdasr.classifiers.ctc import CTCRecogniser, Logits, Word
 from cdasr.device import resolve_device
 from cdasr.diffusion import coupling
 from cdasr.speech.audio import read_audio, resample
-from cdasr.speech.consensus import consensus
 from cdasr.speech.logits_model import LogitsModel
 from cdasr.speech.segments import split_long
 from cdasr.speech.sides import Sides, strategy_steps
 from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.words import consensus
 
 BUNDLED = Path(__file__).parent / "models"
 FORMAT = 1

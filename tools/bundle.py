@@ -13,15 +13,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CARD = """# Model package `{name}`
 
-A frozen CTC recogniser of English digits (wav2vec2 architecture, {recogniser_size} M parameters) and a signal process
-that cleans its input ({process} process, time-frequency U-Net, {signal_size} M parameters, {steps} evaluation(s) an
-utterance). 16 kHz, mono.
+A frozen CTC recogniser of English digits (wav2vec2 architecture, {recogniser_size} M parameters), a signal process that
+cleans its input ({process} process, time-frequency U-Net, {signal_size} M parameters){logits}. 16 kHz, mono.
 
 - **Use**: `cdasr enhance-transcribe noisy.wav`, or `Pipeline.from_pretrained("{name}")`.
+- **Strategies**: {strategies}; its own is `{default}`.
 - **Knows**: the words zero to nine, as {talkers} say them. It is a demonstration and a
-  test bed, not a recogniser of general English; for your own recogniser, train the signal process with a recipe.
+  test bed, not a recogniser of general English; for your own recogniser, train the processes with a recipe.
 - **Trained by**: `recipes/digits` at commit `{commit}` on recordings 10 to 49 of the
-  Free Spoken Digit Dataset (CC BY-SA 4.0) and synthetic talkers (eSpeak NG). Signal weights are in half precision.
+  Free Spoken Digit Dataset (CC BY-SA 4.0) and synthetic talkers (eSpeak NG). The processes' weights are in half
+  precision.
 - **Never trained on noise**: the recogniser. It saw clean speech only and has not changed since.
 
 ## Measured
@@ -31,22 +32,36 @@ utterance). 16 kHz, mono.
 
 
 def main(exp_dir: str, name: str) -> int:
+    from cdasr.pipeline import Pipeline
+
     source, target = Path(exp_dir), ROOT / "cdasr" / "models" / name
-    record = json.loads((source / "signal" / "record.json").read_text())
+    pipeline = Pipeline.from_pretrained(source / "package", device="cpu")
+    trained = source / ("signal" if pipeline.logits is None else "coupled") / "record.json"
+    record = json.loads(trained.read_text())
     results = (source / "RESULTS.md" if (source / "RESULTS.md").is_file() else ROOT / "recipes" / name / "RESULTS.md")
     sections = results.read_text(encoding="utf-8").split("\n## ")
-    shown = [section.split("\n", 1)[1].strip() for section in sections if section.startswith(("Averages", "Targets"))]
+    shown = [section.split("\n", 1)[1].strip() for section in sections
+             if section.startswith(("Averages", "Coupled strategies", "Targets"))]
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source / "package", target)
-    config = json.loads((target / "config.json").read_text())
+    logits = "" if pipeline.logits is None else (
+        f", and a process over its logits ({_process(pipeline.logits)} process,\n"
+        f"{_millions(target / 'logits.safetensors')} M parameters) that is coupled with it")
     (target / "README.md").write_text(CARD.format(
         name=name, recogniser_size=_millions(target / "recogniser" / "model.safetensors"),
-        signal_size=_millions(target / "signal.safetensors"), process=config["signal"]["process"]["name"].upper(),
-        steps=config["signal"]["sampling"]["steps"], talkers="six people and some synthetic voices",
-        commit=record["commit"], results="\n\n".join(shown)), encoding="utf-8")
+        signal_size=_millions(target / "signal.safetensors"), process=_process(pipeline.signal), logits=logits,
+        strategies=", ".join(f"`{strategy}`" for strategy in pipeline.strategies), default=pipeline.default_strategy,
+        talkers="six people and some synthetic voices", commit=record["commit"], results="\n\n".join(shown)),
+        encoding="utf-8")
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target.relative_to(ROOT)} ({size / 1e6:.1f} MB)")
     return 0
+
+
+def _process(model) -> str:
+    return model.process.name.upper()
 
 
 def _millions(path: Path) -> str:

@@ -9,11 +9,12 @@ import torch
 from tqdm import tqdm
 
 from cdasr.classifiers.ctc import Logits
-from cdasr.evaluation.statistics import bootstrap, interval, word_errors
+from cdasr.evaluation.statistics import bootstrap, interval
 from cdasr.evaluation.tuning import Rows, batches_of
 from cdasr.pipeline import Batch, Pipeline
 from cdasr.speech.audio import fit_length, read_audio
 from cdasr.speech.sides import Sides
+from cdasr.speech.words import word_errors
 
 
 @torch.inference_mode()

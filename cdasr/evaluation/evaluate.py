@@ -22,17 +22,16 @@ from cdasr.evaluation.report import table
 from cdasr.evaluation.statistics import (
     bootstrap,
     calibration_error,
-    correct_words,
     interval,
     paired_p_value,
     relative_interval,
     surest,
     wer,
-    word_errors,
 )
 from cdasr.provenance import record, write_json
 from cdasr.speech.audio import fit_length, read_audio
 from cdasr.speech.manifest import read_manifest
+from cdasr.speech.words import correct_words, word_errors
 
 if TYPE_CHECKING:
     from cdasr.pipeline import Pipeline

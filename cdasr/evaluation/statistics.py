@@ -1,4 +1,4 @@
-"""Word errors and what they are worth: bootstrap intervals and paired tests over utterances (Bisani & Ney 2004)."""
+"""What word errors are worth: bootstrap intervals and paired tests over utterances (Bisani & Ney 2004)."""
 
 from __future__ import annotations
 
@@ -8,34 +8,6 @@ import numpy as np
 
 DRAWS = 10_000
 CHUNK = 2_000_000  # random indices held at a time
-
-
-def normalise_text(text: str) -> str:
-    """Lower case, single spaces: what counts as the same word."""
-    return " ".join(text.casefold().split())
-
-
-def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Substitutions, deletions and insertions (jiwer), and the number of words of the reference."""
-    import jiwer
-
-    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
-    if not reference:
-        return len(hypothesis.split()), 0
-    output = jiwer.process_words(reference, hypothesis)
-    return output.substitutions + output.deletions + output.insertions, len(reference.split())
-
-
-def correct_words(reference: str, hypothesis: str) -> list[bool]:
-    """Whether each word of the hypothesis is right, by its alignment with the reference (jiwer)."""
-    import jiwer
-
-    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
-    right = [False] * len(hypothesis.split())
-    for chunk in jiwer.process_words(reference, hypothesis).alignments[0] if reference else ():
-        if chunk.type == "equal":
-            right[chunk.hyp_start_idx:chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
-    return right
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float | None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.evaluation.statistics import word_errors
 from cdasr.pipeline import Batch, Pipeline
 from cdasr.speech.audio import read_audio
+from cdasr.speech.words import word_errors
 
 Rows = Sequence[Mapping[str, str]]
 

@@ -14,11 +14,11 @@ from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.evaluation.statistics import word_errors
 from cdasr.networks import make_network
 from cdasr.speech.logits_model import LogitsModel
 from cdasr.speech.sides import Sides, logits_at_spectra, strategy_steps
 from cdasr.speech.signal_model import SignalModel, Spectra
+from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
 from cdasr.training.logits import choose, detached, drop_hidden, logits_loss, where

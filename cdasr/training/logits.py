@@ -13,8 +13,8 @@ from cdasr.classifiers.logits_space import LogitsSpace
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss, draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.evaluation.statistics import word_errors
 from cdasr.speech.logits_model import LogitsModel, frame_mask
+from cdasr.speech.words import word_errors
 from cdasr.training.bank import Bank
 from cdasr.training.base import Trainer
 from cdasr.training.data import sample_lengths

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
-from cdasr.evaluation.statistics import word_errors
+from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
 

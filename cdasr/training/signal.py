@@ -12,9 +12,9 @@ from torch import nn
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.diffusion.objectives import denoising_loss, draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.evaluation.statistics import word_errors
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
 

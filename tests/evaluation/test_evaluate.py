@@ -8,8 +8,8 @@ import pytest
 from cdasr import Pipeline
 from cdasr.evaluation.evaluate import evaluate, read_decoded
 from cdasr.evaluation.report import table
-from cdasr.evaluation.statistics import word_errors
 from cdasr.speech.manifest import read_manifest, write_manifest
+from cdasr.speech.words import word_errors
 
 
 @pytest.fixture

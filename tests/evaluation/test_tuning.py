@@ -3,8 +3,8 @@
 import pytest
 
 from cdasr import Pipeline
-from cdasr.evaluation.statistics import word_errors
 from cdasr.evaluation.tuning import tune, tune_strategies
+from cdasr.speech.words import word_errors
 
 
 @pytest.fixture
