@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 from cdasr.evaluation.evaluate import read_decoded, score_conditions
 from cdasr.evaluation.report import averages, comparisons, render, table, write_results
@@ -37,6 +38,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
         ("Word error rates", table(scores, markdown=True)),
         ("Averages", averages(averaged, systems, systems[0])),
         *_compared(averaged, systems),
+        *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], scores["conditions"], systems),
         ("Targets", _targets(scores, averaged, timing, recogniser)),
         ("Real-time factor", f"One recording at a time, {timing['utterances']} utterances, {timing['audio_seconds']} s "
          f"of audio, {timing['device']}, {timing['threads']} threads.\n\n" + render(
@@ -88,6 +90,20 @@ def _compared(averaged: Mapping, systems: Sequence[str]) -> list[tuple[str, str]
         return []
     return [("Coupled strategies against the others", "Unseen noise, average of 0, 5 and 10 dB.\n\n"
              + comparisons(unseen, coupled, references))]
+
+
+def _seeds(exp_dirs: Sequence[Path], conditions: Mapping, systems: Sequence[str]) -> list[tuple[str, str]]:
+    """WER over unseen noise of each training seed, their mean and standard deviation."""
+    names = next((names for kind, names, snrs in _kinds(conditions) if kind == "unseen" and max(snrs) == 10), None)
+    if len(exp_dirs) < 2 or not names:
+        return []
+    lines = [["system", *(f"seed {number}" for number in range(1, len(exp_dirs) + 1)), "mean", "standard deviation"]]
+    for system in systems:
+        paths = [exp_dir / "results" / "decode" / f"{system}.jsonl" for exp_dir in exp_dirs]
+        if all(map(Path.is_file, paths)):
+            rates = [score_conditions({system: read_decoded(path)}, names)[system]["wer"] for path in paths]
+            lines.append([system, *(f"{rate:.1f}" for rate in rates), f"{mean(rates):.1f}", f"{stdev(rates):.2f}"])
+    return [("Training seeds", "WER %, unseen noise, average of 0, 5 and 10 dB.\n\n" + render(lines, markdown=True))]
 
 
 def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Mapping) -> str:
