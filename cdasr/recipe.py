@@ -181,8 +181,9 @@ def decode(hparams: dict) -> None:
     others = {name: (Pipeline.from_pretrained(exp_dir / stage / "package", device=device), strategy)
                 for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
     coupled = [name for name in pipeline.strategies if name in NEED_LOGITS]
-    systems = settings["systems"] or [name for name in pipeline.strategies if name not in coupled] + [
-        *others, *coupled]
+    plain = [name for name in pipeline.strategies if name not in coupled]
+    systems = settings["systems"] or [name for name in (*plain, *others, *coupled)
+                                      if _adds_something(name, *others.get(name, (pipeline, name)))]
     print(evaluate(data / "eval.csv", pipeline, systems, exp_dir / "results", seed=hparams["seed"],
                    batch_seconds=settings["batch_seconds"], others=others,
                    conditions=settings["conditions"] or None))
@@ -191,6 +192,14 @@ def decode(hparams: dict) -> None:
         rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]
         own = [name for name in systems if name not in others]
         write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
+
+
+def _adds_something(name: str, pipeline, strategy: str) -> bool:
+    """False for observation adding with a weight of 0, which is `enhanced` over again."""
+    if strategy != "oa" or pipeline.oa_weight > 0:
+        return True
+    print(f"{name}: the weight chosen on validation data is 0, so it equals its enhanced; not decoded again")
+    return False
 
 
 def ablate(hparams: dict) -> None:

@@ -34,7 +34,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
          f"other draws; unseen: recordings that neither training nor validation used. Early stopping, the numbers of "
          f"steps, the options of the strategies and the observation-adding weight were chosen on other strings of the "
          f"dev recordings over validation noise.{_same_recordings(split)} Intervals: bootstrap over utterances; "
-         f"p-values: paired bootstrap." + _controls(systems)),
+         f"p-values: paired bootstrap." + _controls(systems, tuning)),
         ("Word error rates", table(scores, markdown=True)),
         ("Averages", averages(averaged, systems, systems[0])),
         *_compared(averaged, systems),
@@ -53,11 +53,14 @@ def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _controls(systems: Sequence[str]) -> str:
+def _controls(systems: Sequence[str], tuning: Mapping) -> str:
     text = {"enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone "
                                 "for about as long as the logits and the coupled training took.",
             "retrained": " `retrained`: the recogniser itself, fine-tuned on the noisy speech; no longer frozen, a "
                          "reference only."}
+    if tuning.get("best_weight") == 0 and "oa" not in systems:
+        text["enhanced"] = (" Observation adding (`oa`) is not listed: the weight of the degraded waveform chosen on "
+                            "validation data is 0, so that it equals `enhanced`.")
     return "".join(part for name, part in text.items() if name in systems)
 
 
