@@ -30,13 +30,15 @@ CONDITIONS = ("none", "heard", "estimate", "noised")  # what the signal network 
 class CoupledTrainer(Trainer):
     """Coupled training (method.md, Training 3), along the order in which the strategies work.
 
-    1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first.
-    2. Logits for the signal network, in the shares of `conditions`: none; C(y); l_hat0 of the logits process, given 1
-       or C(y), without gradient; C(x0), noised by the logits process.
-    3. The signal network's estimate x_hat0, told 2, at a random time: the loss of its spectra and, by
-       `recogniser_weight`, that of C(x_hat0) against C(x0). Its gradient passes through C and leaves C as it is.
-    4. The logits network's estimate: its loss. Given C(y) for a share `drop_seen`, else C(x_hat0) of 3 for the items
+    1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first. Logits from
+       that, or from C(y).
+    2. The signal network's estimate x_hat0 at a random time, told, in the shares of `conditions`: nothing; C(y); the
+       logits of 1; C(x0), noised by the logits process. The loss of its spectra and, by `recogniser_weight`, that of
+       C(x_hat0) against C(x0), whose gradient passes through C and leaves C as it is.
+    3. The logits network's estimate: its loss. Given C(y) for a share `drop_seen`, else C(x_hat0) of 2 for the items
        whose time was t_max, and of 1 for the others: no estimate that a state near the clean signal has helped.
+
+    For a share `own_states`, the states of 2 and 3 are made of the estimates of 1 in place of the clean variables.
     """
 
     def __init__(self, signal: SignalModel, logits: LogitsModel, recogniser: CTCRecogniser, output_dir: Path,
@@ -62,19 +64,21 @@ class CoupledTrainer(Trainer):
                             for waves in (batch.noisy.data, batch.clean.data))
         with torch.no_grad():
             start = torch.full((len(x0),), signal.process.t_max, device=self.device)
-            x_T = signal.process.prior(spectra.y, noise(spectra.y))
-            seen = self._observe(signal.estimate(x_T, start, spectra), spectra)
-            told = self._told(signal, logits, heard, choose(seen, heard, self.hparams.drop_seen, generator), clean,
-                              spectra, generator)
+            x_first = signal.estimate(signal.process.prior(spectra.y, noise(spectra.y)), start, spectra)
+            seen = self._observe(x_first, spectra)
+            l_first = self._first_logits(logits, heard, seen, generator)
+            told = self._told(signal, logits, heard, l_first, clean, spectra, generator)
 
         t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
-        x_hat = signal.estimate(perturb(signal.process, x0, spectra.y, t, noise), t, spectra, told)
+        x_t = perturb(signal.process, self._own(x_first, x0, generator), spectra.y, t, noise)
+        x_hat = signal.estimate(x_t, t, spectra, told)
         heard_hat = self._observe(x_hat, spectra)
 
         seen = choose(where(t == start, detached(heard_hat), seen), heard, self.hparams.drop_seen, generator)
-        heard, seen = (drop_hidden(part, self.hparams.drop_hidden, generator) for part in (heard, seen))
         s = draw_times(logits.process, len(x0), generator, start_share=self.hparams.start_share)
-        l_hat = logits.estimate(perturb(logits.process, clean.logits, heard.logits, s, noise), s, heard, seen)
+        l_s = perturb(logits.process, self._own(l_first, clean.logits, generator), heard.logits, s, noise)
+        heard, seen = (drop_hidden(part, self.hparams.drop_hidden, generator) for part in (heard, seen))
+        l_hat = logits.estimate(l_s, s, heard, seen)
         return x_hat, x0, spectra.mask, heard_hat.logits, l_hat, clean
 
     def compute_objectives(self, predictions, batch, stage):
@@ -92,12 +96,24 @@ class CoupledTrainer(Trainer):
             waves = self.signal.synthesise(x_hat, spectra)
             return self.logits.observation(self.recogniser(waves, spectra.lengths))
 
-    def _told(self, signal: SignalModel, logits: LogitsModel, heard: Observation, seen: Observation,
+    def _first_logits(self, logits: LogitsModel, heard: Observation, seen: Observation,
+                      generator: torch.Generator) -> Tensor:
+        """l_hat0 of the logits process's sampler; half of the items are given C(y), as `parallel` begins."""
+        return logits.side(heard, self.hparams.told_steps).sample(choose(seen, heard, 0.5, generator))
+
+    def _own(self, estimate: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """What a state is made of: the network's own `estimate` for a share `own_states` of the items, else `clean`.
+
+        Sampling makes its states of estimates; a network that has only met states made of the truth trusts them.
+        """
+        own = torch.rand(len(clean), generator=generator, device=clean.device) < self.hparams.own_states
+        return torch.where(own.view(-1, *(1,) * (clean.dim() - 1)), estimate, clean)
+
+    def _told(self, signal: SignalModel, logits: LogitsModel, heard: Observation, estimate: Tensor,
               clean: Observation, spectra: Spectra, generator: torch.Generator) -> Tensor:
         """Logits at the frames of the spectra (B, N, V), one of CONDITIONS for each item."""
         s = draw_times(logits.process, len(heard.logits), generator)
-        given = {"none": torch.zeros_like(heard.logits), "heard": heard.logits,
-                 "estimate": logits.side(heard, self.hparams.told_steps).sample(seen),
+        given = {"none": torch.zeros_like(heard.logits), "heard": heard.logits, "estimate": estimate,
                  "noised": perturb(logits.process, clean.logits, heard.logits, s, gaussian_noise(generator))}
         shares = torch.tensor([self.hparams.conditions[name] for name in CONDITIONS])
         picks = torch.multinomial(shares, len(heard.logits), replacement=True, generator=generator)
