@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ class CoupledTrainer(Trainer):
 
     def summarise(self, sums):
         rates = {f"wer_{key}": 100.0 * value / sums["words"] for key, value in sums.items() if key != "words"}
-        return {"wer": min(rates[f"wer_{name}"] for name in self.hparams.validate), **rates}
+        return {"wer": mean(rates[f"wer_{name}"] for name in self.hparams.validate), **rates}
 
 
 def train_coupled(signal: SignalModel, logits: LogitsModel, recogniser: CTCRecogniser, train_rows: Sequence,
