@@ -179,7 +179,7 @@ def decode(hparams: dict) -> None:
     device = _device(hparams)
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=device)
     others = {name: (Pipeline.from_pretrained(exp_dir / stage / "package", device=device), strategy)
-                for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
+              for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
     coupled = [name for name in pipeline.strategies if name in NEED_LOGITS]
     plain = [name for name in pipeline.strategies if name not in coupled]
     systems = settings["systems"] or [name for name in (*plain, *others, *coupled)

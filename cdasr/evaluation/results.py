@@ -10,6 +10,7 @@ from statistics import mean, stdev
 
 from cdasr.evaluation.evaluate import read_decoded, score_conditions
 from cdasr.evaluation.report import averages, comparisons, render, table, write_results
+from cdasr.evaluation.statistics import wer
 
 STAGES = ("recogniser", "signal", "logits", "coupled", "matched", "retrained")  # that train, in this order
 AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
@@ -104,9 +105,15 @@ def _seeds(exp_dirs: Sequence[Path], conditions: Mapping, systems: Sequence[str]
     for system in systems:
         paths = [exp_dir / "results" / "decode" / f"{system}.jsonl" for exp_dir in exp_dirs]
         if all(map(Path.is_file, paths)):
-            rates = [score_conditions({system: read_decoded(path)}, names)[system]["wer"] for path in paths]
+            rates = [_mean_wer(read_decoded(path), names) for path in paths]
             lines.append([system, *(f"{rate:.1f}" for rate in rates), f"{mean(rates):.1f}", f"{stdev(rates):.2f}"])
     return [("Training seeds", "WER %, unseen noise, average of 0, 5 and 10 dB.\n\n" + render(lines, markdown=True))]
+
+
+def _mean_wer(entries: Sequence[Mapping], conditions: Sequence[str]) -> float:
+    """WER in per cent averaged over `conditions`, as `score_conditions` has it, without its bootstrap."""
+    return mean(wer(*zip(*((entry["errors"], entry["words"]) for entry in entries if entry["condition"] == condition)))
+                for condition in conditions)
 
 
 def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Mapping) -> str:
