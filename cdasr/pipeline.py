@@ -93,6 +93,8 @@ class Pipeline:
         self.recogniser, self.signal = recogniser.to(self.device), signal.to(self.device).eval()
         self.logits = None if logits is None else logits.to(self.device).eval()
         self.config = config or {}
+        if logits is not None:
+            recogniser.hidden_layers = logits.hidden_layers
         if recogniser.sample_rate != signal.sample_rate:
             raise ValueError(f"the recogniser takes {recogniser.sample_rate} Hz and the signal model "
                              f"{signal.sample_rate} Hz; train the signal model at the recogniser's rate")

@@ -64,6 +64,7 @@ def logits(hparams: dict) -> None:
     settings, device, rate, seed = hparams["logits"], _device(hparams), hparams["sample_rate"], hparams["seed"]
     pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
     frozen, model = pipeline.recogniser, pipeline.signal
+    frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
     folder = exp_dir / "logits" / "bank"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass
@@ -34,7 +35,8 @@ class CTCRecogniser(nn.Module):
     Sampling rate, feature normalisation, use of an attention mask, stride and receptive field come from the model's
     own configuration. A batch gives the same logits as each waveform alone: models with a layer-norm feature
     extractor get an attention mask; the group-norm ones, which were trained without, are run in groups of equal
-    length.
+    length. `hidden_layers`: which of transformers' `hidden_states` are handed out, side by side, each normalised in
+    every frame. What noise has done to the last layer may not yet be lost in those below.
     """
 
     def __init__(self, model: nn.Module, processor):
@@ -47,6 +49,7 @@ class CTCRecogniser(nn.Module):
         self.use_mask: bool = features.return_attention_mask
         self.blank: int = processor.tokenizer.pad_token_id
         self.whole_words: bool = _whole_words(processor.tokenizer)
+        self.hidden_layers: tuple[int, ...] = (-1,)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, **options) -> CTCRecogniser:
@@ -124,7 +127,9 @@ class CTCRecogniser(nn.Module):
     def _run(self, waves: Tensor, lengths: Tensor, mask: Tensor | None) -> Logits:
         output = self.model(waves.to(self.model.dtype), attention_mask=mask if mask is None else mask.long(),
                             output_hidden_states=True)
-        return Logits(output.logits.float(), self.frame_lengths(lengths), output.hidden_states[-1].float())
+        layers = [output.hidden_states[layer].float() for layer in self.hidden_layers]
+        hidden = torch.cat([F.layer_norm(layer, layer.shape[-1:]) for layer in layers], dim=-1)
+        return Logits(output.logits.float(), self.frame_lengths(lengths), hidden)
 
     def _run_by_length(self, waves: Tensor, lengths: Tensor) -> Logits:
         """Runs of equal length without a mask, put together again."""

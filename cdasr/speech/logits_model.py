@@ -25,9 +25,14 @@ class LogitsModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict) -> LogitsModel:
-        """Build from plain data `{process, network, space, sampling}`, with random weights."""
+        """Build from plain data `{process, network, space, sampling, hidden_layers}`, with random weights."""
         return cls(make_network(config["network"]), make_process(config["process"]), LogitsSpace(**config["space"]),
                    config)
+
+    @property
+    def hidden_layers(self) -> tuple[int, ...]:
+        """Layers of the recogniser whose hidden states the network is given."""
+        return tuple(self.config.get("hidden_layers", (-1,)))
 
     @property
     def sampling(self) -> dict:

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from pathlib import Path
 
@@ -44,8 +45,9 @@ class Trainer(sb.Brain):
             limit_warmup=hparams.get("patience_warmup", 0), direction="min")
         super().__init__(
             modules=dict(networks),  # one by one, as DDP wraps them
-            opt_class=lambda parameters: torch.optim.AdamW(parameters, lr=hparams["lr"],
-                                                           weight_decay=hparams.get("weight_decay", 0.01)),
+            opt_class=lambda _: torch.optim.AdamW(
+                parameter_groups(networks, hparams.get("lr_factors", {})), lr=hparams["lr"],
+                weight_decay=hparams.get("weight_decay", 0.01)),
             hparams=hparams,
             run_opts={"device": device, "precision": resolve_precision(hparams.get("precision", "auto"), device),
                       "max_grad_norm": hparams.get("max_grad_norm", 1.0),
@@ -96,7 +98,7 @@ class Trainer(sb.Brain):
         torch.manual_seed((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step)
         progress = (self.steps_before[epoch - 1] + self.step) / self.steps_before[-1]
         for group in self.optimizer.param_groups:
-            group["lr"] = self.hparams.lr * learning_rate_factor(progress, self.hparams.warmup)
+            group["lr"] = self.hparams.lr * group["factor"] * learning_rate_factor(progress, self.hparams.warmup)
 
     def optimizers_step(self):
         super().optimizers_step()
@@ -129,6 +131,22 @@ class Trainer(sb.Brain):
 
     def summarise(self, sums: dict[str, float]) -> dict[str, float]:
         raise NotImplementedError
+
+
+def parameter_groups(networks: Mapping[str, nn.Module], factors: Mapping[str, float]) -> list[dict]:
+    """Parameters by the `factor` of their learning rate: that of the first pattern that fits, else 1.
+
+    `factors`: shell patterns of the parameters' names, which begin with that of their network. Raises ValueError for
+    a pattern that fits none.
+    """
+    named = {f"{name}.{key}": parameter for name, network in networks.items()
+             for key, parameter in network.named_parameters()}
+    groups: dict[str, list] = {pattern: [] for pattern in (*factors, "")}
+    for name, parameter in named.items():
+        groups[next((pattern for pattern in factors if fnmatchcase(name, pattern)), "")].append(parameter)
+    if idle := [pattern for pattern in factors if not groups[pattern]]:
+        raise ValueError(f"lr_factors: no parameter for {idle[0]!r}; they are called like {next(iter(named))!r}")
+    return [{"params": group, "factor": factors.get(pattern, 1.0)} for pattern, group in groups.items() if group]
 
 
 def learning_rate_factor(progress: float, warmup: float) -> float:

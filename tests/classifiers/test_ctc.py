@@ -98,3 +98,17 @@ def test_tokens_that_are_words_run_together_only_with_themselves(recogniser_dir,
         words = recogniser.words(values, lengths)[0]
         assert [word.word for word in words] == heard.lower().split()
         assert all(word.confidence > 0.99 for word in words)
+
+
+def test_hidden_layers_come_side_by_side_from_one_pass(recogniser, monkeypatch):
+    waves, lengths = torch.randn(1, 8000), torch.tensor([8000])
+    inputs = recogniser.processor(waves[0].numpy(), sampling_rate=16_000, return_tensors="pt")
+    states = recogniser.model(inputs.input_values, output_hidden_states=True).hidden_states
+    recogniser.hidden_layers = (0, -1)
+    passes, plain = [], type(recogniser.model).forward
+    monkeypatch.setattr(type(recogniser.model), "forward", lambda *a, **k: passes.append(1) or plain(*a, **k))
+    hidden = recogniser(waves, lengths).hidden
+    expected = torch.cat([torch.nn.functional.layer_norm(states[layer], states[layer].shape[-1:])
+                          for layer in (0, -1)], dim=-1)
+    torch.testing.assert_close(hidden, expected, atol=1e-3, rtol=1e-3)
+    assert len(passes) == 1

@@ -8,7 +8,7 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.manifest import read_manifest, write_manifest
-from cdasr.training.base import learning_rate_factor
+from cdasr.training.base import learning_rate_factor, parameter_groups
 from cdasr.training.data import DurationBatchSampler, Utterances
 from cdasr.training.recogniser import dropout_rate
 from cdasr.training.signal import SignalTrainer, train_signal
@@ -109,3 +109,12 @@ def test_learning_rate_rises_then_falls():
     factors = [learning_rate_factor(progress, 0.1) for progress in np.linspace(0, 1, 101)]
     assert factors[10] == pytest.approx(1.0) and factors[0] < 0.02 and factors[-1] == pytest.approx(0.02)
     assert all(a >= b for a, b in zip(factors[10:], factors[11:]))
+
+
+def test_each_parameter_learns_at_the_rate_of_its_name():
+    networks = {"signal": torch.nn.Linear(2, 3), "logits": torch.nn.Linear(3, 1)}
+    groups = parameter_groups(networks, {"signal.bias": 6.0, "logits.*": 0.3})
+    sizes = {group["factor"]: sum(parameter.numel() for parameter in group["params"]) for group in groups}
+    assert sizes == {6.0: 3, 0.3: 4, 1.0: 6}
+    with pytest.raises(ValueError, match="no parameter for 'signal.inject'"):
+        parameter_groups(networks, {"signal.inject": 2.0})
