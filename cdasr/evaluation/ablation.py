@@ -12,7 +12,7 @@ from cdasr.classifiers.ctc import Logits
 from cdasr.evaluation.statistics import bootstrap, interval
 from cdasr.evaluation.tuning import Rows, batches_of
 from cdasr.pipeline import Batch, Pipeline
-from cdasr.speech.audio import fit_length, read_audio
+from cdasr.speech.manifest import read_clean
 from cdasr.speech.sides import Sides
 from cdasr.speech.words import word_errors
 
@@ -51,8 +51,7 @@ def ablate(pipeline: Pipeline, rows: Rows, strategy: str, steps: Sequence[int], 
 
 def _clean_logits(pipeline: Pipeline, batch: Batch, group: Sequence[Mapping[str, str]]) -> Logits:
     """C(x0)."""
-    waves = [fit_length(read_audio(row["clean_wav"], pipeline.sample_rate)[0], length)
-             for row, length in zip(group, batch.lengths.tolist())]
+    waves = [read_clean(row, pipeline.sample_rate, length) for row, length in zip(group, batch.lengths.tolist())]
     clean = Batch.of([torch.from_numpy(wave) for wave in waves], pipeline.device)
     return pipeline.recogniser(clean.waves, clean.lengths)
 

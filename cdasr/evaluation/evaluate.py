@@ -29,8 +29,8 @@ from cdasr.evaluation.statistics import (
     wer,
 )
 from cdasr.provenance import record, write_json
-from cdasr.speech.audio import fit_length, read_audio
-from cdasr.speech.manifest import read_manifest
+from cdasr.speech.audio import read_audio
+from cdasr.speech.manifest import read_clean, read_manifest
 from cdasr.speech.words import correct_words, word_errors
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _entry(row: Mapping[str, str], wave, result, seconds: float, rate: int) -> d
              "confidence": [round(word.confidence, 4) for word in result.words],
              "correct": correct_words(row["text"], " ".join(word.word for word in result.words))}
     if row.get("clean_wav"):
-        clean = torch.from_numpy(fit_length(read_audio(row["clean_wav"], rate)[0], len(wave)))
+        clean = torch.from_numpy(read_clean(row, rate, len(wave)))
         if not torch.equal(wave, clean):  # the ratio of a clean input is unbounded and would rule every average
             entry["si_sdr_input"] = round(float(si_sdr(wave, clean)), 3)
             entry["si_sdr"] = round(float(si_sdr(wave if result.wave is None else result.wave, clean)), 3)

@@ -11,8 +11,17 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from cdasr.speech.audio import fit_length, read_audio
+
 REQUIRED = ("ID", "duration", "wav", "text")
 PATHS = ("wav", "clean_wav")
+
+
+def read_clean(row: Mapping[str, str], rate: int, samples: int) -> np.ndarray:
+    """The clean waveform of a fixed noisy row, at `rate` Hz and cut or padded to the noisy one's `samples`."""
+    return fit_length(read_audio(row["clean_wav"], rate)[0], samples)
 
 
 def read_manifest(path: str | os.PathLike) -> list[dict[str, str]]:

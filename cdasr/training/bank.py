@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.provenance import write_json
-from cdasr.speech.audio import fit_length, read_audio
+from cdasr.speech.audio import read_audio
+from cdasr.speech.manifest import read_clean
 from cdasr.speech.signal_model import SignalModel
 from cdasr.training.data import DurationBatchSampler
 
@@ -99,7 +100,7 @@ def fixed_pairs(rate: int) -> Pairs:
     """The noisy and clean waveforms that a fixed noisy manifest names."""
     def read(row: Mapping[str, str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         noisy, _ = read_audio(row["wav"], rate)
-        return noisy, fit_length(read_audio(row["clean_wav"], rate)[0], len(noisy))
+        return noisy, read_clean(row, rate, len(noisy))
     return read
 
 

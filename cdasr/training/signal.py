@@ -12,6 +12,7 @@ from torch import nn
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.diffusion.objectives import denoising_loss, draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
+from cdasr.speech.manifest import read_clean
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.words import word_errors
@@ -89,11 +90,8 @@ class FixedPairs(Utterances):
         super().__init__(rows, rate, seed=0, train=False, transform=lambda wave, rng: {"noisy": wave})
 
     def __getitem__(self, index: int) -> dict:
-        from cdasr.speech.audio import fit_length, read_audio
-
         item = super().__getitem__(index)
-        clean, _ = read_audio(self.rows[index]["clean_wav"], self.rate)
-        return {**item, "clean": torch.from_numpy(fit_length(clean, len(item["noisy"])))}
+        return {**item, "clean": torch.from_numpy(read_clean(self.rows[index], self.rate, len(item["noisy"])))}
 
 
 def signal_loss(x0_hat: torch.Tensor, x0: torch.Tensor, mask: torch.Tensor, magnitude_weight: float) -> torch.Tensor:
