@@ -1,7 +1,8 @@
 """The stages that all speech recipes share: `python -m cdasr.recipe STAGE --hparams FILE [--key value ...]`.
 
-A recipe's own `prepare.py` writes `exp_dir/data` (manifests `train`, `valid`, `valid_noisy`, `eval`; `noise.json`);
-everything after that is here. Stages read what earlier ones wrote and nothing else.
+`python -m cdasr.recipe run --recipe DIR ...` runs them all, as a recipe's run.sh does (cdasr/runner.py). A recipe's own
+`prepare.py` writes `exp_dir/data` (manifests `train`, `valid`, `valid_noisy`, `eval`; `noise.json`); everything after
+that is here. Stages read what earlier ones wrote and nothing else.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cdasr.hparams import load_hparams
 from cdasr.provenance import record, write_json
+from cdasr.runner import Stage, run
 
 
 def recogniser(hparams: dict) -> None:
@@ -268,23 +270,42 @@ def _device(hparams: dict) -> str:
 
 STAGES = {stage.__name__: stage for stage in (recogniser, signal, logits, coupled, controls, matched, retrained, decode,
                                               ablate, score)}
+ORDER = (
+    Stage("download", "find the corpus or download it", own=True),
+    Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True),
+    Stage("recogniser", "the frozen recogniser and its word error rate", trains=True),
+    Stage("signal", "train the signal process, choose its steps, write the model package", trains=True),
+    Stage("logits", "fill the bank of logits and train the logits process", trains=True),
+    Stage("coupled", "train both processes together, tune the strategies", trains=True),
+    Stage("controls", "the signal process trained on alone, the recogniser retrained on noisy speech", trains=True),
+    Stage("decode", "the test sets with each system"),
+    Stage("ablate", "what each part of the coupling is worth"),
+    Stage("score", "tables, plot and RESULTS.md"))
 
 
-def main(stages: dict[str, Callable[[dict], None]]) -> int:
-    """Run one of `stages` as the command line says: `STAGE --hparams FILE [--hparams CHANGES] [--key value ...]`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=stages)
-    parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
-                        help="the recipe's hyper-parameters; a further file changes values of the first")
-    options, overrides = parser.parse_known_args()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (), module: str = "") -> int:
+    """Run one of `stages` as the command line says: `STAGE --hparams FILE [--hparams CHANGES] [--key value ...]`.
+
+    `run --recipe DIR ...` runs those of `order`, which `module` has (cdasr/runner.py).
+    """
     try:
+        if order and sys.argv[1:2] == ["run"]:
+            return run(module, order, sys.argv[2:])
+        parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+        parser.add_argument("stage", choices=stages)
+        parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
+                            help="the recipe's hyper-parameters; a further file changes values of the first")
+        options, overrides = parser.parse_known_args()
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         stages[options.stage](load_hparams(options.hparams, overrides))
     except ValueError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(STAGES))
+    sys.exit(main(STAGES, ORDER, "cdasr.recipe"))

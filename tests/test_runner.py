@@ -1,0 +1,83 @@
+"""The runner of all recipes: which stages it runs, as which commands, and that it stops where one fails."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cdasr.runner import Stage, run
+
+STAGES = (Stage("fetch", "get it", own=True), Stage("build", "make it", trains=True), Stage("check", "look at it"))
+MODULE = """
+import pathlib, sys
+with open("ran.txt", "a") as file:
+    print(pathlib.Path(__file__).stem, *sys.argv[1:], file=file)
+sys.exit(3 if pathlib.Path("fail").exists() and sys.argv[1] == "build" else 0)
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe whose stages write down how they were called; returns a function that gives those lines."""
+    (tmp_path / "mine" / "hparams").mkdir(parents=True)
+    (tmp_path / "mine" / "hparams" / "default.yaml").write_text("exp_dir: exp/mine\nnproc: 1\nnet: {size: 3}\n")
+    (tmp_path / "mine" / "hparams" / "tiny.yaml").write_text("exp_dir: exp/tiny\n")
+    (tmp_path / "mine" / "prepare.py").write_text(MODULE)
+    (tmp_path / "stages_of_mine.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def ran():
+        lines = (tmp_path / "ran.txt").read_text().splitlines() if (tmp_path / "ran.txt").exists() else []
+        (tmp_path / "ran.txt").unlink(missing_ok=True)
+        return lines
+    return ran
+
+
+def test_stages_run_once_in_their_order(recipe, tmp_path, capfd):
+    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--size", "tiny", "--net.size", "5"]) == 0
+    given = "--hparams mine/hparams/default.yaml --hparams mine/hparams/tiny.yaml --net.size 5"
+    assert recipe() == [f"prepare fetch {given}", f"stages_of_mine build {given}", f"stages_of_mine check {given}"]
+    assert {path.name for path in (tmp_path / "exp" / "tiny" / "done").iterdir()} == {"stage0", "stage1", "stage2"}
+    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--size=tiny"]) == 0
+    assert recipe() == [] and capfd.readouterr().out.count("done already") == 3
+    assert run("stages_of_mine", STAGES, ["--recipe=mine", "--size=tiny", "--stage", "2", "--redo", "true"]) == 0
+    assert len(recipe()) == 1
+
+
+def test_a_failed_stage_ends_the_run_and_is_not_done(recipe, tmp_path):
+    (tmp_path / "fail").touch()
+    options = ["--recipe", "mine", "--stop_stage", "1"]
+    assert run("stages_of_mine", STAGES, options) == 3 and len(recipe()) == 2
+    (tmp_path / "fail").unlink()
+    assert run("stages_of_mine", STAGES, options) == 0
+    assert [line.split()[1] for line in recipe()] == ["build"]
+    (tmp_path / "fail").touch()
+    assert run("stages_of_mine", STAGES, [*options, "--redo", "true"]) == 3
+    assert not (tmp_path / "exp" / "mine" / "done" / "stage1").exists(), "a stage that failed again is not done"
+
+
+def test_several_processes_are_started_by_torchrun(recipe, monkeypatch):
+    commands = []
+    monkeypatch.setattr(subprocess, "call", lambda command: commands.append(command) or 0)
+    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--nproc", "4"]) == 0
+    launched = ["torch.distributed.run" in command for command in commands]
+    assert launched == [False, True, False] and "--nproc-per-node=4" in commands[1]
+    assert all(command[0] == sys.executable for command in commands)
+
+
+@pytest.mark.parametrize("options, reason", [
+    (["--recipe", "mine", "--no-such-key", "1"], "no key 'no_such_key'"), (["--recipe", "mine", "--stage"], "a value"),
+    (["--recipe", "mine", "--stage", "3"], "0 to 2"), (["--recipe", "mine", "--size", "huge"], "default, tiny"),
+    (["--recipe", "other"], "no recipe there"), (["--recipe", "mine", "--redo", "yes"], "true or false"),
+    ([], "--recipe DIR"), (["--recipe", "mine", "4"], "expected --option value")])
+def test_wrong_options_are_named_before_anything_runs(recipe, options, reason):
+    with pytest.raises(ValueError, match=reason):
+        run("stages_of_mine", STAGES, options)
+    assert recipe() == []
+
+
+def test_help_names_stages_sizes_and_keys(recipe, capsys):
+    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("1 build", "make it", "default, tiny", "--exp-dir", "--nproc"))
