@@ -93,5 +93,5 @@ def _check_known(node: yaml.Node, changes: dict, outer: str = "") -> None:
             raise ValueError(f"there is no key {outer + str(key)!r} to override; known here: {', '.join(known)}")
         inner = known[str(key)]
         options = isinstance(value, dict) and all(isinstance(name, str) for name in value)  # not a map such as {3: 1.5}
-        if options and isinstance(inner, yaml.MappingNode):
+        if options and isinstance(inner, yaml.MappingNode) and inner.value:  # an empty one may hold anything
             _check_known(inner, value, f"{outer}{key}.")

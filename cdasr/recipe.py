@@ -20,38 +20,94 @@ from cdasr.runner import Stage, run
 
 
 def recogniser(hparams: dict) -> None:
-    """Stage 2: train the recogniser on clean speech, freeze it, and report its clean word error rate."""
+    """Stage 2: the frozen recogniser, `asr` or trained here on clean speech, and its word error rates."""
+    from cdasr.corpus import clean_rows
     from cdasr.evaluation.tuning import recogniser_wer
     from cdasr.speech.manifest import read_manifest
+    from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import CleanAugment, train_recogniser
 
     exp_dir, data = _folders(hparams)
-    frozen = train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"),
-                              exp_dir / "recogniser", hparams["recogniser"], CleanAugment(hparams["sample_rate"]),
-                              _device(hparams))
-    clean = recogniser_wer(frozen, read_manifest(data / f"{hparams['data']['eval_split']}.csv"))
-    write_json(exp_dir / "recogniser" / "record.json", record(stage="recogniser", hparams=hparams, clean=clean))
-    print(f"frozen recogniser: {clean['wer']:.2f} % WER on {clean['words']} clean words")
+    device, folder = _device(hparams), exp_dir / "recogniser"
+    if hparams["asr"]:
+        frozen = load_frozen(hparams["asr"], hparams["asr_options"]).to(device)
+        _check_rate(frozen, hparams)
+        if on_main():
+            frozen.save_pretrained(folder / "model")
+    else:
+        frozen = train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"), folder,
+                                  hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device)
+    if not on_main():
+        return
+    clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")))
+    noisy = recogniser_wer(frozen, read_manifest(data / "valid_noisy.csv"))
+    write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
+                                              recogniser=_about(frozen)))
+    print(f"frozen recogniser: {', '.join(f'{key} {value}' for key, value in _about(frozen).items())}")
+    print(f"frozen recogniser: {clean['wer']:.2f} % WER on {clean['words']} clean words, {noisy['wer']:.2f} % on the "
+          "noisy validation set")
+
+
+def load_frozen(name_or_dir, options: dict):
+    """The recogniser of `asr`, a name on the hub or a folder: the one place where a recipe loads it."""
+    from cdasr.classifiers.ctc import CTCRecogniser
+
+    return CTCRecogniser.from_pretrained(name_or_dir, **options)
+
+
+def _check_rate(frozen, hparams: dict) -> None:
+    if frozen.sample_rate != hparams["sample_rate"]:
+        raise ValueError(f"{hparams['asr']} takes {frozen.sample_rate} Hz and the recipe {hparams['sample_rate']} Hz; "
+                         f"give --sample-rate {frozen.sample_rate} and run stage 1 again")
+
+
+def _about(frozen) -> dict:
+    """Size and geometry of a recogniser, for its record."""
+    return {"class": type(frozen.model).__name__, "parameters": sum(part.numel() for part in frozen.parameters()),
+            "sample_rate": frozen.sample_rate, "stride": frozen.stride}
 
 
 def signal(hparams: dict) -> None:
     """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
-    from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
+    from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
 
     exp_dir, data = _folders(hparams)
     device = _device(hparams)
-    frozen = CTCRecogniser.from_pretrained(exp_dir / "recogniser" / "model")
+    frozen = load_frozen(exp_dir / "recogniser" / "model", hparams["asr_options"])
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
-    model = train_signal(hparams["signal_model"], frozen, train_rows, valid_rows, exp_dir / "signal",
-                         hparams["signal"], training_degrader(data, train_rows, hparams), device)
+    start = initial_signal(hparams["signal_init"]) if hparams["signal_init"] else None
+    if hparams["signal"]["epochs"]:
+        config, degrade = start.config if start else hparams["signal_model"], training_degrader(data, train_rows, hparams)
+        model = train_signal(config, frozen, train_rows, valid_rows, exp_dir / "signal", hparams["signal"], degrade,
+                             device, start)
+    elif start is None:
+        raise ValueError("--signal.epochs 0 leaves the signal process untrained; give --signal-init PACKAGE")
+    else:
+        (exp_dir / "signal").mkdir(exist_ok=True)
+        model = start
+    if not on_main():
+        return
     pipeline = Pipeline(frozen, model, device=device)
     choices = _tune(pipeline, valid_rows, hparams)
     write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
     _save(pipeline, exp_dir, "signal")
     print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
+
+
+def initial_signal(package: str):
+    """The signal process of a model package, to start from; one that was told logits forgets how."""
+    from cdasr.pipeline import Pipeline
+    from cdasr.speech.signal_model import SignalModel
+
+    trained = Pipeline.from_pretrained(package, device="cpu").signal
+    network = {key: value for key, value in trained.config["network"].items() if key not in ("tokens", "condition")}
+    model = SignalModel.from_config({**trained.config, "network": network})
+    weights = trained.network.state_dict()
+    model.network.load_state_dict({name: weights[name] for name in model.network.state_dict()})
+    return model
 
 
 def logits(hparams: dict) -> None:
@@ -60,6 +116,7 @@ def logits(hparams: dict) -> None:
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
     from cdasr.training.coupled import with_injection
+    from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
 
     exp_dir, data = _folders(hparams)
@@ -74,6 +131,8 @@ def logits(hparams: dict) -> None:
     once = {**settings["bank"], "passes": 1, "steps": [model.config["sampling"]["steps"]]}
     valid = build_bank(folder / "valid", valid_rows, fixed_pairs(rate), frozen, model, once, seed, device)
     trained = train_logits(hparams["logits_model"], frozen, train, valid, exp_dir / "logits", settings, device)
+    if not on_main():
+        return
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
     guided = with_injection(model, trained, hparams["coupled"]["condition"])
     _save(Pipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
@@ -85,6 +144,7 @@ def coupled(hparams: dict) -> None:
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.coupled import train_coupled
+    from cdasr.training.distributed import on_main
 
     exp_dir, data = _folders(hparams)
     device = _device(hparams)
@@ -93,6 +153,8 @@ def coupled(hparams: dict) -> None:
     models = train_coupled(pipeline.signal, pipeline.logits, pipeline.recogniser, train_rows, valid_rows,
                            exp_dir / "coupled", hparams["coupled"], training_degrader(data, train_rows, hparams),
                            device)
+    if not on_main():
+        return
     trained = Pipeline(pipeline.recogniser, models[0], pipeline.config, device, models[1])
     choices = _tune(trained, valid_rows, hparams)
     choices["strategies"] = tune_strategies(trained, valid_rows, hparams["tuning"]["strategies"])
@@ -105,6 +167,7 @@ def matched(hparams: dict) -> None:
     """Control: the signal process of stage 3, trained on by itself for as long as stages 4 and 5 take."""
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
+    from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
 
     exp_dir, data = _folders(hparams)
@@ -113,6 +176,8 @@ def matched(hparams: dict) -> None:
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
                          settings, training_degrader(data, train_rows, hparams), pipeline.device, pipeline.signal)
+    if not on_main():
+        return
     trained = Pipeline(pipeline.recogniser, model, pipeline.config, pipeline.device)
     choices = _tune(trained, valid_rows, hparams)
     write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams, tuning=choices))
@@ -121,27 +186,32 @@ def matched(hparams: dict) -> None:
 
 def retrained(hparams: dict) -> None:
     """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
-    from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
+    from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import train_recogniser
 
     exp_dir, data = _folders(hparams)
     settings = {**hparams["recogniser"], **hparams["retrained"]}
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
-    frozen = CTCRecogniser.from_pretrained(exp_dir / "recogniser" / "model")
+    frozen = load_frozen(exp_dir / "recogniser" / "model", {})
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
                              lambda wave, rng: degrade(wave, rng)[0], _device(hparams), start=frozen)
+    if not on_main():
+        return
     write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
     signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=_device(hparams)).signal
     _save(Pipeline(tuned, signal, device=_device(hparams)), exp_dir, "retrained", latest=False)
 
 
 def controls(hparams: dict) -> None:
-    """Stage 6: both controls, `matched` and `retrained`."""
-    matched(hparams)
-    retrained(hparams)
+    """Stage 6: the controls that the recipe lists, of `matched` and `retrained`."""
+    known = {"matched": matched, "retrained": retrained}
+    if unknown := [name for name in hparams["controls"] if name not in known]:
+        raise ValueError(f"there is no control {unknown[0]!r}; known: {', '.join(known)}")
+    for name in hparams["controls"]:
+        known[name](hparams)
 
 
 CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "oa_matched": ("matched", "oa"),
@@ -262,10 +332,11 @@ def _device(hparams: dict) -> str:
     import torch
 
     from cdasr.device import resolve_device
+    from cdasr.training.distributed import join_group
 
     if hparams["threads"]:
         torch.set_num_threads(hparams["threads"])
-    return resolve_device(hparams["device"])
+    return join_group(resolve_device(hparams["device"]))
 
 
 STAGES = {stage.__name__: stage for stage in (recogniser, signal, logits, coupled, controls, matched, retrained, decode,

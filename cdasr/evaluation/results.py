@@ -27,23 +27,19 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     recogniser = _read(exp_dir / "recogniser" / "record.json")["settings"]
     tuned = exp_dir / ("coupled" if "parallel" in systems else "signal") / "record.json"
     tuning = _read(tuned)["settings"].get("tuning", {})
-    timing = _read(exp_dir / "results" / "rtf.json")
-    split = hparams["data"]["eval_split"]
+    timed = exp_dir / "results" / "rtf.json"
+    timing = _read(timed) if timed.is_file() else None
+    report = hparams["report"]
+    compared = [name for name in scores["conditions"] if re.fullmatch(report["compared"]["conditions"], name)]
     sections = [
-        ("What was measured", f"Connected digit strings made of the corpus's {split} recordings; each condition holds "
-         f"the same strings. Seen noise: recordings and generated families that the models were trained on, "
-         f"other draws; unseen: recordings that neither training nor validation used. Early stopping, the numbers of "
-         f"steps, the options of the strategies and the observation-adding weight were chosen on other strings of the "
-         f"dev recordings over validation noise.{_same_recordings(split)} Intervals: bootstrap over utterances; "
-         f"p-values: paired bootstrap." + _controls(systems, tuning)),
+        ("What was measured", f"{report['about'].format(**hparams['data']).strip()} Intervals: bootstrap over "
+         "utterances; p-values: paired bootstrap." + _controls(systems, tuning)),
         ("Word error rates", table(scores, markdown=True)),
         ("Averages", averages(averaged, systems, systems[0])),
-        *_compared(averaged, systems),
-        *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], scores["conditions"], systems),
-        ("Targets", _targets(scores, averaged, timing, recogniser)),
-        ("Real-time factor", f"One recording at a time, {timing['utterances']} utterances, {timing['audio_seconds']} s "
-         f"of audio, {timing['device']}, {timing['threads']} threads.\n\n" + render(
-             [["system", "RTF"], *([system, f"{rtf:.3f}"] for system, rtf in timing["rtf"].items())], markdown=True)),
+        *_compared(decoded, compared, report["compared"]["title"]),
+        *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], compared, report["compared"]["title"], systems),
+        *([("Targets", _targets(scores, averaged, timing, recogniser))] if report["targets"] else []),
+        *_timed(timing),
         *_ablations(exp_dir / "results" / "ablation.json"),
         ("Choices on validation data", _choices(tuning)),
         ("Training", _training(exp_dir))]
@@ -86,28 +82,36 @@ def _unseen(averaged: Mapping, last: str) -> Mapping | None:
     return averaged.get(title)
 
 
-def _compared(averaged: Mapping, systems: Sequence[str]) -> list[tuple[str, str]]:
-    unseen = _unseen(averaged, "10")
-    coupled = [name for name in COUPLED if name in systems]
-    references = [name for name in BASELINES if name in systems]
-    if not unseen or not coupled or not references:
+def _compared(decoded: Mapping, conditions: Sequence[str], title: str) -> list[tuple[str, str]]:
+    coupled = [name for name in COUPLED if name in decoded]
+    references = [name for name in BASELINES if name in decoded]
+    if not conditions or not coupled or not references:
         return []
-    return [("Coupled strategies against the others", "Unseen noise, average of 0, 5 and 10 dB.\n\n"
-             + comparisons(unseen, coupled, references))]
+    scores = score_conditions(decoded, conditions)
+    return [("Coupled strategies against the others", f"{title}.\n\n" + comparisons(scores, coupled, references))]
 
 
-def _seeds(exp_dirs: Sequence[Path], conditions: Mapping, systems: Sequence[str]) -> list[tuple[str, str]]:
-    """WER over unseen noise of each training seed, their mean and standard deviation."""
-    names = next((names for kind, names, snrs in _kinds(conditions) if kind == "unseen" and max(snrs) == 10), None)
-    if len(exp_dirs) < 2 or not names:
+def _seeds(exp_dirs: Sequence[Path], conditions: Sequence[str], title: str,
+           systems: Sequence[str]) -> list[tuple[str, str]]:
+    """WER over `conditions` of each training seed, their mean and standard deviation."""
+    if len(exp_dirs) < 2 or not conditions:
         return []
     lines = [["system", *(f"seed {number}" for number in range(1, len(exp_dirs) + 1)), "mean", "standard deviation"]]
     for system in systems:
         paths = [exp_dir / "results" / "decode" / f"{system}.jsonl" for exp_dir in exp_dirs]
         if all(map(Path.is_file, paths)):
-            rates = [_mean_wer(read_decoded(path), names) for path in paths]
+            rates = [_mean_wer(read_decoded(path), conditions) for path in paths]
             lines.append([system, *(f"{rate:.1f}" for rate in rates), f"{mean(rates):.1f}", f"{stdev(rates):.2f}"])
-    return [("Training seeds", "WER %, unseen noise, average of 0, 5 and 10 dB.\n\n" + render(lines, markdown=True))]
+    return [("Training seeds", f"WER %. {title}.\n\n" + render(lines, markdown=True))]
+
+
+def _timed(timing: Mapping | None) -> list[tuple[str, str]]:
+    if timing is None:
+        return []
+    lines = [["system", "RTF"], *([system, f"{rtf:.3f}"] for system, rtf in timing["rtf"].items())]
+    return [("Real-time factor", f"One recording at a time, {timing['utterances']} utterances, "
+             f"{timing['audio_seconds']} s of audio, {timing['device']}, {timing['threads']} threads.\n\n"
+             + render(lines, markdown=True))]
 
 
 def _mean_wer(entries: Sequence[Mapping], conditions: Sequence[str]) -> float:
@@ -200,13 +204,6 @@ def _training(exp_dir: Path) -> str:
         lines.append([name, str(len(log)), f"{sum(entry['seconds'] for entry in log) / 60:.0f}", str(best["epoch"]),
                       f"{best['wer']:.1f}"])
     return render(lines, markdown=True) + "\n\nMinutes as they passed on this machine, shared with other work."
-
-
-def _same_recordings(split: str) -> str:
-    if split != "dev":
-        return ""
-    return (" The scored strings and the validation strings are made of the same dev recordings, in other strings and "
-            "other noise.")
 
 
 def _yes(met: bool) -> str:

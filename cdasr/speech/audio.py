@@ -10,11 +10,11 @@ import soundfile
 import soxr
 
 
-def read_audio(path: str | os.PathLike, rate: int | None = None) -> tuple[np.ndarray, int]:
+def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | None = None) -> tuple[np.ndarray, int]:
     """Read a file as mono float32 `(samples,)` in [-1, 1] and its sampling rate in Hz, resampled to `rate` if given.
 
-    Channels are averaged. Raises ValueError, in one line that names the file and the reason, when the file is
-    missing, is not audio, is empty or holds NaN or infinite samples.
+    Channels are averaged, unless one `channel` is asked for. Raises ValueError, in one line that names the file and the
+    reason, when the file is missing, is not audio, is empty or holds NaN or infinite samples.
     """
     path = Path(path)
     if not path.is_file():
@@ -27,7 +27,7 @@ def read_audio(path: str | os.PathLike, rate: int | None = None) -> tuple[np.nda
         raise ValueError(f"{path}: the file has no samples")
     if not np.isfinite(wave).all():
         raise ValueError(f"{path}: the file holds NaN or infinite samples; export it again")
-    wave = wave.mean(axis=1)
+    wave = wave.mean(axis=1) if channel is None else wave[:, channel]
     return (wave, file_rate) if rate is None else (resample(wave, file_rate, rate), rate)
 
 

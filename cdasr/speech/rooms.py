@@ -60,8 +60,11 @@ class RoomSource:
 
 
 def read_response(path: str | os.PathLike, rate: int) -> np.ndarray:
-    """A measured response at `rate` Hz. Raises ValueError when it is silent or no audio."""
-    wave, _ = read_audio(path, rate)
+    """A measured response at `rate` Hz, the first channel of several: their mean would be no room's response.
+
+    Raises ValueError when it is silent or no audio.
+    """
+    wave, _ = read_audio(path, rate, channel=0)
     if not wave.any():
         raise ValueError(f"{path}: the room response is digital silence; leave it out")
     return from_direct_path(wave, int(np.argmax(np.abs(wave))))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from itertools import islice
+
+APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc`", "'"))
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, single spaces: what counts as the same word."""
-    return " ".join(text.casefold().split())
+    """Lower case, no punctuation or symbols, single spaces: what counts as the same word.
+
+    Apostrophes within a word stay (`don't`), written one way. References and hypotheses both go through this, so that
+    a recogniser that writes cases and commas pays for neither.
+    """
+    text = text.casefold().translate(APOSTROPHES)
+    kept = "".join(char if char == "'" or unicodedata.category(char)[0] not in "PS" else " " for char in text)
+    return " ".join(word for word in (word.strip("'") for word in kept.split()) if word)
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
@@ -22,15 +32,20 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
 
 
 def correct_words(reference: str, hypothesis: str) -> list[bool]:
-    """Whether each word of the hypothesis is right, by its alignment with the reference (jiwer)."""
+    """Whether each word of the hypothesis is right, by its alignment with the reference (jiwer).
+
+    A written word that is several after normalisation (`well-known`) is right where all of them are.
+    """
     import jiwer
 
-    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
-    right = [False] * len(hypothesis.split())
-    for chunk in jiwer.process_words(reference, hypothesis).alignments[0] if reference else ():
+    reference, parts = normalise_text(reference), [normalise_text(word).split() for word in hypothesis.split()]
+    flat = [part for word in parts for part in word]
+    right = [False] * len(flat)
+    for chunk in jiwer.process_words(reference, " ".join(flat)).alignments[0] if reference else ():
         if chunk.type == "equal":
             right[chunk.hyp_start_idx:chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
-    return right
+    found = iter(right)
+    return [all(list(islice(found, len(word)))) for word in parts]
 
 
 def consensus(texts: Sequence[str]) -> tuple[int, list[float]]:

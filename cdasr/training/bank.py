@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from speechbrain.utils.distributed import ddp_barrier
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -25,6 +26,7 @@ from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_clean
 from cdasr.speech.signal_model import SignalModel
 from cdasr.training.data import DurationBatchSampler
+from cdasr.training.distributed import on_main, shard
 
 Pairs = Callable[[Mapping[str, str], np.random.Generator], tuple[np.ndarray, np.ndarray]]  # row -> noisy, clean
 
@@ -65,11 +67,12 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, re
     batches = [(number, batch) for number in range(settings["passes"]) for batch in DurationBatchSampler(
         [float(row["duration"]) for row in rows], settings["batch_seconds"], seed, epoch=number + 1)]
     folder.mkdir(parents=True, exist_ok=True)
-    for place, (number, batch) in enumerate(tqdm(batches, desc=f"logits bank {folder.name}")):
+    rank, processes = shard()
+    for place, (number, batch) in enumerate(tqdm(batches, desc=f"logits bank {folder.name}", disable=not on_main())):
         path = folder / f"{place:06d}.safetensors"
         index += [{"ID": f"{rows[i]['ID']}-{number}", "duration": rows[i]["duration"], "text": rows[i]["text"],
                    "file": path.name, "place": str(k)} for k, i in enumerate(batch)]
-        if path.is_file():
+        if path.is_file() or place % processes != rank:
             continue
         drawn = [pairs(rows[i], np.random.default_rng([seed, number, i])) for i in batch]
         steps = settings["steps"][place % len(settings["steps"])]
@@ -78,7 +81,9 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, re
         save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
                    for name, value in item.items()}, partial)
         os.replace(partial, path)
-    write_json(folder / "index.json", index)
+    if on_main():
+        write_json(folder / "index.json", index)
+    ddp_barrier()
     return Bank(folder)
 
 

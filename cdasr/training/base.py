@@ -1,7 +1,8 @@
 """What all training loops share: seeding, learning rate, EMA weights, checkpoints, early stopping, a log.
 
 A step's randomness follows from (seed, step) and its data from (seed, epoch, item), so a run that is killed and
-started again goes on from its last checkpoint and ends at the same numbers.
+started again goes on from its last checkpoint and ends at the same numbers. Under torchrun each process takes its share
+of the batches, DDP averages the gradients, and the first process writes (cdasr/training/distributed.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cdasr.device import resolve_precision
 from cdasr.training.data import DurationBatchSampler, Utterances
+from cdasr.training.distributed import add_up, on_main, shard
 
 
 class Trainer(sb.Brain):
@@ -37,6 +39,7 @@ class Trainer(sb.Brain):
     """
 
     metric = "wer"
+    unused_parameters = False  # whether a step may leave parameters without a gradient, which DDP has to be told
 
     def __init__(self, networks: Mapping[str, nn.Module], output_dir: Path, hparams: dict, device: str = "cpu"):
         self.output_dir = Path(output_dir)
@@ -53,10 +56,13 @@ class Trainer(sb.Brain):
                       "max_grad_norm": hparams.get("max_grad_norm", 1.0),
                       "grad_accumulation_factor": hparams.get("grad_accumulation", 1),
                       "ckpt_interval_minutes": hparams.get("checkpoint_minutes", 10),
-                      "compile": hparams.get("compile", False)},
+                      "compile": hparams.get("compile", False),
+                      "distributed_backend": "nccl" if device.startswith("cuda") else "gloo",
+                      "find_unused_parameters": self.unused_parameters},
             checkpointer=Checkpointer(self.output_dir / "checkpoints"))
-        self.ema = AveragedModel(self.modules, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]))
-        for name, part in (("networks", self.modules), ("ema", self.ema), ("counter", self.counter)):
+        self.networks = nn.ModuleDict(networks)  # stays as it is where `modules` are wrapped by DDP or compiled
+        self.ema = AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]))
+        for name, part in (("networks", self.networks), ("ema", self.ema), ("counter", self.counter)):
             self.checkpointer.add_recoverable(name, part)
         self.best: dict = {}
 
@@ -68,11 +74,12 @@ class Trainer(sb.Brain):
         self.train_data = train
         self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], hparams.batch_seconds,
                                             hparams.seed, getattr(hparams, "curriculum", None),
-                                            getattr(hparams, "epoch_items", None))
+                                            getattr(hparams, "epoch_items", None), shard=shard())
         self.steps_before = [0, *accumulate(self.batches.steps(epoch + 1) for epoch in range(hparams.epochs))]
         workers = {"num_workers": getattr(hparams, "workers", 0), "collate_fn": PaddedBatch}
         valid_batches = DurationBatchSampler([float(row["duration"]) for row in valid.rows],
-                                             getattr(hparams, "valid_batch_seconds", hparams.batch_seconds), seed=0)
+                                             getattr(hparams, "valid_batch_seconds", hparams.batch_seconds), seed=0,
+                                             shard=shard(), even=False)
         self.fit(self.counter, train,
                  SaveableDataLoader(valid, batch_sampler=valid_batches, **workers),
                  train_loader_kwargs={"batch_sampler": self.batches, **workers})
@@ -95,14 +102,15 @@ class Trainer(sb.Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         epoch = self.counter.current
-        torch.manual_seed((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step)
+        rank, count = shard()
+        torch.manual_seed(((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step) * count + rank)
         progress = (self.steps_before[epoch - 1] + self.step) / self.steps_before[-1]
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr * group["factor"] * learning_rate_factor(progress, self.hparams.warmup)
 
     def optimizers_step(self):
         super().optimizers_step()
-        self.ema.update_parameters(self.modules)
+        self.ema.update_parameters(self.networks)
 
     def evaluate_batch(self, batch, stage):
         for key, value in self.validate_batch(batch.to(self.device), self.ema.module.eval()).items():
@@ -113,16 +121,21 @@ class Trainer(sb.Brain):
         if stage == sb.Stage.TRAIN:
             self.train_loss = float(stage_loss)
             return
-        metrics = self.summarise(self.sums)
+        metrics = self.summarise(add_up(self.sums))
         entry = {"epoch": epoch, "train_loss": round(self.train_loss, 5),
                  **{key: round(value, 4) for key, value in metrics.items()},
                  "seconds": round(time.time() - self.started, 1)}
-        with (self.output_dir / "train_log.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-        print(", ".join(f"{key} {value}" for key, value in entry.items()), flush=True)
+        if on_main():
+            with (self.output_dir / "train_log.jsonl").open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+            print(", ".join(f"{key} {value}" for key, value in entry.items()), flush=True)
         self.counter.update_metric(metrics[self.metric])
         self.checkpointer.save_and_keep_only(meta={self.metric: metrics[self.metric], "epoch": epoch},
                                              min_keys=[self.metric], num_to_keep=1)
+
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        """The batch sampler gives each process its own batches; SpeechBrain's wrapper would deal them out again."""
+        return loader_kwargs
 
     # -- for the subclasses -----------------------------------------------------------------------------------------
 

@@ -48,14 +48,16 @@ class DurationBatchSampler(Sampler[list[int]]):
     """Batches of at most `batch_seconds` of similar duration, shuffled anew in each epoch.
 
     `curriculum` maps the last epoch of a phase to the longest utterance of that phase, in seconds: CTC learns to
-    align on short utterances first. `items` limits an epoch to so many utterances, drawn at random.
+    align on short utterances first. `items` limits an epoch to so many utterances, drawn at random. Of several
+    processes, each takes the batches of its `shard` (number, count), as many as any other one if `even`.
     """
 
     def __init__(self, durations: Sequence[float], batch_seconds: float, seed: int,
-                 curriculum: Mapping[int, float] | None = None, items: int | None = None, epoch: int = 1):
+                 curriculum: Mapping[int, float] | None = None, items: int | None = None, epoch: int = 1,
+                 shard: tuple[int, int] = (0, 1), even: bool = True):
         self.durations = np.asarray(durations, dtype=float)
         self.batch_seconds, self.seed = batch_seconds, seed
-        self.curriculum, self.items = dict(curriculum or {}), items
+        self.curriculum, self.items, self.shard, self.even = dict(curriculum or {}), items, shard, even
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
@@ -68,11 +70,16 @@ class DurationBatchSampler(Sampler[list[int]]):
         jittered = self.durations[kept] * rng.uniform(0.9, 1.1, len(kept))
         self.batches = _fill(kept[np.argsort(jittered)], self.durations, self.batch_seconds)
         rng.shuffle(self.batches)
+        number, count = self.shard
+        if self.even and len(self.batches) < count:
+            raise ValueError(f"{len(self.batches)} batches are too few for {count} processes; make batch_seconds "
+                             "smaller")
+        self.batches = self.batches[:len(self.batches) // count * count if self.even else None][number::count]
 
     def steps(self, epoch: int) -> int:
         """Number of batches of `epoch`."""
         return len(DurationBatchSampler(self.durations, self.batch_seconds, self.seed, self.curriculum, self.items,
-                                        epoch))
+                                        epoch, self.shard, self.even))
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)

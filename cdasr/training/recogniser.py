@@ -18,6 +18,7 @@ from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
 from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
+from cdasr.training.distributed import on_main
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the order of wav2vec2's own vocabularies; <pad> is the blank
 
@@ -54,6 +55,8 @@ def make_model(settings: Mapping, processor) -> nn.Module:
 
 class RecogniserTrainer(Trainer):
     """CTC training on clean speech; validation is the word error rate of greedy decoding."""
+
+    unused_parameters = True  # the embedding of masked frames, where nothing is masked
 
     def __init__(self, network: nn.Module, processor, output_dir: Path, hparams: dict, device: str = "cpu"):
         super().__init__({"network": network}, output_dir, hparams, device)
@@ -110,7 +113,8 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
         Utterances(train_rows, rate, hparams["seed"], True, lambda wave, rng: {"wave": augment(wave, rng)}, encode),
         Utterances(valid_rows, rate, hparams["seed"], False, lambda wave, rng: {"wave": wave}, encode))
     recogniser = CTCRecogniser(best.network, processor)
-    recogniser.save_pretrained(output_dir / "model")
+    if on_main():
+        recogniser.save_pretrained(output_dir / "model")
     return recogniser
 
 

@@ -13,8 +13,6 @@ import logging
 import os
 import re
 import sys
-import urllib.request
-import zipfile
 from collections import defaultdict
 from fnmatch import fnmatch
 from functools import cache
@@ -23,13 +21,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cdasr.provenance import write_json
+from cdasr.corpus import audio_of, split_rooms, write_noise_lists, write_test_set, write_valid_set
+from cdasr.download import fetch, unpack
 from cdasr.recipe import main
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.manifest import read_manifest, write_manifest
-from cdasr.speech.noise import NoiseSource, find_audio
+from cdasr.speech.noise import NoiseSource
 from cdasr.speech.rooms import RoomSource
-from cdasr.speech.simulate import simulate_set
 
 log = logging.getLogger(__name__)
 
@@ -56,28 +54,11 @@ def find_corpus(data_dir: str | None, download_dir: str | os.PathLike) -> Path:
                 return folder
         raise ValueError(f"{given}: no FSDD recordings ({{digit}}_{{speaker}}_{{index}}.wav) there; give the "
                          "corpus's folder with --data-dir or CDASR_FSDD")
-    target = Path(download_dir) / "free-spoken-digit-dataset-master" / "recordings"
-    if not target.is_dir():
-        _download(ARCHIVE, Path(download_dir))
-    return target
-
-
-def _download(url: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    archive, partial = folder / "fsdd.zip", folder / "fsdd.zip.partial"
+    folder = Path(download_dir)
     try:
-        with urllib.request.urlopen(url, timeout=30) as response, partial.open("wb") as file:
-            total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc="download FSDD") as bar:
-                while block := response.read(1 << 20):
-                    file.write(block)
-                    bar.update(len(block))
-    except OSError as error:
-        raise ValueError(f"FSDD is not here and {url} cannot be fetched ({error}); point --data-dir or CDASR_FSDD at "
-                         "a copy") from None
-    os.replace(partial, archive)
-    with zipfile.ZipFile(archive) as files:
-        files.extractall(folder)
+        return unpack(fetch([ARCHIVE], folder / "fsdd.zip"), folder, "free-spoken-digit-dataset-master") / "recordings"
+    except ValueError as error:
+        raise ValueError(f"FSDD is not here ({error}); point --data-dir or CDASR_FSDD at a copy") from None
 
 
 def list_recordings(folder: Path) -> dict[str, dict[str, dict[int, list[Path]]]]:
@@ -198,38 +179,21 @@ def prepare(hparams: dict) -> None:
         raise ValueError(f"there are no {sizes['eval_split']} strings to score; choose --data.eval-split dev or use "
                          "a copy of FSDD with recordings 0 to 4")
     noise = split_noise(hparams["noise_dir"], sizes)
-    save_noise_lists(folder, noise, hparams["rir_dir"])
-    prepare_fixed_sets(folder, strings, noise, hparams)
-
-
-def prepare_fixed_sets(folder: Path, strings: dict, noise: dict, hparams: dict) -> None:
-    """`valid.csv` over validation noise, and `eval.csv`: clean, reverb, and each SNR over seen and unseen noise."""
-    sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
+    rooms = split_rooms(audio_of(hparams["rir_dir"]))
+    write_noise_lists(folder, noise, rooms)
     speech = [row["wav"] for row in strings["train"]][:400]
-    sources = {name: NoiseSource(files=part["files"], families=part["families"], speech=speech, rate=rate, warp=False)
-               for name, part in noise.items()}
-    rooms = RoomSource(files=measured_rooms(hparams["rir_dir"])["eval"], simulated=sizes["eval_rooms"],
-                       seed=seed + 1, rate=rate, cache_dir=folder / "rooms" / "eval")
-
-    valid = []
-    for snr, rows in zip(sizes["valid_snrs"], _deal(strings["valid"], len(sizes["valid_snrs"]))):
-        valid += simulate_set(rows, f"valid_{snr}dB", sources["valid"], None, snr, seed, folder / "noisy")
-    write_manifest(folder / "valid_noisy.csv", valid)
-
-    rows = strings[sizes["eval_split"]]
-    scored = simulate_set(rows, "clean", None, None, None, seed, folder / "noisy")
-    scored += simulate_set(rows, "reverb", None, rooms, None, seed, folder / "noisy")
-    for kind in ("seen", "unseen"):
-        for snr in sizes["snrs"]:
-            scored += simulate_set(rows, f"{kind}_{snr}dB", sources["train" if kind == "seen" else "unseen"], None,
-                                   snr, seed, folder / "noisy")
-    write_manifest(folder / "eval.csv", scored)
-    print(f"prepared {len(scored)} utterances in {folder / 'eval.csv'}")
+    sources = {name: NoiseSource(files=part["files"], families=part["families"], speech=speech,
+                                 rate=hparams["sample_rate"], warp=False) for name, part in noise.items()}
+    write_valid_set(folder, strings["valid"], sources["valid"], sizes["valid_snrs"], seed)
+    reverb = RoomSource(files=rooms["eval"], simulated=sizes["eval_rooms"], seed=seed + 1, rate=hparams["sample_rate"],
+                        cache_dir=folder / "rooms" / "eval")
+    write_test_set(folder, {"": strings[sizes["eval_split"]]}, {"seen": sources["train"], "unseen": sources["unseen"]},
+                   sizes["snrs"], reverb, seed)
 
 
 def split_noise(noise_dir: str, sizes: dict) -> dict[str, dict[str, list[str]]]:
     """Noise to train on, to validate on and to test on as unseen: disjoint files and families of generated noise."""
-    files = find_audio(noise_dir) if noise_dir else []
+    files = audio_of(noise_dir)
     unseen = [path for path in files if fnmatch(path.name, sizes["unseen_noise"])]
     valid = [path for path in files if fnmatch(path.name, sizes["valid_noise"]) and path not in unseen]
     train = [path for path in files if path not in unseen and path not in valid]
@@ -238,25 +202,6 @@ def split_noise(noise_dir: str, sizes: dict) -> dict[str, dict[str, list[str]]]:
     return {"train": {"files": train, "families": sizes["train_families"]},
             "valid": {"files": valid, "families": sizes["valid_families"]},
             "unseen": {"files": unseen, "families": [] if unseen else sizes["unseen_families"]}}
-
-
-def measured_rooms(rir_dir: str) -> dict[str, list[Path]]:
-    """Measured responses to train on and for the test set: every second file by name."""
-    files = find_audio(rir_dir) if rir_dir else []
-    return {"train": files[0::2], "eval": files[1::2]}
-
-
-def save_noise_lists(folder: Path, noise: dict, rir_dir: str) -> None:
-    """`noise.json`: what stage 3 trains on and what it must never see."""
-    lists = {name: {"files": [str(Path(path).absolute()) for path in part["files"]],
-                    "families": list(part["families"])} for name, part in noise.items()}
-    lists["rooms"] = {name: [str(Path(path).absolute()) for path in files]
-                      for name, files in measured_rooms(rir_dir).items()}
-    write_json(folder / "noise.json", lists)
-
-
-def _deal(rows: list, hands: int) -> list[list]:
-    return [rows[start::hands] for start in range(hands)]
 
 
 if __name__ == "__main__":

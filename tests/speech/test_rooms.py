@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import soundfile
 
 from cdasr.speech.degrade import reverberate
-from cdasr.speech.rooms import RoomSource, read_response, shortest_rt60, simulate_room
+from cdasr.speech.rooms import RoomSource, from_direct_path, read_response, shortest_rt60, simulate_room
 
 RATE = 16_000
 
@@ -84,3 +85,12 @@ def test_unusable_input_is_named(write_wav):
         RoomSource()
     with pytest.raises(ValueError, match=r"silent\.wav.*digital silence"):
         read_response(write_wav("silent.wav", np.zeros(100, np.float32)), RATE)
+
+
+def test_a_microphone_array_gives_its_first_channel(tmp_path):
+    noise = np.random.default_rng(0).standard_normal((800, 8)).astype(np.float32)
+    response = noise * np.exp(-np.arange(800) / 90)[:, None]
+    response[10, 0] = 4.0
+    soundfile.write(tmp_path / "array.wav", 0.2 * response, 16_000, subtype="FLOAT")
+    expected = from_direct_path(0.2 * response[:, 0].astype(np.float32), 10)
+    assert np.allclose(read_response(tmp_path / "array.wav", 16_000), expected, atol=1e-6)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdasr.speech.words import consensus, correct_words, word_errors
+from cdasr.speech.words import consensus, correct_words, normalise_text, word_errors
 
 
 def test_majority_wins_and_words_are_voted_on():
@@ -24,7 +24,19 @@ def test_word_errors(reference, hypothesis, expected):
     assert word_errors(reference, hypothesis) == expected
 
 
+HINDI = "\u0939\u093f\u0928\u094d\u0926\u0940"  # its vowel signs are no letters to a regular expression
+
+
+@pytest.mark.parametrize("text, same", [
+    ("DON\u2019T  STOP", "don't stop"), ("Well-known, 'he said'.", "well known he said"),
+    ("a\tb\u00a0c -- d", "a b c d"), (f"{HINDI}!", HINDI), ("Stra\u00dfe", "strasse")])
+def test_texts_are_compared_without_case_and_punctuation(text, same):
+    assert normalise_text(text) == same == normalise_text(same)
+    assert word_errors(text, same)[0] == 0 == word_errors(same, text)[0]
+
+
 def test_correct_words_are_found_by_alignment():
     assert correct_words("one two three", "ONE three three") == [True, False, True]
     assert correct_words("one two", "nine one two") == [False, True, True]
+    assert correct_words("A WELL KNOWN MAN", "A well-known man, -- no!") == [True, True, True, True, False]
     assert correct_words("one", "") == [] and correct_words("", "one") == [False]

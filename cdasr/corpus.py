@@ -1,0 +1,100 @@
+"""What the prepare stages of all speech recipes share: lists of noise and rooms, and the fixed noisy sets.
+
+A prepare stage leaves in `exp_dir/data`: `train.csv` and `valid.csv` (clean), `noise.json` (what training may mix in),
+`valid_noisy.csv` (for early stopping and tuning) and `eval.csv` (what is scored; see cdasr/speech/simulate.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cdasr.provenance import write_json
+from cdasr.speech.manifest import write_manifest
+from cdasr.speech.noise import NoiseSource, find_audio
+from cdasr.speech.rooms import RoomSource
+from cdasr.speech.simulate import simulate_set
+
+Row = Mapping[str, str]
+
+
+def write_noise_lists(folder: Path, noise: Mapping[str, Mapping], rooms: Mapping[str, Sequence]) -> None:
+    """`noise.json`: the files and families that training uses, and those that it must never hear."""
+    lists = {name: {"files": [str(Path(path).absolute()) for path in part["files"]],
+                    "families": list(part["families"])} for name, part in noise.items()}
+    lists["rooms"] = {name: [str(Path(path).absolute()) for path in files] for name, files in rooms.items()}
+    write_json(folder / "noise.json", lists)
+
+
+def write_valid_set(folder: Path, rows: Sequence[Row], noise: NoiseSource, snrs: Sequence[float], seed: int) -> None:
+    """`valid_noisy.csv`: each utterance at one of `snrs` (dB)."""
+    noisy = []
+    for place, snr in enumerate(snrs):
+        noisy += simulate_set(rows[place::len(snrs)], f"valid_{snr:g}dB", noise, None, snr, seed, folder / "noisy")
+    write_manifest(folder / "valid_noisy.csv", noisy)
+
+
+def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Mapping[str, NoiseSource],
+                   snrs: Sequence[float], rooms: RoomSource | None, seed: int) -> None:
+    """`eval.csv`: the rows of each group clean, in a room, and over each kind of noise at each of `snrs` (dB).
+
+    Conditions are `<group>_clean`, `<group>_reverb` and `<group>_<kind>_<snr>dB`, without `<group>_` where that is "".
+    """
+    scored, noisy = [], folder / "noisy"
+    for group, rows in groups.items():
+        prefix = f"{group}_" if group else ""
+        scored += simulate_set(rows, f"{prefix}clean", None, None, None, seed, noisy)
+        if rooms is not None:
+            scored += simulate_set(rows, f"{prefix}reverb", None, rooms, None, seed, noisy)
+        for kind, source in kinds.items():
+            for snr in snrs:
+                scored += simulate_set(rows, f"{prefix}{kind}_{snr:g}dB", source, None, snr, seed, noisy)
+    write_manifest(folder / "eval.csv", scored)
+    print(f"prepared {len(scored)} utterances in {folder / 'eval.csv'}")
+
+
+def clean_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a fixed test set to which nothing was added."""
+    return [row for row in rows if not row.get("noise") and not row.get("rir")]
+
+
+def keep_durations(rows: Sequence[Row], shortest: float, longest: float) -> list[Row]:
+    """Rows of `shortest` to `longest` seconds; says how many are left out. Raises ValueError where none is left."""
+    kept = [row for row in rows if shortest <= float(row["duration"]) <= longest]
+    if not kept:
+        raise ValueError(f"none of {len(rows)} utterances lasts {shortest:g} to {longest:g} s; change "
+                         "--data.shortest or --data.longest")
+    if len(kept) < len(rows):
+        print(f"left out {len(rows) - len(kept)} of {len(rows)} utterances, shorter than {shortest:g} s or longer than "
+              f"{longest:g} s")
+    return kept
+
+
+def spread(rows: Sequence, count: int) -> list:
+    """`count` of the rows, evenly spread over their order; all of them where `count` is 0 or too large."""
+    if not 0 < count < len(rows):
+        return list(rows)
+    return [rows[place * len(rows) // count] for place in range(count)]
+
+
+def split_files(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Noise files to train on, to validate on and to test on as unseen: 8, 1 and 1 of ten, by their order.
+
+    Raises ValueError for fewer than three files.
+    """
+    if len(files) < 3:
+        raise ValueError(f"{len(files)} noise recordings cannot be split into training, validation and test; give at "
+                         "least three (of each type), or none for generated noise")
+    every = min(10, len(files))
+    return {"train": [path for place, path in enumerate(files) if place % every < every - 2],
+            "valid": list(files[every - 2::every]), "unseen": list(files[every - 1::every])}
+
+
+def split_rooms(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Room responses to train on and for the test set: every second file by its order."""
+    return {"train": list(files[0::2]), "eval": list(files[1::2])}
+
+
+def audio_of(folder: str) -> list[Path]:
+    """The audio files under `folder`; none where that is ""."""
+    return find_audio(folder) if folder else []
