@@ -80,7 +80,8 @@ def signal(hparams: dict) -> None:
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     start = initial_signal(hparams["signal_init"]) if hparams["signal_init"] else None
     if hparams["signal"]["epochs"]:
-        config, degrade = start.config if start else hparams["signal_model"], training_degrader(data, train_rows, hparams)
+        config = start.config if start else hparams["signal_model"]
+        degrade = training_degrader(data, train_rows, hparams)
         model = train_signal(config, frozen, train_rows, valid_rows, exp_dir / "signal", hparams["signal"], degrade,
                              device, start)
     elif start is None:
@@ -359,15 +360,15 @@ def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (),
 
     `run --recipe DIR ...` runs those of `order`, which `module` has (cdasr/runner.py).
     """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if order and sys.argv[1:2] == ["run"]:
-            return run(module, order, sys.argv[2:])
+            return run(order, stages, module, sys.argv[2:])
         parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
         parser.add_argument("stage", choices=stages)
         parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
                             help="the recipe's hyper-parameters; a further file changes values of the first")
         options, overrides = parser.parse_known_args()
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         stages[options.stage](load_hparams(options.hparams, overrides))
     except ValueError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)

@@ -1,17 +1,18 @@
 """The staged runner of all recipes: what `bash recipes/<corpus>/run.sh [--stage N] [--stop-stage M] ...` does.
 
 A recipe is a folder with `hparams/default.yaml`, further files of changes beside it that `--size` names, and, where the
-corpus has a layout of its own, a `prepare.py` with the first stages. All others belong to a module of the package
-(`cdasr.recipe` for speech), whose `main` hands over its list of stages. Each stage is one process (`nproc` of them
-where it trains), so that it can be run by hand as well; a marker `exp_dir/done/stageN` says that it ended well.
+corpus has a layout of its own, a `prepare.py` with the first stages. All others are functions of a module of the
+package (`cdasr.recipe` for speech), whose `main` hands them over. `prepare.py` and, under torchrun, the stages that
+train are processes of their own. A marker `exp_dir/done/stageN` says that a stage ended well.
 """
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +42,13 @@ class Stage:
     trains: bool = False
 
 
-def run(module: str, stages: Sequence[Stage], arguments: Sequence[str]) -> int:
+def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]], module: str,
+        arguments: Sequence[str]) -> int:
     """Run the stages of a recipe, numbered from 0, as `--recipe DIR [--stage N] [--stop-stage M] ...` says.
 
-    `module` has the stages that the recipe has not, as `python -m module STAGE --hparams FILE ...`. Returns 0, or the
-    exit code of the stage that failed. Raises ValueError for wrong options, before anything is run.
+    `functions` are the stages that the recipe has not itself, by name, and `module` runs one of them alone, as
+    `python -m module STAGE --hparams FILE ...`. Returns 0, or the exit code of the stage that failed. Raises ValueError
+    for wrong options, before anything is run.
     """
     options, overrides = _split(arguments)
     if "recipe" not in options:
@@ -62,6 +65,7 @@ def run(module: str, stages: Sequence[Stage], arguments: Sequence[str]) -> int:
     if redo is None:
         raise ValueError(f"--redo is true or false, got {options['redo']!r}")
     given = [word for file in files for word in ("--hparams", str(file))] + overrides
+    nproc = hparams.get("nproc", 1)
     for number, stage in enumerate(stages):
         if first <= number <= last:
             marker = Path(hparams["exp_dir"]) / "done" / f"stage{number}"
@@ -70,21 +74,25 @@ def run(module: str, stages: Sequence[Stage], arguments: Sequence[str]) -> int:
                 continue
             print(f"stage {number} ({stage.name}): {stage.about}", flush=True)
             marker.unlink(missing_ok=True)
-            if code := subprocess.call([*_program(stage, folder, module, hparams.get("nproc", 1)), *given]):
-                return code
+            if command := _command(stage, folder, module, nproc):
+                if code := subprocess.call([*command, *given]):
+                    return code
+            else:
+                functions[stage.name](load_hparams(files, overrides))
+                gc.collect()  # a stage's networks do not outlive it
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
     return 0
 
 
-def _program(stage: Stage, folder: Path, module: str, nproc: int) -> list[str]:
-    """The command of a stage, without its options."""
+def _command(stage: Stage, folder: Path, module: str, nproc: int) -> list[str]:
+    """The command of a stage that is a process of its own, without its options; none where it is not."""
     if stage.own and (folder / "prepare.py").is_file():
         return [sys.executable, str(folder / "prepare.py"), stage.name]
     if stage.trains and nproc > 1:
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
         return [sys.executable, "-m", *launcher, "-m", module, stage.name]
-    return [sys.executable, "-m", module, stage.name]
+    return []
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -1,5 +1,6 @@
 """The runner of all recipes: which stages it runs, as which commands, and that it stops where one fails."""
 
+import os
 import subprocess
 import sys
 
@@ -8,11 +9,11 @@ import pytest
 from cdasr.runner import Stage, run
 
 STAGES = (Stage("fetch", "get it", own=True), Stage("build", "make it", trains=True), Stage("check", "look at it"))
-MODULE = """
+PREPARE = """
 import pathlib, sys
 with open("ran.txt", "a") as file:
-    print(pathlib.Path(__file__).stem, *sys.argv[1:], file=file)
-sys.exit(3 if pathlib.Path("fail").exists() and sys.argv[1] == "build" else 0)
+    print(*sys.argv[1:], file=file)
+sys.exit(3 if pathlib.Path("fail").exists() else 0)
 """
 
 
@@ -22,10 +23,8 @@ def recipe(tmp_path, monkeypatch):
     (tmp_path / "mine" / "hparams").mkdir(parents=True)
     (tmp_path / "mine" / "hparams" / "default.yaml").write_text("exp_dir: exp/mine\nnproc: 1\nnet: {size: 3}\n")
     (tmp_path / "mine" / "hparams" / "tiny.yaml").write_text("exp_dir: exp/tiny\n")
-    (tmp_path / "mine" / "prepare.py").write_text(MODULE)
-    (tmp_path / "stages_of_mine.py").write_text(MODULE)
+    (tmp_path / "mine" / "prepare.py").write_text(PREPARE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def ran():
         lines = (tmp_path / "ran.txt").read_text().splitlines() if (tmp_path / "ran.txt").exists() else []
@@ -34,36 +33,46 @@ def recipe(tmp_path, monkeypatch):
     return ran
 
 
+def go(*options):
+    def write_down(stage):
+        def function(hparams):
+            with open("ran.txt", "a") as file:
+                print(stage, hparams["net"]["size"], file=file)
+            if os.path.exists("fail"):
+                raise ValueError("failed")
+        return function
+    return run(STAGES, {name: write_down(name) for name in ("build", "check")}, "stages_of_mine", options)
+
+
 def test_stages_run_once_in_their_order(recipe, tmp_path, capfd):
-    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--size", "tiny", "--net.size", "5"]) == 0
+    assert go("--recipe", "mine", "--size", "tiny", "--net.size", "5") == 0
     given = "--hparams mine/hparams/default.yaml --hparams mine/hparams/tiny.yaml --net.size 5"
-    assert recipe() == [f"prepare fetch {given}", f"stages_of_mine build {given}", f"stages_of_mine check {given}"]
+    assert recipe() == [f"fetch {given}", "build 5", "check 5"]
     assert {path.name for path in (tmp_path / "exp" / "tiny" / "done").iterdir()} == {"stage0", "stage1", "stage2"}
-    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--size=tiny"]) == 0
+    assert go("--recipe", "mine", "--size=tiny") == 0
     assert recipe() == [] and capfd.readouterr().out.count("done already") == 3
-    assert run("stages_of_mine", STAGES, ["--recipe=mine", "--size=tiny", "--stage", "2", "--redo", "true"]) == 0
-    assert len(recipe()) == 1
+    assert go("--recipe=mine", "--size=tiny", "--stage", "2", "--redo", "true") == 0
+    assert recipe() == ["check 3"]
 
 
 def test_a_failed_stage_ends_the_run_and_is_not_done(recipe, tmp_path):
     (tmp_path / "fail").touch()
-    options = ["--recipe", "mine", "--stop_stage", "1"]
-    assert run("stages_of_mine", STAGES, options) == 3 and len(recipe()) == 2
+    assert go("--recipe", "mine") == 3 and len(recipe()) == 1
     (tmp_path / "fail").unlink()
-    assert run("stages_of_mine", STAGES, options) == 0
-    assert [line.split()[1] for line in recipe()] == ["build"]
+    assert go("--recipe", "mine", "--stop_stage", "1") == 0 and len(recipe()) == 2
     (tmp_path / "fail").touch()
-    assert run("stages_of_mine", STAGES, [*options, "--redo", "true"]) == 3
+    with pytest.raises(ValueError, match="failed"):
+        go("--recipe", "mine", "--stage", "1", "--redo", "true")
     assert not (tmp_path / "exp" / "mine" / "done" / "stage1").exists(), "a stage that failed again is not done"
 
 
 def test_several_processes_are_started_by_torchrun(recipe, monkeypatch):
     commands = []
     monkeypatch.setattr(subprocess, "call", lambda command: commands.append(command) or 0)
-    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--nproc", "4"]) == 0
-    launched = ["torch.distributed.run" in command for command in commands]
-    assert launched == [False, True, False] and "--nproc-per-node=4" in commands[1]
-    assert all(command[0] == sys.executable for command in commands)
+    assert go("--recipe", "mine", "--nproc", "4") == 0
+    assert ["torch.distributed.run" in command for command in commands] == [False, True]
+    assert "--nproc-per-node=4" in commands[1] and commands[1][commands[1].index("stages_of_mine") + 1] == "build"
+    assert recipe() == ["check 3"] and all(command[0] == sys.executable for command in commands)
 
 
 @pytest.mark.parametrize("options, reason", [
@@ -73,11 +82,11 @@ def test_several_processes_are_started_by_torchrun(recipe, monkeypatch):
     ([], "--recipe DIR"), (["--recipe", "mine", "4"], "expected --option value")])
 def test_wrong_options_are_named_before_anything_runs(recipe, options, reason):
     with pytest.raises(ValueError, match=reason):
-        run("stages_of_mine", STAGES, options)
+        go(*options)
     assert recipe() == []
 
 
 def test_help_names_stages_sizes_and_keys(recipe, capsys):
-    assert run("stages_of_mine", STAGES, ["--recipe", "mine", "--help"]) == 0
+    assert go("--recipe", "mine", "--help") == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("1 build", "make it", "default, tiny", "--exp-dir", "--nproc"))
