@@ -113,6 +113,7 @@ def initial_signal(package: str):
 
 def logits(hparams: dict) -> None:
     """Stage 4: fill the bank of logits, then train the logits process on it."""
+    from cdasr.corpus import spread
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
@@ -128,7 +129,8 @@ def logits(hparams: dict) -> None:
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
     folder = exp_dir / "logits" / "bank"
-    train = build_bank(folder / "train", train_rows, pairs, frozen, model, settings["bank"], seed, device)
+    spoken = spread(train_rows, settings["bank"].get("utterances", 0))
+    train = build_bank(folder / "train", spoken, pairs, frozen, model, settings["bank"], seed, device)
     once = {**settings["bank"], "passes": 1, "steps": [model.config["sampling"]["steps"]]}
     valid = build_bank(folder / "valid", valid_rows, fixed_pairs(rate), frozen, model, once, seed, device)
     trained = train_logits(hparams["logits_model"], frozen, train, valid, exp_dir / "logits", settings, device)

@@ -32,7 +32,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     report = hparams["report"]
     compared = [name for name in scores["conditions"] if re.fullmatch(report["compared"]["conditions"], name)]
     sections = [
-        ("What was measured", f"{report['about'].format(**hparams['data']).strip()} Intervals: bootstrap over "
+        ("What was measured", f"{_about(report['about'], hparams['data'])} Intervals: bootstrap over "
          "utterances; p-values: paired bootstrap." + _controls(systems, tuning)),
         ("Word error rates", table(scores, markdown=True)),
         ("Averages", averages(averaged, systems, systems[0])),
@@ -48,6 +48,12 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
 
 def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _about(text: str, data: Mapping) -> str:
+    """The recipe's own words, with values of its `data` in the place of `{names}`."""
+    return text.strip().format(**{key: ", ".join(map(str, value)) if isinstance(value, list) else value
+                                  for key, value in data.items()})
 
 
 def _controls(systems: Sequence[str], tuning: Mapping) -> str:
