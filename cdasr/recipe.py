@@ -36,14 +36,14 @@ def recogniser(hparams: dict) -> None:
 
 def signal(hparams: dict) -> None:
     """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
-    from cdasr.classifiers.ctc import CTCRecogniser
+    from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.signal import train_signal
 
     exp_dir, data = _folders(hparams)
     device = _device(hparams)
-    frozen = CTCRecogniser.from_pretrained(exp_dir / "recogniser" / "model")
+    frozen = load_recogniser(exp_dir / "recogniser" / "model")
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     model = train_signal(hparams["signal_model"], frozen, train_rows, valid_rows, exp_dir / "signal",
                          hparams["signal"], training_degrader(data, train_rows, hparams), device)
@@ -121,7 +121,7 @@ def matched(hparams: dict) -> None:
 
 def retrained(hparams: dict) -> None:
     """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
-    from cdasr.classifiers.ctc import CTCRecogniser
+    from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.recogniser import train_recogniser
@@ -130,7 +130,7 @@ def retrained(hparams: dict) -> None:
     settings = {**hparams["recogniser"], **hparams["retrained"]}
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
-    frozen = CTCRecogniser.from_pretrained(exp_dir / "recogniser" / "model")
+    frozen = load_recogniser(exp_dir / "recogniser" / "model")
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
                              lambda wave, rng: degrade(wave, rng)[0], _device(hparams), start=frozen)
     write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
