@@ -5,7 +5,8 @@
     print(pipeline("noisy.wav").text)
 
 A model package is a folder of plain data: `config.json`, `signal.safetensors`, `logits.safetensors` where there is a
-logits process, and the recogniser in transformers' own layout under `recogniser/` (or its hub name in the config).
+logits process, and the recogniser in transformers' own layout under `recogniser/`, or its name and options in
+`recogniser/recogniser.json`.
 Reading one never runs code from it.
 """
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from cdasr.classifiers.ctc import CTCRecogniser, Logits, Word
+from cdasr.classifiers.load import load_recogniser, save_recogniser
 from cdasr.device import resolve_device
 from cdasr.diffusion import coupling
 from cdasr.speech.audio import read_audio, resample
@@ -187,9 +189,12 @@ class Pipeline:
         return [text.lower() for text in self.recogniser.decode(logits.values, logits.lengths)]
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto") -> Pipeline:
+    def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto",
+                        recogniser: str | os.PathLike | None = None, **options) -> Pipeline:
         """Load a bundled package by name or a package folder.
 
+        `recogniser`: where the package's recogniser is now, if not where the package says. `options` of the recogniser
+        (`dtype`, `attn_implementation`, ...; see `load_recogniser`) replace those that the package stores.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
         folder = find_package(name_or_dir)
@@ -206,14 +211,17 @@ class Pipeline:
             raise ValueError(f"{folder}: not a usable cdasr model package ({str(error).splitlines()[0]})") from None
         name = config["recogniser"]
         local = folder / name
-        return cls(CTCRecogniser.from_pretrained(local if local.is_dir() else name), signal, config, device,
-                   logits)
+        frozen = load_recogniser(recogniser or (local if local.is_dir() else name), **options)
+        return cls(frozen, signal, config, device, logits)
 
-    def save_pretrained(self, folder: str | os.PathLike, half: bool = False) -> None:
-        """Write a model package; `half` stores the weights of the processes as float16, which halves their files."""
+    def save_pretrained(self, folder: str | os.PathLike, half: bool = False, by_reference: bool | None = None) -> None:
+        """Write a model package; `half` stores the weights of the processes as float16, which halves their files.
+
+        `by_reference`: whether the recogniser is named or copied (see `save_recogniser`); a hub name is named.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.recogniser.save_pretrained(folder / "recogniser")
+        save_recogniser(self.recogniser, folder / "recogniser", by_reference)
         self.config = {**self.config, "format": FORMAT, "recogniser": "recogniser"}
         for name, model in (("signal", self.signal), ("logits", self.logits)):
             if model is not None:

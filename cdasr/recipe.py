@@ -21,6 +21,7 @@ from cdasr.runner import Stage, run
 
 def recogniser(hparams: dict) -> None:
     """Stage 2: the frozen recogniser, `asr` or trained here on clean speech, and its word error rates."""
+    from cdasr.classifiers.load import load_recogniser, save_recogniser
     from cdasr.corpus import clean_rows
     from cdasr.evaluation.tuning import recogniser_wer
     from cdasr.speech.manifest import read_manifest
@@ -30,10 +31,10 @@ def recogniser(hparams: dict) -> None:
     exp_dir, data = _folders(hparams)
     device, folder = _device(hparams), exp_dir / "recogniser"
     if hparams["asr"]:
-        frozen = load_frozen(hparams["asr"], hparams["asr_options"]).to(device)
+        frozen = load_recogniser(hparams["asr"], **hparams["asr_options"]).to(device)
         _check_rate(frozen, hparams)
         if on_main():
-            frozen.save_pretrained(folder / "model")
+            save_recogniser(frozen, folder / "model", by_reference=True)
     else:
         frozen = train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"), folder,
                                   hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device)
@@ -46,13 +47,6 @@ def recogniser(hparams: dict) -> None:
     print(f"frozen recogniser: {', '.join(f'{key} {value}' for key, value in _about(frozen).items())}")
     print(f"frozen recogniser: {clean['wer']:.2f} % WER on {clean['words']} clean words, {noisy['wer']:.2f} % on the "
           "noisy validation set")
-
-
-def load_frozen(name_or_dir, options: dict):
-    """The recogniser of `asr`, a name on the hub or a folder: the one place where a recipe loads it."""
-    from cdasr.classifiers.ctc import CTCRecogniser
-
-    return CTCRecogniser.from_pretrained(name_or_dir, **options)
 
 
 def _check_rate(frozen, hparams: dict) -> None:
@@ -69,6 +63,7 @@ def _about(frozen) -> dict:
 
 def signal(hparams: dict) -> None:
     """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
+    from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.distributed import on_main
@@ -76,7 +71,7 @@ def signal(hparams: dict) -> None:
 
     exp_dir, data = _folders(hparams)
     device = _device(hparams)
-    frozen = load_frozen(exp_dir / "recogniser" / "model", hparams["asr_options"])
+    frozen = load_recogniser(exp_dir / "recogniser" / "model", **hparams["asr_options"])
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     start = initial_signal(hparams["signal_init"]) if hparams["signal_init"] else None
     if hparams["signal"]["epochs"]:
@@ -189,6 +184,7 @@ def matched(hparams: dict) -> None:
 
 def retrained(hparams: dict) -> None:
     """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
+    from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.distributed import on_main
@@ -198,7 +194,7 @@ def retrained(hparams: dict) -> None:
     settings = {**hparams["recogniser"], **hparams["retrained"]}
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
-    frozen = load_frozen(exp_dir / "recogniser" / "model", {})
+    frozen = load_recogniser(exp_dir / "recogniser" / "model")
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
                              lambda wave, rng: degrade(wave, rng)[0], _device(hparams), start=frozen)
     if not on_main():

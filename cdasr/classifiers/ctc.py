@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from cdasr.classifiers.hub import PLACE, loading, locate
+from cdasr.classifiers.padding import as_if_alone, maskable
 
 
 @dataclass
@@ -32,43 +37,43 @@ class Word:
 class CTCRecogniser(nn.Module):
     """Waveforms to CTC logits and text, through a model whose weights nothing can train.
 
-    Sampling rate, feature normalisation, use of an attention mask, stride and receptive field come from the model's
-    own configuration. A batch gives the same logits as each waveform alone: models with a layer-norm feature
-    extractor get an attention mask; the group-norm ones, which were trained without, are run in groups of equal
-    length. `hidden_layers`: which of transformers' `hidden_states` are handed out, side by side, each normalised in
-    every frame. What noise has done to the last layer may not yet be lost in those below.
+    Sampling rate, feature normalisation, frame lengths, stride and receptive field come from the model's own
+    configuration. A batch gives the same logits as each waveform alone: in one pass where padding can be kept out of
+    the model (see `padding.py`), else in one pass for each length.
     """
 
     def __init__(self, model: nn.Module, processor):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
-        features = processor.feature_extractor
-        self.sample_rate: int = features.sampling_rate
-        self.normalise: bool = features.do_normalize
-        self.use_mask: bool = features.return_attention_mask
+        self.sample_rate: int = processor.feature_extractor.sampling_rate
+        self.normalise: bool = getattr(processor.feature_extractor, "do_normalize", False)
         self.blank: int = processor.tokenizer.pad_token_id
         self.whole_words: bool = _whole_words(processor.tokenizer)
-        self.hidden_layers: tuple[int, ...] = (-1,)
+        self._hidden_layers: tuple[int, ...] = (-1,)
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | os.PathLike, **options) -> CTCRecogniser:
-        """Load from the hub's cache, the hub or a local folder; `options` go to `AutoModelForCTC.from_pretrained`.
+    def from_pretrained(cls, name_or_dir: str | os.PathLike, target_lang: str | None = None,
+                        **options) -> CTCRecogniser:
+        """Load from a local folder, the hub's cache or the hub.
 
-        Raises ValueError in one line when the model cannot be found or is not a CTC recogniser.
+        `target_lang` picks an adapter (MMS), as an ISO 639-3 code. The other options go to
+        `AutoModelForCTC.from_pretrained`: `dtype` (or `torch_dtype`), `attn_implementation`, `revision`, ...
+        Raises ValueError in one line when the model cannot be found or is no CTC recogniser of waveforms.
         """
-        from transformers import AutoModelForCTC, AutoProcessor
+        from transformers import AutoModelForCTC, Wav2Vec2Processor
 
-        try:
-            processor = AutoProcessor.from_pretrained(name_or_dir)
-            model = AutoModelForCTC.from_pretrained(name_or_dir, **options)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"{name_or_dir}: no CTC recogniser could be loaded ({reason}); give a local folder that "
-                             "save_pretrained wrote, a name already in the hub's cache, or another name") from None
-        if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
-            raise ValueError(f"{name_or_dir}: needs a processor with a feature extractor and a CTC tokenizer beside "
-                             "the model; save the model's processor into the folder")
+        options = checked_options(options)
+        place = locate(name_or_dir, options)
+        with loading(name_or_dir, "CTC recogniser"):
+            processor = Wav2Vec2Processor.from_pretrained(place, **{key: options[key] for key in PLACE
+                                                                    if key in options})
+            model, report = AutoModelForCTC.from_pretrained(place, output_loading_info=True, trust_remote_code=False,
+                                                            **options)
+            _check_model(model, processor, report["missing_keys"])
+            if target_lang is not None:
+                processor.tokenizer.set_target_lang(target_lang)
+                model.load_adapter(target_lang, **{key: options[key] for key in PLACE if key in options})
         return cls(model, processor)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -81,55 +86,105 @@ class CTCRecogniser(nn.Module):
         return super().train(False)
 
     @property
+    def vocab_size(self) -> int:
+        """Number of classes V of the logits."""
+        return self.model.config.vocab_size
+
+    @property
+    def tokens(self) -> list[str]:
+        """What each class stands for, (V,)."""
+        return self.processor.tokenizer.convert_ids_to_tokens(list(range(self.vocab_size)))
+
+    @property
+    def hidden_layers(self) -> tuple[int, ...]:
+        """Which of transformers' `hidden_states` are handed out, side by side, each normalised in every frame.
+
+        What noise has done to the last layer may not yet be lost in those below.
+        """
+        return self._hidden_layers
+
+    @hidden_layers.setter
+    def hidden_layers(self, layers: Sequence[int]) -> None:
+        states = self.model.config.num_hidden_layers + 1
+        if bad := [layer for layer in layers if not -states <= layer < states]:
+            raise ValueError(f"hidden_layers: the recogniser has {states} hidden states, 0 to {states - 1}; there is no "
+                             f"{bad[0]}")
+        self._hidden_layers = tuple(layers)
+
+    @property
     def stride(self) -> int:
         """Samples from one logit frame to the next."""
-        stride = 1
-        for step in self.model.config.conv_stride:
-            stride *= step
-        return stride
+        config = self.model.config
+        shortened = config.adapter_stride ** config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
+        return math.prod(config.conv_stride) * shortened
+
+    @property
+    def hidden_step(self) -> float:
+        """Frames of the hidden states for each logit frame: an adapter shortens behind them, SEW squeezes them."""
+        config = self.model.config
+        return self.stride / math.prod(config.conv_stride) / getattr(config, "squeeze_factor", 1)
 
     @property
     def receptive_field(self) -> int:
-        """Samples that one logit frame sees through the convolutions: the shortest possible input."""
+        """Samples that one logit frame sees through the feature encoder: the shortest possible input."""
         field, jump = 1, 1
         for kernel, step in zip(self.model.config.conv_kernel, self.model.config.conv_stride):
             field += (kernel - 1) * jump
             jump *= step
         return field
 
+    @property
+    def first_centre(self) -> float:
+        """The sample in the middle of the first logit frame."""
+        return (self.receptive_field - 1) / 2
+
     def frame_lengths(self, samples: Tensor) -> Tensor:
-        """Number of logit frames for inputs of `samples` (B,) samples."""
-        frames = samples
-        for kernel, step in zip(self.model.config.conv_kernel, self.model.config.conv_stride):
-            frames = torch.div(frames - kernel, step, rounding_mode="floor") + 1
-        return frames
+        """Number of logit frames for inputs of `samples` (B,) samples, by the model's own formula."""
+        return self.model._get_feat_extract_output_lengths(samples)
 
     def frame_times(self, frames: int) -> Tensor:
         """Centres of the logit frames in seconds, `(frames,)`."""
-        return (torch.arange(frames) * self.stride + (self.receptive_field - 1) / 2) / self.sample_rate
+        return (torch.arange(frames) * self.stride + self.first_centre) / self.sample_rate
 
     def forward(self, waves: Tensor, lengths: Tensor) -> Logits:
-        """Logits of zero-padded `waves` (B, T) at `sample_rate` with `lengths` (B,) samples, in one pass.
+        """Logits of zero-padded `waves` (B, T) at `sample_rate` with `lengths` (B,) samples; none is run twice.
 
         Gradients pass to the waveforms, never to the weights.
         Raises ValueError when a waveform is shorter than one frame.
         """
-        if int(lengths.min()) < self.receptive_field:
-            raise ValueError(f"audio of {int(lengths.min())} samples is shorter than one frame of the recogniser "
-                             f"({self.receptive_field} samples at {self.sample_rate} Hz)")
+        self._check_lengths(lengths)
+        waves = waves[:, :int(lengths.max())]
         mask = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
         if self.normalise:
             waves = normalise_waves(waves, mask)
-        if self.use_mask:
-            return self._run(waves, lengths, mask)
-        return self._run_by_length(waves, lengths)
+        if bool(mask.all()):
+            return self._run(waves, lengths)
+        if not maskable(self.model.config):
+            return self._run_by_length(waves, lengths)
+        with as_if_alone(self.model, lengths, self.frame_lengths(lengths)):
+            return self._run(waves, lengths, mask.long())
 
-    def _run(self, waves: Tensor, lengths: Tensor, mask: Tensor | None) -> Logits:
-        output = self.model(waves.to(self.model.dtype), attention_mask=mask if mask is None else mask.long(),
-                            output_hidden_states=True)
-        layers = [output.hidden_states[layer].float() for layer in self.hidden_layers]
-        hidden = torch.cat([F.layer_norm(layer, layer.shape[-1:]) for layer in layers], dim=-1)
-        return Logits(output.logits.float(), self.frame_lengths(lengths), hidden)
+    def _check_lengths(self, lengths: Tensor) -> None:
+        if int(lengths.min()) < self.receptive_field:
+            raise ValueError(f"audio of {int(lengths.min())} samples is shorter than one frame of the recogniser "
+                             f"({self.receptive_field} samples at {self.sample_rate} Hz)")
+
+    def _run(self, waves: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Logits:
+        output = self.model(waves.to(self.model.dtype), attention_mask=mask, output_hidden_states=True)
+        frames = self.frame_lengths(lengths)
+        if output.logits.shape[1] != int(frames.max()):
+            raise ValueError(f"the recogniser gives {output.logits.shape[1]} frames where its configuration promises "
+                             f"{int(frames.max())}; such an adapter is not supported")
+        return Logits(output.logits.float(), frames, self._hidden(output.hidden_states, output.logits.shape[1]))
+
+    def _hidden(self, states: Sequence[Tensor], frames: int) -> Tensor:
+        """The chosen hidden states (B, M, layers H), at the frames of the logits."""
+        states = [states[layer].float() for layer in self.hidden_layers]
+        if self.hidden_step != 1:
+            index = (torch.arange(frames, device=states[0].device) * self.hidden_step).long()
+            index = index.clamp(max=states[0].shape[1] - 1)
+            states = [state[:, index] for state in states]
+        return torch.cat([F.layer_norm(state, state.shape[-1:]) for state in states], dim=-1)
 
     def _run_by_length(self, waves: Tensor, lengths: Tensor) -> Logits:
         """Runs of equal length without a mask, put together again."""
@@ -137,7 +192,7 @@ class CTCRecogniser(nn.Module):
         values = hidden = None
         for length in lengths.unique():
             rows = (lengths == length).nonzero()[:, 0]
-            part = self._run(waves[rows, :length], lengths[rows], mask=None)
+            part = self._run(waves[rows, :length], lengths[rows])
             if values is None:
                 values = part.values.new_zeros(len(waves), int(frames.max()), part.values.shape[-1])
                 hidden = part.hidden.new_zeros(len(waves), int(frames.max()), part.hidden.shape[-1])
@@ -147,8 +202,8 @@ class CTCRecogniser(nn.Module):
 
     def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
         """Greedy CTC transcripts of logits `values` (B, M, V): best token a frame, repeats and blanks removed."""
-        texts = self.processor.batch_decode(self._best(values, lengths).cpu().numpy(),
-                                            spaces_between_special_tokens=self.whole_words)
+        texts = self.processor.tokenizer.batch_decode(self._best(values, lengths).cpu().numpy(),
+                                                      spaces_between_special_tokens=self.whole_words)
         return [" ".join(text.split()) for text in texts]
 
     def words(self, values: Tensor, lengths: Tensor) -> list[list[Word]]:
@@ -165,7 +220,7 @@ class CTCRecogniser(nn.Module):
                  if (text := span.get("word", span.get("char"))).strip()] for item, row in zip(spans, posterior)]
 
     def _word(self, word: str, start: int, end: int, posterior: Tensor) -> Word:
-        first = ((self.receptive_field - self.stride) / 2) / self.sample_rate  # where frame 0 begins
+        first = (self.first_centre - (self.stride - 1) / 2) / self.sample_rate  # where frame 0 begins
         begin, stop = (max(first + frame * self.stride / self.sample_rate, 0.0) for frame in (start, end))
         return Word(word.lower(), begin, stop, float(posterior[start:end].nanmean()))
 
@@ -185,6 +240,30 @@ def fill_blanks(best: Tensor, blank: int) -> Tensor:
     after = frames.where(spoken, frames[-1]).flip(1).cummin(dim=1).values.flip(1)
     left, right = best.gather(1, before), best.gather(1, after)
     return torch.where(left == right, left, best)
+
+
+def checked_options(options: dict) -> dict:
+    """Options of `from_pretrained` under their present names. Raises ValueError for one that could run code."""
+    if options.get("trust_remote_code"):
+        raise ValueError("trust_remote_code: a recogniser's own code is never run; use one that transformers knows")
+    options = {key: value for key, value in options.items() if key != "trust_remote_code" and value is not None}
+    if "torch_dtype" in options:
+        options.setdefault("dtype", options.pop("torch_dtype"))
+    if isinstance(options.get("dtype"), torch.dtype):
+        options["dtype"] = str(options["dtype"]).removeprefix("torch.")
+    return options
+
+
+def _check_model(model: nn.Module, processor, missing: Iterable[str]) -> None:
+    """Raise ValueError for a model that is loaded, but is no CTC recogniser of waveforms with trained weights."""
+    from transformers import Wav2Vec2CTCTokenizer
+
+    if model.main_input_name != "input_values" or not hasattr(model, "_get_feat_extract_output_lengths"):
+        raise ValueError(f"{type(model).__name__} does not take waveforms through a convolutional feature encoder")
+    if head := sorted(key for key in missing if key.startswith("lm_head")):
+        raise ValueError(f"no trained {head[0]} in it: it is pretrained, but not fine-tuned for recognition with CTC")
+    if not isinstance(processor.tokenizer, Wav2Vec2CTCTokenizer):
+        raise ValueError(f"its tokenizer is no Wav2Vec2CTCTokenizer, but a {type(processor.tokenizer).__name__}")
 
 
 def _whole_words(tokenizer) -> bool:

@@ -245,7 +245,14 @@ def _model_id(pipeline) -> str:
     """A fingerprint of the weights and settings that results depend on."""
     models = [model for model in (pipeline.recogniser, pipeline.signal, pipeline.logits) if model is not None]
     tensors = [tensor for model in models for tensor in model.state_dict().values()]
-    return _hash([json.dumps(pipeline.config, sort_keys=True), *(tensor.cpu().numpy().tobytes() for tensor in tensors)])
+    return _hash([json.dumps(pipeline.config, sort_keys=True), *map(_bytes, tensors)])
+
+
+def _bytes(tensor) -> bytes:
+    """The numbers of a tensor of any type, also of those that NumPy does not have."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _hash(parts: Sequence[str | bytes]) -> str:

@@ -1,0 +1,75 @@
+"""Where a pretrained model is: a local folder, the hub's cache, or the hub; and one line where it is nowhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+WAYS_OUT = "give a local folder that save_pretrained wrote, a name that is in the hub's cache, or another name"
+PLACE = ("revision", "cache_dir", "token")  # options of from_pretrained that say which files
+
+
+def locate(name_or_dir: str | os.PathLike, options: dict | None = None) -> str:
+    """The folder of a model: as given, or of its snapshot in the hub's cache; the name itself where the hub answers.
+
+    `options`: those of `from_pretrained`. The hub is asked once, without retries, and not at all where
+    `HF_HUB_OFFLINE` is set. Raises ValueError in one line for a name that cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    name = os.fspath(name_or_dir)
+    if Path(name).is_dir():
+        return name
+    place = {key: value for key, value in (options or {}).items() if key in PLACE}
+    try:
+        if (reason := _unreachable(name, place)) is None:
+            return name
+        return snapshot_download(name, local_files_only=True, **place)
+    except HFValidationError:
+        raise ValueError(f"{name}: no such folder, and not a name that the hub could have; {WAYS_OUT}") from None
+    except LocalEntryNotFoundError:
+        raise ValueError(f"{name}: no such folder, nothing in the hub's cache, and {reason}; {WAYS_OUT}") from None
+
+
+def _unreachable(name: str, place: dict) -> str | None:
+    """Why the hub does not give the model away; None where it does."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(name)
+    url = hf_hub_url(name, "config.json", revision=place.get("revision"))
+    try:
+        get_hf_file_metadata(url, timeout=5.0, token=place.get("token"))
+    except OfflineModeIsEnabled:
+        return "HF_HUB_OFFLINE is set"
+    except GatedRepoError:
+        return "the hub asks to accept its terms and to log in (hf auth login)"
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        return "the hub has no such public model" if status in (401, 404) else f"the hub answers with error {status}"
+    except Exception as error:  # whatever the HTTP library raises without a network
+        return f"the hub cannot be reached ({type(error).__name__})"
+    return None
+
+
+def source_of(name_or_dir: str | os.PathLike, options: dict) -> dict:
+    """`{name, options}` to load a model with again: folders as absolute paths, nothing that is this user's only."""
+    name = os.fspath(name_or_dir)
+    return {"name": os.path.abspath(name) if os.path.isdir(name) else name,
+            "options": {key: value for key, value in options.items() if key not in ("token", "cache_dir")}}
+
+
+@contextmanager
+def loading(name_or_dir: str | os.PathLike, kind: str) -> Iterator[None]:
+    """Within it, what transformers raises about a model that it cannot load becomes a ValueError in one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{name_or_dir}: no {kind} could be loaded ({lines[0]}); {WAYS_OUT}") from None

@@ -1,0 +1,199 @@
+"""Whisper as a frozen CTC recogniser: its encoder (Radford et al. 2023) with a small CTC head trained on clean speech.
+
+The encoder is Whisper's own and never trained; stage 2 of a recipe trains the head, and freezes it too. The head's units
+are characters: any word can be spelled with them, they are few enough to be diffused frame by frame, and a few hours of
+speech contain each of them often. Whisper's own 51,865 units would need a head of up to 66 M weights, most of whose
+rows such speech never trains; for them there are the decoder's logits (`whisper_decoder.py`).
+
+Cost: Whisper's encoder was trained on windows of 30 s, filled up with silence. Its frames attend to that silence, so that
+a shorter input with cut position embeddings is another function, with other logits; every utterance is therefore encoded
+as 30 s, whatever its length. The head and all that follows see the utterance's own frames only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdasr.classifiers.ctc import CTCRecogniser, Logits, checked_options
+from cdasr.classifiers.hub import PLACE, loading, locate, source_of
+from cdasr.classifiers.log_mel import LogMel
+
+ENCODER_KEYS = {r"^model\.encoder\.": "", r"^encoder\.": ""}  # of whole Whisper models
+
+
+class CTCHead(nn.Module):
+    """Hidden states of an encoder to CTC logits: a learned mean of the layers (Yang et al. 2021, SUPERB), then residual
+    convolutions over time.
+    """
+
+    def __init__(self, layers: int, width: int, tokens: int, dim: int = 256, blocks: int = 2, kernel: int = 5,
+                 dropout: float = 0.1):
+        super().__init__()
+        self.config = {"layers": layers, "width": width, "tokens": tokens, "dim": dim, "blocks": blocks,
+                       "kernel": kernel, "dropout": dropout}
+        self.mix = nn.Parameter(torch.zeros(layers))
+        self.project = nn.Linear(width, dim)
+        self.blocks = nn.ModuleList(_Block(dim, kernel, dropout) for _ in range(blocks))
+        self.norm = nn.LayerNorm(dim)
+        self.output = nn.Linear(dim, tokens)
+
+    def forward(self, states: Sequence[Tensor], lengths: Tensor) -> Tensor:
+        """Logits (B, M, V) of hidden `states`, each (B, M, H), with `lengths` (B,) frames."""
+        mask = (torch.arange(states[0].shape[1], device=lengths.device) < lengths[:, None])[..., None]
+        shares = self.mix.softmax(dim=0)
+        x = self.project(sum(share * F.layer_norm(state, state.shape[-1:]) for share, state in zip(shares, states)))
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.output(self.norm(x))
+
+
+class _Block(nn.Module):
+    def __init__(self, dim: int, kernel: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.mix_frames = nn.Conv1d(dim, 2 * dim, kernel, padding=kernel // 2)
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, M, D); what lies beyond `mask` (B, M, 1) is zero for the convolution, as behind an utterance alone."""
+        inner = F.glu(self.mix_frames((self.norm(x) * mask).transpose(1, 2)), dim=1).transpose(1, 2)
+        return x + self.project(self.dropout(F.silu(inner)))
+
+
+class WhisperCTCRecogniser(CTCRecogniser):
+    """Waveforms to CTC logits and text through Whisper's encoder and a CTC head, both frozen.
+
+    `encoder_source`: name and options of the encoder where `save_pretrained` shall not copy it. Recordings longer than
+    30 s are encoded in consecutive windows.
+    """
+
+    def __init__(self, encoder: nn.Module, head: CTCHead, extractor, tokenizer, encoder_source: dict | None = None):
+        from transformers import Wav2Vec2Processor
+
+        super().__init__(encoder, Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer))
+        self.head = head.eval().requires_grad_(False)
+        self.features = LogMel(extractor)
+        self.encoder_source = encoder_source
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **options) -> WhisperCTCRecogniser:
+        """Load what `save_pretrained` wrote. `options` go to the encoder's `from_pretrained` and replace stored ones.
+
+        Raises ValueError in one line when the folder, or the encoder that it names, cannot be used.
+        """
+        from safetensors.torch import load_file
+        from transformers import Wav2Vec2CTCTokenizer
+
+        folder = Path(folder)
+        with loading(folder, "Whisper CTC recogniser"):
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            head = CTCHead(**config["head"])
+            head.load_state_dict(load_file(folder / "head.safetensors"))
+            tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
+            source = config["encoder"]
+            name, stored = (source["name"], source["options"]) if source else (folder / "encoder", {})
+        encoder, extractor, source_now = load_encoder(name, **{**stored, **checked_options(options)})
+        return cls(encoder, head, extractor, tokenizer, source_now if source else None)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write head, tokenizer and, unless it is named by `encoder_source`, the encoder, as safetensors."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.cpu().contiguous() for key, value in self.head.state_dict().items()},
+                  folder / "head.safetensors")
+        self.processor.tokenizer.save_pretrained(folder)
+        if self.encoder_source is None:
+            self.model.save_pretrained(folder / "encoder")
+            self.processor.feature_extractor.save_pretrained(folder / "encoder")
+        config = {"model_type": "whisper-ctc", "encoder": self.encoder_source, "head": self.head.config}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        return self.head.config["tokens"]
+
+    @property
+    def stride(self) -> int:
+        """Samples from one logit frame to the next: two frames of the log-mel spectrogram, 20 ms."""
+        return 2 * self.features.hop
+
+    @property
+    def hidden_step(self) -> float:
+        return 1.0
+
+    @property
+    def receptive_field(self) -> int:
+        """The shortest possible input: one window of the spectrogram, 25 ms."""
+        return self.features.n_fft
+
+    @property
+    def first_centre(self) -> float:
+        """The sample in the middle of the first logit frame: spectrogram and convolutions are centred."""
+        return 0.0
+
+    def frame_lengths(self, samples: Tensor) -> Tensor:
+        """Number of logit frames for inputs of `samples` (B,) samples: those whose centre lies within."""
+        return torch.div(samples + self.stride - 1, self.stride, rounding_mode="floor")
+
+    def forward(self, waves: Tensor, lengths: Tensor) -> Logits:
+        """Logits of zero-padded `waves` (B, T) at 16 kHz with `lengths` (B,) samples, in one pass of the encoder.
+
+        Gradients pass to the waveforms, never to the weights.
+        Raises ValueError when a waveform is shorter than one frame.
+        """
+        self._check_lengths(lengths)
+        frames = self.frame_lengths(lengths)
+        states = self.encode(waves, lengths)
+        values = self.head(states, frames)
+        return Logits(values, frames, self._hidden(states, values.shape[1]))
+
+    def encode(self, waves: Tensor, lengths: Tensor) -> list[Tensor]:
+        """All hidden states of the encoder, each (B, M, H), for the frames of the longest waveform."""
+        window = self.features.window_samples
+        count = -(-int(lengths.max()) // window)
+        parts = F.pad(waves[:, :count * window], (0, max(count * window - waves.shape[1], 0))).view(-1, window)
+        left = (lengths[:, None] - window * torch.arange(count, device=lengths.device)).clamp(0, window).view(-1)
+        used = left > 0
+        features = self.features(parts[used], left[used])
+        states = self.model(features.to(self.model.dtype), output_hidden_states=True).hidden_states
+        frames = int(self.frame_lengths(lengths).max())
+        return [_whole(state.float(), used, len(waves))[:, :frames] for state in states]
+
+
+def _whole(part: Tensor, used: Tensor, items: int) -> Tensor:
+    """Hidden states of the `used` windows (N, M, H), put together again: (items, windows M, H)."""
+    state = part.new_zeros(len(used), *part.shape[1:]).index_put((used.nonzero()[:, 0],), part)
+    return state.view(items, -1, part.shape[-1])
+
+
+def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, object, dict]:
+    """Whisper's encoder, its feature extractor, and where they came from, as `{name, options}`.
+
+    Raises ValueError in one line for what cannot be found or is no Whisper model.
+    """
+    from transformers import WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    class Encoder(WhisperEncoder):
+        """Out of a whole Whisper model it takes its own weights and leaves the others."""
+        _keys_to_ignore_on_load_unexpected = (r"decoder\.", r"proj_out\.")
+
+    options = checked_options(options)
+    place = locate(name_or_dir, options)
+    with loading(name_or_dir, "Whisper encoder"):
+        extractor = WhisperFeatureExtractor.from_pretrained(place, **{key: options[key] for key in PLACE
+                                                                      if key in options})
+        encoder, report = Encoder.from_pretrained(place, key_mapping=ENCODER_KEYS, output_loading_info=True, **options)
+        if report["missing_keys"]:
+            raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")
+    return encoder, extractor, source_of(name_or_dir, options)
