@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str) -> str:
@@ -17,9 +21,19 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """`auto` becomes bf16 where the hardware multiplies it natively (fp16 on older GPUs), else fp32."""
+    """`auto` becomes bf16 where the hardware multiplies it natively (fp16 on older GPUs), else fp32.
+
+    Raises ValueError for an unknown precision.
+    """
+    if precision not in ("auto", "fp32", *PRECISIONS):
+        raise ValueError(f"precision {precision!r}: choose auto, fp32, {' or '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def autocast(precision: str | None, device: torch.device) -> AbstractContextManager:
+    """Evaluate in bf16 or fp16 where that is safe; for fp32 and None the surroundings' precision stays."""
+    return torch.autocast(device.type, PRECISIONS[precision]) if precision in PRECISIONS else nullcontext()

@@ -39,7 +39,7 @@ class Observation:
 class Side:
     """A process with its denoiser, ready to be sampled from `y` over the decreasing times of `grid`.
 
-    `method`, `noise`, `mask` and `guidance` as in `Trajectory`.
+    `method`, `noise`, `mask`, `guidance` and the `corrector`'s `snr` and `corrector_steps` as in `Trajectory`.
     """
 
     process: Process
@@ -50,6 +50,7 @@ class Side:
     noise: Noise | None = None
     mask: Tensor | None = None
     guidance: float = 1.0
+    corrector: dict = field(default_factory=dict)
     trajectories: list[Trajectory] = field(default_factory=list, repr=False)
 
     @property
@@ -65,15 +66,15 @@ class Side:
     def begin(self) -> Trajectory:
         """A new trajectory at the start of the grid."""
         self.trajectories.append(Trajectory(self.process, self.denoiser, self.y, self.method, self.noise, self.mask,
-                                            guidance=self.guidance))
+                                            guidance=self.guidance, **self.corrector))
         return self.trajectories[-1]
 
     def sample(self, given: object) -> Tensor:
-        """The estimate at the end of one whole trajectory."""
+        """The estimate at the end of one whole trajectory: its state, where the grid goes down to 0."""
         trajectory = self.begin()
         for t, s in self.moves:
             trajectory.move(t, s, given)
-        return trajectory.estimate
+        return trajectory.x if s == 0.0 else trajectory.estimate
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Process:
 
     name: ClassVar[str]
     t_max: ClassVar[float] = 1.0
-    t_min: ClassVar[float] = 1e-4
+    t_min: float = 1e-4
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a(t), b(t) and sigma(t), each of the shape of t, in double precision."""
@@ -129,17 +129,20 @@ class VP(Process):
 
 @dataclass(frozen=True)
 class OUVE(Process):
-    """Ornstein-Uhlenbeck drift to y with exploding variance (SGMSE+; Richter et al. 2023, eq. 10 to 12)."""
+    """Ornstein-Uhlenbeck drift to y with exploding variance (SGMSE+; Richter et al. 2023, eq. 10 to 12).
+
+    `t_min`: earliest time of training and sampling; below it the state is almost clean and its score blows up.
+    """
 
     theta: float = 1.5
     sigma_min: float = 0.05
     sigma_max: float = 0.5
+    t_min: float = 0.03
     name: ClassVar[str] = "ouve"
-    t_min: ClassVar[float] = 0.03
 
     def __post_init__(self):
-        _expect(self.theta > 0 and 0 < self.sigma_min < self.sigma_max,
-                f"OUVE needs theta > 0 and 0 < sigma_min < sigma_max, got {self}")
+        _expect(self.theta > 0 and 0 < self.sigma_min < self.sigma_max and 0 < self.t_min < 1,
+                f"OUVE needs theta > 0, 0 < sigma_min < sigma_max and 0 < t_min < 1, got {self}")
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_ratio = math.log(self.sigma_max / self.sigma_min)

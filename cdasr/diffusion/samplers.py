@@ -42,12 +42,17 @@ def gaussian_noise(generator: torch.Generator) -> Noise:
 def time_grid(process: Process, steps: int, spacing: str = "uniform") -> Tensor:
     """Decreasing times (steps + 1,) from t_max to t_min; `quadratic` spends more steps near the clean end.
 
+    `to_zero` comes to t_min evenly with one step less and goes to 0 with the last, as the public SGMSE code's `pc`.
+
     Raises ValueError for an unknown spacing or fewer than one step.
     """
-    if spacing not in SPACINGS:
-        raise ValueError(f"unknown spacing {spacing!r}; known: {', '.join(SPACINGS)}")
+    if spacing not in SPACINGS and spacing != "to_zero":
+        raise ValueError(f"unknown spacing {spacing!r}; known: {', '.join((*SPACINGS, 'to_zero'))}")
     if steps < 1:
         raise ValueError(f"the number of steps must be at least 1, got {steps}")
+    if spacing == "to_zero":
+        times = torch.linspace(process.t_max, process.t_min, steps, dtype=torch.float64)
+        return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
     unit = SPACINGS[spacing](torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64))
     return process.t_min + (process.t_max - process.t_min) * unit
 

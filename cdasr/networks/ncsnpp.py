@@ -3,8 +3,8 @@
 The score network of Song et al. (2021, appendix H: BigGAN residual blocks, FIR resampling, progressive output
 and input) as Richter et al. (2023) and Jukic et al. (2024) use it for complex spectra. Real and imaginary
 parts of x_t and y are four image channels over frequency and time. A state dict of the public SGMSE code
-(`ncsnpp_v2`) loads unchanged: `all_modules` lists the layers in the order of that code, and `Conv_0`,
-`NIN_1`, `W`, ... are its names.
+(`ncsnpp_v2`, `ncsnpp`) loads unchanged: `all_modules` lists the layers in the order of that code, and `Conv_0`,
+`NIN_1`, `W`, ... are its names. Logits of the content, which that code does not know, join through layers of their own.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdasr.networks.conditioning import LogitsEmbedding, zero_init
+from cdasr.networks.mirror import mirrored
+
 SPECTRAL_CHANNELS = 4  # real and imaginary part of x_t and of y
 FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
+BANDS = 16  # of frequency, at most, in which logits are told to a level
 
 
 class NCSNpp(nn.Module):
@@ -26,8 +30,13 @@ class NCSNpp(nn.Module):
     `nf` times `ch_mult` are the channels of the levels, each of half the resolution of the one before, with
     `num_res_blocks` residual blocks on the way down and one more on the way up; levels whose number of
     frequencies is in `attn_resolutions` also attend over all their points. `fourier_scale`: spread of the
-    random frequencies applied to log t; `init_scale`: of the last weights of each branch, 0 for about none.
-    Defaults as in the public code, where `bins` is called `image_size`.
+    random frequencies applied to log t; `init_scale`: of the last weights of each branch, 0 for about none;
+    `scale_by_sigma`: divide by t before the last layer, as the first version (`ncsnpp`) does. Defaults as in the
+    public code's second version, where `bins` is called `image_size`.
+
+    `tokens`: size of the logits that it can be given (0: none); `condition`: channels of what it makes of them. They
+    are added before the middle and before each level on the way up, in up to 16 bands of frequency, through weights
+    that start at zero and have no bias: told nothing, or untrained, it is the public network.
 
     Frames are filled up to a multiple of 2^(levels - 1) by reflection, as the public code does with y before
     it samples. Normalisation and attention look at all frames, so the items of a batch run together only
@@ -36,9 +45,11 @@ class NCSNpp(nn.Module):
 
     def __init__(self, bins: int = 256, nf: int = 128, ch_mult: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2),
                  num_res_blocks: int = 2, attn_resolutions: tuple[int, ...] = (16,),
-                 fourier_scale: float = 16.0, init_scale: float = 0.0, dropout: float = 0.0):
+                 fourier_scale: float = 16.0, init_scale: float = 0.0, dropout: float = 0.0,
+                 scale_by_sigma: bool = False, tokens: int = 0, condition: int = 128):
         super().__init__()
         self.bins, self.stride, self.num_res_blocks = bins, 2 ** (len(ch_mult) - 1), num_res_blocks
+        self.scale_by_sigma = scale_by_sigma
         if bins % self.stride:
             raise ValueError(f"{bins} frequency bins cannot be halved {len(ch_mult) - 1} times; choose fewer "
                              f"levels, or n_fft so that n_fft / 2 + 1 is a multiple of {self.stride}")
@@ -51,38 +62,61 @@ class NCSNpp(nn.Module):
             GaussianFourierProjection(nf, fourier_scale), _init(nn.Linear(2 * nf, 4 * nf)),
             _init(nn.Linear(4 * nf, 4 * nf)), _conv3x3(SPECTRAL_CHANNELS, nf),
             *build.down(), *build.middle(), *build.up()])
+        self.embed_logits = LogitsEmbedding(tokens, condition) if tokens else None
+        places = [(channels[-1], len(channels) - 1)]  # the middle, then the levels from coarse to fine
+        places += [(channels[min(level + 1, len(channels) - 1)], level) for level in reversed(range(len(channels)))]
+        self.inject = nn.ModuleList(Injection(condition, width, bins >> level, 2**level)
+                                    for width, level in (places if tokens else ()))
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, mask: Tensor | None = None,
+                logits: Tensor | None = None) -> Tensor:
         """Estimate x0 (B, 1, F, N) from the state x_t at time t (B,) > 0 and the degraded y.
 
-        `mask` (B, N) marks the first frames of each item; the estimate is zero elsewhere.
+        `mask` (B, N) marks the first frames of each item; the estimate is zero elsewhere. `logits` (B, N, V) are those
+        of the content at each frame; items of zeros are given none, just as with None.
         """
         if x_t.shape[-2] != self.bins:
             raise ValueError(f"the network is built for {self.bins} bins, the spectrum has {x_t.shape[-2]}")
         image = torch.cat([x_t.real, x_t.imag, y.real, y.imag], dim=1)
+        told = None if logits is None else logits.transpose(1, 2)
         if mask is None:
             frames = torch.full((len(image),), image.shape[-1], device=image.device)
-            return self._estimate(image, t, frames, image.shape[-1])
+            return self._estimate(image, t, frames, image.shape[-1], told)
         frames = mask.long().sum(dim=1)
         blocks = (frames + self.stride - 1) // self.stride
         out = torch.zeros_like(y)
         for count in blocks[blocks > 0].unique().tolist():
             rows, end = (blocks == count).nonzero().squeeze(1), min(count * self.stride, image.shape[-1])
-            estimate = self._estimate(image[rows, ..., :end], t[rows], frames[rows], end)
+            estimate = self._estimate(image[rows, ..., :end], t[rows], frames[rows], end,
+                                      None if told is None else told[rows, :, :end])
             out[rows, ..., :end] = estimate.to(out.dtype)
         return out * mask[:, None, None]
 
-    def _estimate(self, image: Tensor, t: Tensor, frames: Tensor, end: int) -> Tensor:
-        """The first `end` frames of the estimate (B, 1, F, end) from the image (B, 4, F, end)."""
-        image = _fill(image, frames, end + -end % self.stride)
-        layers = iter(self.all_modules)
+    def _estimate(self, image: Tensor, t: Tensor, frames: Tensor, end: int, logits: Tensor | None) -> Tensor:
+        """The first `end` frames of the estimate from the image (B, 4, F, end) and logits (B, V, end)."""
+        length = end + -end % self.stride
+        image = mirrored(image, frames, 0, length)
+        told = None
+        if logits is not None:
+            logits = mirrored(logits, frames, 0, length)
+            told = self.embed_logits(logits, torch.ones_like(logits[:, 0]))
+        spectrum = self.evaluate(image, t, told).float()
+        return torch.complex(*spectrum.chunk(2, dim=1))[..., :end]
+
+    def evaluate(self, image: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
+        """Real and imaginary part (B, 2, F, N) from the image (B, 4, F, N), N a multiple of the stride.
+
+        `told` (B, condition, N): what was made of the logits.
+        """
+        layers, inject = iter(self.all_modules), iter(self.inject)
         fourier, first, second = next(layers), next(layers), next(layers)
         embedding = second(F.silu(first(fourier(t.log()))))
         skips = self._down(layers, image, embedding)
         block_in, attention, block_out = next(layers), next(layers), next(layers)
-        h = block_out(attention(block_in(skips[-1], embedding)), embedding)
-        spectrum = self.output_layer(self._up(layers, h, skips, embedding)).float()
-        return torch.complex(*spectrum.chunk(2, dim=1))[..., :end]
+        h = skips[-1] if told is None else next(inject)(skips[-1], told)
+        h = block_out(attention(block_in(h, embedding)), embedding)
+        image = self._up(layers, inject, h, skips, embedding, told)
+        return self.output_layer(image / t.view(-1, 1, 1, 1) if self.scale_by_sigma else image)
 
     def _down(self, layers: Iterator[nn.Module], image: Tensor, embedding: Tensor) -> list[Tensor]:
         """All feature maps of the way down; the image, ever smaller, joins in at each level (input skip)."""
@@ -96,10 +130,12 @@ class NCSNpp(nn.Module):
                 skips.append(next(layers)(h) if attends else h)
         return skips
 
-    def _up(self, layers: Iterator[nn.Module], h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+    def _up(self, layers: Iterator[nn.Module], inject: Iterator[nn.Module], h: Tensor, skips: list[Tensor],
+            embedding: Tensor, told: Tensor | None) -> Tensor:
         """The image (B, 4, F, N) to which each level adds its detail, from coarse to fine (output skip)."""
         image: Tensor | None = None
         for level in reversed(range(len(self.attends))):
+            h = h if told is None else next(inject)(h, told)
             for _ in range(self.num_res_blocks + 1):
                 h = next(layers)(torch.cat([h, skips.pop()], dim=1), embedding)
             h = next(layers)(h) if self.attends[level] else h
@@ -217,6 +253,19 @@ class PointwiseLinear(nn.Module):
         return x @ self.W + self.b
 
 
+class Injection(nn.Module):
+    """Add features (B, condition, N) to (B, C, F, N / `shrink`), by bands of the F frequencies; nothing at first."""
+
+    def __init__(self, condition: int, channels: int, bins: int, shrink: int):
+        super().__init__()
+        self.bands, self.bins, self.shrink = math.gcd(bins, BANDS), bins, shrink
+        self.project = zero_init(nn.Conv1d(condition, channels * self.bands, 1, bias=False))
+
+    def forward(self, h: Tensor, told: Tensor) -> Tensor:
+        added = self.project(F.avg_pool1d(told, self.shrink)).unflatten(1, (-1, self.bands))
+        return h + added.repeat_interleave(self.bins // self.bands, dim=2)
+
+
 class InputSkip(nn.Module):
     """The shrunken image (B, before, F, N), projected, plus the feature maps (B, after, F, N)."""
 
@@ -244,14 +293,6 @@ class Resample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
         return self.resize(x, kernel, stride=2, padding=1, groups=x.shape[1])
-
-
-def _fill(image: Tensor, frames: Tensor, length: int) -> Tensor:
-    """The first `frames` (B,) of each image (B, C, F, N), continued to `length` by reflection."""
-    period = (2 * (frames - 1)).clamp_min(1)[:, None]
-    index = torch.arange(length, device=image.device) % period
-    index = torch.minimum(index, period - index)
-    return image.gather(-1, index[:, None, None].expand(-1, *image.shape[1:3], -1))
 
 
 def _conv3x3(before: int, after: int, init_scale: float = 1.0) -> nn.Conv2d:

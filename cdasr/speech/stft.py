@@ -10,19 +10,34 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from cdasr.networks.mirror import mirrored
+
+WINDOWS = {"hann": lambda window: window, "sqrthann": torch.sqrt}  # of the periodic Hann window
+EDGES = ("zeros", "reflect")
 
 
 @dataclass(frozen=True)
 class CompressedSTFT:
-    """Waveforms (B, T) to spectra (B, 1, F, N) and back; `n_fft` and `hop` in samples at `sample_rate` Hz."""
+    """Waveforms (B, T) to spectra (B, 1, F, N) and back; `n_fft` and `hop` in samples at `sample_rate` Hz.
+
+    `window`: hann or sqrthann. `edges`: how a waveform goes on beyond its ends. With "zeros" there is every frame that
+    touches a sample; with "reflect" there are T // hop + 1, as torch.stft and the public SGMSE code have it.
+    """
 
     sample_rate: int = 16_000
     n_fft: int = 510
     hop: int = 255
     exponent: float = 0.5
     scale: float = 0.3
+    window: str = "hann"
+    edges: str = "zeros"
 
     def __post_init__(self):
+        for name, known in (("window", tuple(WINDOWS)), ("edges", EDGES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} of the STFT; known: {', '.join(known)}")
         if not 0 < self.hop <= self.n_fft // 2:
             raise ValueError(f"hop {self.hop} must be positive and at most half of n_fft {self.n_fft}, or the "
                              "waveform cannot be put together again")
@@ -32,24 +47,38 @@ class CompressedSTFT:
         """Number of frequencies F."""
         return self.n_fft // 2 + 1
 
-    def analyse(self, waves: Tensor) -> Tensor:
+    def analyse(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Compressed spectra (B, 1, F, N) complex of waveforms (B, T); frame j is centred on sample j * hop.
 
-        Every frame that touches a sample is there, so that the last samples do not depend on what follows them.
+        `lengths` (B,) in samples, by default T, matter with "reflect" only: with "zeros" the last samples do not depend
+        on zeros that follow them.
         """
-        waves = torch.nn.functional.pad(waves, (0, self.n_fft // 2))
-        spectra = torch.stft(waves, self.n_fft, self.hop, window=self._window(waves), center=True,
-                             pad_mode="constant", return_complex=True)
+        half = self.n_fft // 2
+        if self.edges == "zeros":
+            waves = F.pad(waves, (half, 2 * half))
+        else:
+            lengths = torch.full((len(waves),), waves.shape[1], device=waves.device) if lengths is None else lengths
+            waves = mirrored(waves, lengths, -half, waves.shape[1] + half)
+        spectra = torch.stft(waves, self.n_fft, self.hop, window=self._window(waves), center=False, return_complex=True)
         return (self.scale * compress(spectra, self.exponent)).unsqueeze(1)
 
-    def synthesise(self, spectra: Tensor, samples: int) -> Tensor:
-        """Waveforms (B, samples) of compressed spectra (B, 1, F, N): the inverse of `analyse`."""
+    def synthesise(self, spectra: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:
+        """Waveforms (B, samples) of compressed spectra (B, 1, F, N): the inverse of `analyse`, of the same `lengths`."""
         spectra = compress(spectra.squeeze(1) / self.scale, 1.0 / self.exponent)
-        return torch.istft(spectra, self.n_fft, self.hop, window=self._window(spectra), center=True, length=samples)
+        window = self._window(spectra)
+        if lengths is None or self.edges == "zeros":
+            return torch.istft(spectra, self.n_fft, self.hop, window=window, center=True, length=samples)
+        # frames that an item does not have, and their windows, must not weigh on its last samples
+        mask = torch.arange(spectra.shape[-1], device=spectra.device) < self.frame_lengths(lengths)[:, None]
+        waves = torch.istft(spectra * mask[:, None], self.n_fft, self.hop, window=window, center=True, length=samples)
+        own, all_ = (F.conv_transpose1d(frames[:, None].float(), window[None, None] ** 2, stride=self.hop)
+                     [:, 0, self.n_fft // 2:][:, :samples] for frames in (mask, torch.ones_like(mask)))
+        return waves * (all_ / own.clamp_min(1e-8))
 
     def frame_lengths(self, samples: Tensor) -> Tensor:
         """Number of frames of waveforms with `samples` (B,) samples."""
-        return torch.div(samples + self.n_fft // 2, self.hop, rounding_mode="floor") + 1
+        beyond = self.n_fft // 2 if self.edges == "zeros" else 0
+        return torch.div(samples + beyond, self.hop, rounding_mode="floor") + 1
 
     def frame_times(self, frames: int) -> Tensor:
         """Centres of the frames in seconds, `(frames,)`."""
@@ -59,7 +88,7 @@ class CompressedSTFT:
         return asdict(self)
 
     def _window(self, like: Tensor) -> Tensor:
-        return torch.hann_window(self.n_fft, device=like.device)
+        return WINDOWS[self.window](torch.hann_window(self.n_fft, device=like.device))
 
 
 def compress(spectra: Tensor, exponent: float) -> Tensor:

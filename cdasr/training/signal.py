@@ -39,7 +39,8 @@ class SignalTrainer(Trainer):
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
             t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
             x_t = perturb(self.signal.process, x0, spectra.y, t, gaussian_noise(generator))
-        return self.modules.network(x_t, t, spectra.y, spectra.mask), x0, spectra.mask
+        model = SignalModel(self.modules.network, self.signal.process, self.signal.stft, self.signal.config)
+        return model.estimate(x_t, t, spectra), x0, spectra.mask
 
     def compute_objectives(self, predictions, batch, stage):
         return signal_loss(*predictions, self.hparams.magnitude_weight)

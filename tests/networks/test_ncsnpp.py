@@ -1,4 +1,4 @@
-"""NCSN++ v2: the public SGMSE code's weights, outputs and samples; any number of frames; gradients; mistakes.
+"""NCSN++ v2: the public SGMSE code's weights, outputs and samples; any number of frames; logits; gradients; mistakes.
 
 The reference vectors are searched for in the folder CDASR_REFERENCE.
 """
@@ -168,6 +168,82 @@ def test_gradients_reach_every_trainable_weight(small, mask):
               if parameter.grad is None or parameter.grad.abs().max() == 0}
     # a bias of the keys shifts all attention scores of a query alike
     assert {name for name in silent if not name.endswith("NIN_1.b")} == set()
+
+
+def with_logits(small, tokens=5):
+    """The same network with an injection of logits that does nothing yet."""
+    guided = NCSNpp(bins=16, nf=8, ch_mult=(1, 1, 2), num_res_blocks=1, attn_resolutions=(8,), tokens=tokens,
+                    condition=6).eval()
+    missing, unexpected = guided.load_state_dict(small.state_dict(), strict=False)
+    assert not unexpected and {name.split(".")[0] for name in missing} == {"embed_logits", "inject"}
+    assert [name for name in guided.state_dict() if name in small.state_dict()] == list(small.state_dict())
+    return guided
+
+
+def awake(network):
+    """The network with injections that do something."""
+    with torch.no_grad():
+        for injection in network.inject:
+            injection.project.weight.normal_(std=0.3)
+    return network
+
+
+@torch.no_grad()
+def test_untrained_injection_is_the_plain_network_bit_for_bit(small):
+    guided, mask = with_logits(small), torch.arange(13) < torch.tensor([[13], [6]])
+    x_t, y, logits, t = noise_like(2, 1, 16, 13), noise_like(2, 1, 16, 13), torch.randn(2, 13, 5), torch.tensor([.2, 1])
+    for frames in (None, mask):
+        plain = small(x_t, t, y, frames)
+        assert torch.equal(guided(x_t, t, y, frames, logits), plain) and torch.equal(guided(x_t, t, y, frames), plain)
+
+
+@torch.no_grad()
+def test_logits_of_zero_say_nothing_and_others_change_the_estimate(small):
+    guided, t = awake(with_logits(small)), torch.tensor([0.3, 0.6])
+    x_t, y, logits = noise_like(2, 1, 16, 8), noise_like(2, 1, 16, 8), torch.randn(2, 8, 5)
+    logits[1] = 0.0
+    told, plain = guided(x_t, t, y, logits=logits), small(x_t, t, y)
+    assert (told[0] - plain[0]).abs().max() > 1e-3
+    torch.testing.assert_close(told[1], plain[1], atol=1e-6, rtol=1e-5)
+    assert len(guided.inject) == 4, "the middle and each level"
+
+
+@torch.no_grad()
+def test_padding_and_batching_change_nothing_with_logits(small):
+    guided, lengths, t = awake(with_logits(small)), [13, 20, 3], torch.tensor([0.2, 0.9, 0.5])
+    mask = torch.arange(21) < torch.tensor(lengths)[:, None]
+    x_t, y = noise_like(2, 3, 1, 16, 21)
+    logits = torch.randn(3, 21, 5)
+    together = guided(x_t, t, y, mask, logits)
+    for row, length in enumerate(lengths):
+        item = slice(row, row + 1)
+        alone = guided(x_t[item, ..., :length], t[item], y[item, ..., :length], logits=logits[item, :length])
+        torch.testing.assert_close(together[item, ..., :length], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_reach_the_injection_from_its_first_step_on(small):
+    guided = with_logits(small)
+    guided(noise_like(1, 1, 16, 8), torch.ones(1), noise_like(1, 1, 16, 8), logits=torch.randn(1, 8, 5)
+           ).abs().square().sum().backward()
+    assert all(injection.project.weight.grad.abs().max() > 0 for injection in guided.inject)
+
+
+@torch.no_grad()
+def test_the_first_version_divides_by_the_time_before_its_last_layer(small):
+    first = NCSNpp(bins=16, nf=8, ch_mult=(1, 1, 2), num_res_blocks=1, attn_resolutions=(8,),
+                   scale_by_sigma=True).eval()
+    first.load_state_dict(small.state_dict())
+    x_t, y, t = noise_like(2, 1, 16, 8), noise_like(2, 1, 16, 8), torch.tensor([0.25, 0.5])
+    bias = torch.complex(*small.output_layer.bias)
+    expected = (small(x_t, t, y) - bias) / t.view(-1, 1, 1, 1) + bias
+    torch.testing.assert_close(first(x_t, t, y), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_channels_last_gives_the_same(small):
+    x_t, y, t = noise_like(2, 1, 16, 9), noise_like(2, 1, 16, 9), torch.tensor([0.1, 1.0])
+    plain = small(x_t, t, y)
+    torch.testing.assert_close(small.to(memory_format=torch.channels_last)(x_t, t, y), plain, atol=1e-5, rtol=1e-4)
 
 
 def test_resampling_keeps_constants_and_mirrors_itself():
