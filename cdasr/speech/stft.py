@@ -63,7 +63,7 @@ class CompressedSTFT:
         return (self.scale * compress(spectra, self.exponent)).unsqueeze(1)
 
     def synthesise(self, spectra: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:
-        """Waveforms (B, samples) of compressed spectra (B, 1, F, N): the inverse of `analyse`, of the same `lengths`."""
+        """Waveforms (B, samples) of compressed spectra (B, 1, F, N): the inverse of `analyse`, for its `lengths`."""
         spectra = compress(spectra.squeeze(1) / self.scale, 1.0 / self.exponent)
         window = self._window(spectra)
         if lengths is None or self.edges == "zeros":
