@@ -104,6 +104,16 @@ def plot_trajectory(options: argparse.Namespace) -> int:
     return 0
 
 
+def import_sgmse(options: argparse.Namespace) -> int:
+    """A public SGMSE checkpoint as a model package."""
+    _quieten_libraries()
+    from cdasr.sgmse import DEFAULT_ASR, import_sgmse
+
+    print("wrote " + import_sgmse(options.checkpoint, options.output_dir, options.asr or DEFAULT_ASR,
+                                  not options.no_ema, options.steps, options.snr))
+    return 0
+
+
 def demo(options: argparse.Namespace) -> int:
     """Noisy digits before and after enhancement."""
     _quieten_libraries()
@@ -160,6 +170,16 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--output", type=Path, default=Path("trajectory.png"), help="default: %(default)s")
     _model_options(verb)
     verb.set_defaults(run=plot_trajectory)
+
+    verb = verbs.add_parser("import-sgmse", help="make a model package of a public SGMSE checkpoint")
+    verb.add_argument("checkpoint", type=Path, metavar="CKPT", help="of PyTorch Lightning; no code in it is run")
+    verb.add_argument("--output-dir", type=Path, required=True)
+    verb.add_argument("--asr", metavar="NAME_OR_DIR", help="frozen recogniser, of the hub or a folder; default: "
+                      "facebook/wav2vec2-base-960h")
+    verb.add_argument("--steps", type=int, help="of the sampler; default: the checkpoint's")
+    verb.add_argument("--snr", type=float, help="of the corrector; default: 0.5")
+    verb.add_argument("--no-ema", action="store_true", help="the weights of the last training step, not their average")
+    verb.set_defaults(run=import_sgmse)
 
     verb = verbs.add_parser("demo", help="hear and read what the bundled model does; needs no data")
     verb.add_argument("--output-dir", type=Path, default=Path("results/demo"), help="default: %(default)s")

@@ -83,7 +83,7 @@ class SignalModel(nn.Module):
 
     def synthesise(self, x: Tensor, spectra: Spectra) -> Tensor:
         """Waveforms (B, T) of an estimate `x`, at the level of the input and zero beyond each length."""
-        waves = self.stft.synthesise(x, spectra.samples, spectra.mask) / spectra.gain[:, None]
+        waves = self.stft.synthesise(x, spectra.samples, spectra.lengths) / spectra.gain[:, None]
         return waves * (torch.arange(waves.shape[1], device=waves.device) < spectra.lengths[:, None])
 
     def estimate(self, x_t: Tensor, t: Tensor, spectra: Spectra, logits: Tensor | None = None) -> Tensor:

@@ -62,17 +62,15 @@ class CompressedSTFT:
         spectra = torch.stft(waves, self.n_fft, self.hop, window=self._window(waves), center=False, return_complex=True)
         return (self.scale * compress(spectra, self.exponent)).unsqueeze(1)
 
-    def synthesise(self, spectra: Tensor, samples: int, mask: Tensor | None = None) -> Tensor:
-        """Waveforms (B, samples) of compressed spectra (B, 1, F, N): the inverse of `analyse`.
-
-        `mask` (B, N) marks the frames of each item, where some have fewer than N.
-        """
+    def synthesise(self, spectra: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:
+        """Waveforms (B, samples) of compressed spectra (B, 1, F, N): the inverse of `analyse`, for its `lengths`."""
         spectra = compress(spectra.squeeze(1) / self.scale, 1.0 / self.exponent)
         window = self._window(spectra)
-        waves = torch.istft(spectra, self.n_fft, self.hop, window=window, center=True, length=samples)
-        if mask is None or self.edges == "zeros":
-            return waves
-        # the windows of frames that an item does not have must not weigh on its last samples
+        if lengths is None or self.edges == "zeros":
+            return torch.istft(spectra, self.n_fft, self.hop, window=window, center=True, length=samples)
+        # frames that an item does not have, and their windows, must not weigh on its last samples
+        mask = torch.arange(spectra.shape[-1], device=spectra.device) < self.frame_lengths(lengths)[:, None]
+        waves = torch.istft(spectra * mask[:, None], self.n_fft, self.hop, window=window, center=True, length=samples)
         own, all_ = (F.conv_transpose1d(frames[:, None].float(), window[None, None] ** 2, stride=self.hop)
                      [:, 0, self.n_fft // 2:][:, :samples] for frames in (mask, torch.ones_like(mask)))
         return waves * (all_ / own.clamp_min(1e-8))
