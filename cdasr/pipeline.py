@@ -214,16 +214,15 @@ class Pipeline:
         frozen = load_recogniser(recogniser or (local if local.is_dir() else name), **options)
         return cls(frozen, signal, config, device, logits)
 
-    def save_pretrained(self, folder: str | os.PathLike, half: bool = False, recogniser: str | None = None) -> None:
+    def save_pretrained(self, folder: str | os.PathLike, half: bool = False, by_reference: bool | None = None) -> None:
         """Write a model package; `half` stores the weights of the processes as float16, which halves their files.
 
-        `recogniser`: a hub name under which the package refers to its recogniser, in place of a copy.
+        `by_reference`: whether the recogniser is named or copied (see `save_recogniser`); a hub name is named.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if recogniser is None:
-            self.recogniser.save_pretrained(folder / "recogniser")
-        self.config = {**self.config, "format": FORMAT, "recogniser": recogniser or "recogniser"}
+        save_recogniser(self.recogniser, folder / "recogniser", by_reference)
+        self.config = {**self.config, "format": FORMAT, "recogniser": "recogniser"}
         for name, model in (("signal", self.signal), ("logits", self.logits)):
             if model is not None:
                 _save_weights(model.network, folder / f"{name}.safetensors", torch.float16 if half else torch.float32)

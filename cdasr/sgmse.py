@@ -57,16 +57,16 @@ def import_sgmse(path: str | os.PathLike, folder: str | os.PathLike, asr: str = 
     Raises ValueError, before anything is written, for a file that is not such a checkpoint or a setting of it, which
     is named, that is not supported.
     """
-    from cdasr.classifiers.ctc import CTCRecogniser
+    from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
 
     signal = load_sgmse(path, ema)
     changes = {"steps": steps, "snr": snr}
     signal.config["sampling"].update({key: value for key, value in changes.items() if value is not None})
-    recogniser = CTCRecogniser.from_pretrained(asr)
+    recogniser = load_recogniser(asr)
     source = {"file": Path(path).name, "sha256": _sha256(path), "weights": "ema" if ema else "last step"}
     pipeline = Pipeline(recogniser, signal, {"strategy": "enhanced", "imported": source}, "cpu")
-    pipeline.save_pretrained(folder, recogniser=None if Path(asr).is_dir() else asr)
+    pipeline.save_pretrained(folder)
     size = sum(parameter.numel() for parameter in signal.network.parameters()) / 1e6
     sampling = signal.sampling
     return (f"{folder}: {size:.1f} M parameters ({source['weights']}), process {signal.process.name}, sampled by "

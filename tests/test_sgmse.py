@@ -214,18 +214,6 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(write, tmp_path, monkeypatc
     assert not (tmp_path / "attacked").exists()
 
 
-def test_a_recogniser_of_the_hub_is_named_and_not_copied(write, recogniser_dir, tmp_path):
-    path = write(BRIDGE)
-    from cdasr.classifiers.ctc import CTCRecogniser
-
-    pipeline = Pipeline(CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(path), device="cpu")
-    pipeline.save_pretrained(tmp_path / "package", recogniser="facebook/wav2vec2-base-960h")
-    config = json.loads((tmp_path / "package" / "config.json").read_text())
-    assert config["recogniser"] == "facebook/wav2vec2-base-960h" and not (tmp_path / "package" / "recogniser").exists()
-    with pytest.raises(ValueError, match="facebook/wav2vec2-base-960h: no CTC recogniser.*local folder"):
-        Pipeline.from_pretrained(tmp_path / "package", device="cpu")
-
-
 def test_a_bridge_runs_from_the_command_line(write, recogniser_dir, tmp_path, write_wav, tone, capsys):
     out = tmp_path / "package"
     assert main(["import-sgmse", str(write(BRIDGE)), "--output-dir", str(out), "--asr", str(recogniser_dir)]) == 0

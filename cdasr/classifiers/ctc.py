@@ -107,8 +107,8 @@ class CTCRecogniser(nn.Module):
     def hidden_layers(self, layers: Sequence[int]) -> None:
         states = self.model.config.num_hidden_layers + 1
         if bad := [layer for layer in layers if not -states <= layer < states]:
-            raise ValueError(f"hidden_layers: the recogniser has {states} hidden states, 0 to {states - 1}; there is no "
-                             f"{bad[0]}")
+            raise ValueError(f"hidden_layers: the recogniser has {states} hidden states, 0 to {states - 1}; there is "
+                             f"no {bad[0]}")
         self._hidden_layers = tuple(layers)
 
     @property

@@ -75,8 +75,8 @@ def _class_of(name_or_dir: str | os.PathLike, options: dict) -> type:
         return WhisperCTCRecogniser
     if kind == "whisper":
         return _whisper_decoder(name_or_dir)
-    raise ValueError(f"{name_or_dir}: a model of type {kind!r} is no recogniser that can be frozen here; known: Whisper "
-                     f"and the CTC models {', '.join(sorted(MODEL_FOR_CTC_MAPPING_NAMES))}")
+    raise ValueError(f"{name_or_dir}: a model of type {kind!r} is no recogniser that can be frozen here; known: "
+                     f"Whisper and the CTC models {', '.join(sorted(MODEL_FOR_CTC_MAPPING_NAMES))}")
 
 
 def _whisper_decoder(name_or_dir: str | os.PathLike) -> type:

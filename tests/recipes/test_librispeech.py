@@ -75,7 +75,8 @@ def test_all_stages_run_and_write_the_results(finished):
         assert f"stage {stage} (" in done.stdout and (exp_dir / "done" / f"stage{stage}").is_file()
     results = (exp_dir / "RESULTS.md").read_text()
     for words in ("test-other_noise_10dB", "test-clean_babble_0dB", "test-clean_reverb", "cascade", "parallel",
-                  "nested", "enhanced_matched", "retrained", "All test sets with noise", "of test-clean, test-other (3 of each"):
+                  "nested", "enhanced_matched", "retrained", "All test sets with noise",
+                  "of test-clean, test-other (3 of each"):
         assert words in results
     assert "Targets" not in results and "digit" not in results
     record = json.loads((exp_dir / "recogniser" / "record.json").read_text())["settings"]
