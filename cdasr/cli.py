@@ -32,10 +32,9 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
     import time
     from dataclasses import asdict
 
-    from cdasr.pipeline import Pipeline
     from cdasr.speech.audio import file_format
 
-    pipeline = Pipeline.from_pretrained(options.model, device=options.device)
+    pipeline = _pipeline(options)
     failed = 0
     for path in options.files:
         started = time.perf_counter()
@@ -86,8 +85,8 @@ def evaluate(options: argparse.Namespace) -> int:
     _quieten_libraries()
     from cdasr.evaluation.evaluate import evaluate
 
-    print(evaluate(options.manifest, options.model, options.systems, options.output_dir, steps=options.steps,
-                   batch_seconds=options.batch_seconds, device=options.device, seed=options.seed,
+    print(evaluate(options.manifest, _pipeline(options), options.systems, options.output_dir, steps=options.steps,
+                   batch_seconds=options.batch_seconds, seed=options.seed,
                    overwrite=options.overwrite, conditions=options.conditions))
     return 0
 
@@ -96,10 +95,8 @@ def plot_trajectory(options: argparse.Namespace) -> int:
     """A picture of signal and logits evolving together."""
     _quieten_libraries()
     from cdasr.evaluation.trajectory import plot_trajectory
-    from cdasr.pipeline import Pipeline
 
-    pipeline = Pipeline.from_pretrained(options.model, device=options.device)
-    plot_trajectory(options.file, pipeline, options.output, options.strategy, options.steps, options.seed)
+    plot_trajectory(options.file, _pipeline(options), options.output, options.strategy, options.steps, options.seed)
     print(f"wrote {options.output}")
     return 0
 
@@ -191,9 +188,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _model_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", default="digits", metavar="NAME_OR_DIR", help="model package; default: %(default)s")
+    verb.add_argument("--recogniser", metavar="NAME_OR_DIR", help="where the package's frozen recogniser is, if not "
+                      "where the package says: a folder or a name on the Hugging Face hub")
+    verb.add_argument("--recogniser-dtype", metavar="DTYPE", help="of its weights, e.g. bfloat16; default: as stored")
+    verb.add_argument("--attn-implementation", metavar="NAME", help="its attention: eager, sdpa, ...")
     verb.add_argument("--steps", type=int, help="steps of each process; default: the package's")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
     verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _pipeline(options: argparse.Namespace):
+    """The model package that the options name, with the recogniser as they say."""
+    from cdasr.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(options.model, options.device, options.recogniser, dtype=options.recogniser_dtype,
+                                    attn_implementation=options.attn_implementation)
 
 
 def _names(text: str) -> list[str]:

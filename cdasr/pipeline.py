@@ -212,6 +212,10 @@ class Pipeline:
         name = config["recogniser"]
         local = folder / name
         frozen = load_recogniser(recogniser or (local if local.is_dir() else name), **options)
+        tokens = signal.config["network"].get("tokens")
+        if recogniser and tokens and tokens != frozen.vocab_size:
+            raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; {recogniser} has "
+                             f"{frozen.vocab_size}")
         return cls(frozen, signal, config, device, logits)
 
     def save_pretrained(self, folder: str | os.PathLike, half: bool = False, by_reference: bool | None = None) -> None:

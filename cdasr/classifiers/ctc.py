@@ -107,8 +107,8 @@ class CTCRecogniser(nn.Module):
     def hidden_layers(self, layers: Sequence[int]) -> None:
         states = self.model.config.num_hidden_layers + 1
         if bad := [layer for layer in layers if not -states <= layer < states]:
-            raise ValueError(f"hidden_layers: the recogniser has {states} hidden states, 0 to {states - 1}; there is "
-                             f"no {bad[0]}")
+            raise ValueError(f"hidden_layers: there is no layer {bad[0]}; the recogniser's hidden states are 0 to "
+                             f"{states - 1}")
         self._hidden_layers = tuple(layers)
 
     @property
@@ -243,7 +243,10 @@ def fill_blanks(best: Tensor, blank: int) -> Tensor:
 
 
 def checked_options(options: dict) -> dict:
-    """Options of `from_pretrained` under their present names. Raises ValueError for one that could run code."""
+    """Options of `from_pretrained` as plain data under their present names, without those that are None.
+
+    Raises ValueError for an unknown dtype, and for running a model's own code.
+    """
     if options.get("trust_remote_code"):
         raise ValueError("trust_remote_code: a recogniser's own code is never run; use one that transformers knows")
     options = {key: value for key, value in options.items() if key != "trust_remote_code" and value is not None}
@@ -251,6 +254,8 @@ def checked_options(options: dict) -> dict:
         options.setdefault("dtype", options.pop("torch_dtype"))
     if isinstance(options.get("dtype"), torch.dtype):
         options["dtype"] = str(options["dtype"]).removeprefix("torch.")
+    if options.get("dtype", "auto") != "auto" and not isinstance(getattr(torch, options["dtype"], None), torch.dtype):
+        raise ValueError(f"dtype: there is no {options['dtype']!r}; e.g. float32, bfloat16, float16, auto")
     return options
 
 

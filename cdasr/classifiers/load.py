@@ -27,7 +27,8 @@ def load_recogniser(name_or_dir: str | os.PathLike, **options) -> nn.Module:
     reference = Path(name_or_dir) / REFERENCE
     if reference.is_file():
         return _follow(reference, options)
-    recogniser = _class_of(name_or_dir, options).from_pretrained(name_or_dir, **options)
+    place = locate(name_or_dir, options)
+    recogniser = _class_of(place, options).from_pretrained(place, **options)
     recogniser.source = source_of(name_or_dir, options)
     recogniser.by_reference = not os.path.isdir(name_or_dir)
     return recogniser
@@ -60,12 +61,11 @@ def _follow(reference: Path, options: dict) -> nn.Module:
     return recogniser
 
 
-def _class_of(name_or_dir: str | os.PathLike, options: dict) -> type:
+def _class_of(place: str, options: dict) -> type:
     from transformers import PreTrainedConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
-    place = locate(name_or_dir, options)
-    with loading(name_or_dir, "recogniser"):
+    with loading(place, "recogniser"):
         config, _ = PreTrainedConfig.get_config_dict(place, **{key: options[key] for key in PLACE if key in options})
         kind = config["model_type"]
     if kind in MODEL_FOR_CTC_MAPPING_NAMES:
@@ -74,15 +74,15 @@ def _class_of(name_or_dir: str | os.PathLike, options: dict) -> type:
         from cdasr.classifiers.whisper_ctc import WhisperCTCRecogniser
         return WhisperCTCRecogniser
     if kind == "whisper":
-        return _whisper_decoder(name_or_dir)
-    raise ValueError(f"{name_or_dir}: a model of type {kind!r} is no recogniser that can be frozen here; known: "
-                     f"Whisper and the CTC models {', '.join(sorted(MODEL_FOR_CTC_MAPPING_NAMES))}")
+        return _whisper_decoder(place)
+    raise ValueError(f"{place}: a model of type {kind!r} is no speech recogniser that is known here; give a "
+                     "fine-tuned CTC model (wav2vec2, HuBERT, WavLM, data2vec-audio, MMS, ...) or Whisper")
 
 
-def _whisper_decoder(name_or_dir: str | os.PathLike) -> type:
+def _whisper_decoder(place: str) -> type:
     try:
         from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser
     except ModuleNotFoundError:
-        raise ValueError(f"{name_or_dir}: a plain Whisper model gives no CTC logits; train a CTC head on its encoder "
+        raise ValueError(f"{place}: a plain Whisper model gives no CTC logits; train a CTC head on its encoder "
                          "with stage 2 of a recipe (docs/recognisers.md), and give the folder that it writes") from None
     return WhisperDecoderRecogniser

@@ -1,13 +1,13 @@
 """Whisper as a frozen CTC recogniser: its encoder (Radford et al. 2023) with a small CTC head trained on clean speech.
 
-The encoder is Whisper's own and never trained; stage 2 of a recipe trains the head, and freezes it too. Its units are
-characters: any word can be spelled with them, they are few enough to be diffused frame by frame, and a few hours of
-speech contain each of them often. Whisper's own 51,865 units would need a head of up to 66 M weights, most of whose
-rows such speech never trains; for them there are the decoder's logits (`whisper_decoder.py`).
+The encoder is Whisper's own and never trained; stage 2 of a recipe trains the head and freezes it too. The head's units
+are characters: any word can be spelled with them, they are few enough to be diffused frame by frame, and a few hours of
+speech contain each of them often. For its own 51,865 units a head would have up to 66 M weights, most rows of which
+such speech never trains; those are the decoder's business (`whisper_decoder.py`).
 
-Cost: Whisper's encoder was trained on windows of 30 s, filled up with silence. Its frames attend to that silence, so
-that a shorter input with cut position embeddings is another function, with other logits; every utterance is therefore
-encoded as 30 s, whatever its length. The head and all that follows see the utterance's own frames only.
+Cost: Whisper's encoder was trained on windows of 30 s, filled up with silence. Its frames attend to that silence, so a
+shorter input with cut position embeddings is another function, with other logits; every utterance is therefore encoded
+as 30 s, whatever its length. The head and all that follows see the utterance's own frames only.
 """
 
 from __future__ import annotations

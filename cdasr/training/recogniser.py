@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -65,22 +65,27 @@ class RecogniserTrainer(Trainer):
 
     def on_stage_start(self, stage, epoch=None):
         super().on_stage_start(stage, epoch)
-        for module in self.modules.network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = dropout_rate(getattr(self.hparams, "dropout", {}), epoch or 1)
+        if schedule := getattr(self.hparams, "dropout", None):
+            for module in self.modules.network.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = dropout_rate(schedule, epoch or 1)
 
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         waves = self.perturb_speed(batch.wave.data)
         mask = torch.arange(waves.shape[1], device=self.device) < batch.wave.lengths[:, None] * waves.shape[1]
-        labels = pad_sequence(_unpad(batch.tokens), batch_first=True, padding_value=-100)
-        return self.modules.network(normalise_waves(waves, mask), attention_mask=mask.long(), labels=labels)
+        labels = pad_sequence(unpad(batch.tokens), batch_first=True, padding_value=-100)
+        return self.modules.network(normalise_waves(waves, mask), attention_mask=mask.long(), labels=labels).loss
 
     def compute_objectives(self, predictions, batch, stage):
-        return predictions.loss
+        return predictions
+
+    def recogniser(self, networks: nn.ModuleDict) -> CTCRecogniser:
+        """The recogniser with the weights of `networks`."""
+        return CTCRecogniser(networks.network, self.processor)
 
     def validate_batch(self, batch, networks):
-        recogniser = CTCRecogniser(networks.network, self.processor)
+        recogniser = self.recogniser(networks)
         logits = recogniser(batch.wave.data, sample_lengths(batch.wave))
         counts = [word_errors(text, heard)
                   for text, heard in zip(batch.text, recogniser.decode(logits.values, logits.lengths))]
@@ -103,21 +108,31 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
         (row["text"] for row in train_rows), output_dir / "tokenizer", rate, hparams["units"])
     network = deepcopy(start.model).requires_grad_(True) if start else make_model(hparams["model"], processor)
     trainer = RecogniserTrainer(network, processor, output_dir, hparams, device)
-
-    lower = any(len(token) == 1 and token.islower() for token in processor.tokenizer.get_vocab())
-
-    def encode(text: str) -> list[int]:
-        words = (text.lower() if lower else text.upper()).split()
-        tokens = " | ".join(words).split() if hparams["units"] == "words" else list("|".join(words))
-        return processor.tokenizer.convert_tokens_to_ids(tokens)
-
-    best = trainer.run(
-        Utterances(train_rows, rate, hparams["seed"], True, lambda wave, rng: {"wave": augment(wave, rng)}, encode),
-        Utterances(valid_rows, rate, hparams["seed"], False, lambda wave, rng: {"wave": wave}, encode))
+    best = trainer.run(*clean_speech(train_rows, valid_rows, hparams, augment, processor.tokenizer))
     recogniser = CTCRecogniser(best.network, processor)
     if on_main():
         recogniser.save_pretrained(output_dir / "model")
     return recogniser
+
+
+def clean_speech(train_rows, valid_rows, hparams: Mapping, augment, tokenizer) -> tuple[Utterances, Utterances]:
+    """Training data, varied by `augment(wave, rng)`, and validation data as it is, with labels of `tokenizer`."""
+    rate, seed = hparams["sample_rate"], hparams["seed"]
+    encode = label_encoder(tokenizer, hparams["units"])
+    return (Utterances(train_rows, rate, seed, True, lambda wave, rng: {"wave": augment(wave, rng)}, encode),
+            Utterances(valid_rows, rate, seed, False, lambda wave, rng: {"wave": wave}, encode))
+
+
+def label_encoder(tokenizer, units: str = "characters") -> Callable[[str], list[int]]:
+    """Text to the ids of its words or characters, in the case that the vocabulary is written in."""
+    lower = any(token.islower() for token in tokenizer.get_vocab() if token not in tokenizer.all_special_tokens)
+    delimiter = tokenizer.word_delimiter_token
+
+    def encode(text: str) -> list[int]:
+        words = (text.lower() if lower else text.upper()).split()
+        tokens = f" {delimiter} ".join(words).split() if units == "words" else list(delimiter.join(words))
+        return tokenizer.convert_tokens_to_ids(tokens)
+    return encode
 
 
 def dropout_rate(schedule: Mapping[int, float], epoch: int) -> float:
@@ -152,6 +167,6 @@ class CleanAugment:
         return (wave / rms * 10 ** (rng.uniform(*self.level_db) / 20)).astype(np.float32)
 
 
-def _unpad(padded):
+def unpad(padded):
     """The unpadded rows of a SpeechBrain `PaddedData`."""
     return [row[:length] for row, length in zip(padded.data, sample_lengths(padded))]

@@ -1,0 +1,190 @@
+"""Every class of CTC recogniser, random and small, written with `save_pretrained`, against the plain transformers calls."""
+
+import json
+
+import pytest
+import torch
+
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.load import load_recogniser
+
+TINY = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+        "conv_dim": [12, 12, 12, 12, 12], "conv_kernel": [20, 8, 4, 4, 4], "conv_stride": [10, 4, 2, 2, 2],
+        "num_feat_extract_layers": 5, "num_conv_pos_embedding_groups": 4, "vocab_size": 9, "pad_token_id": 0}
+LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+POSITIONS = {"num_conv_pos_embeddings": 16}
+MODELS = {
+    "wav2vec2-group": ("Wav2Vec2", POSITIONS), "wav2vec2-layer": ("Wav2Vec2", {**POSITIONS, **LAYER}),
+    "mms": ("Wav2Vec2", {**POSITIONS, **LAYER, "adapter_attn_dim": 6}),
+    "shortened": ("Wav2Vec2", {**POSITIONS, **LAYER, "add_adapter": True, "num_adapter_layers": 2}),
+    "hubert": ("Hubert", POSITIONS), "hubert-batch-norm": ("Hubert", {**POSITIONS, "conv_pos_batch_norm": True}),
+    "wavlm": ("WavLM", POSITIONS), "wavlm-layer": ("WavLM", {**POSITIONS, **LAYER}),
+    "data2vec": ("Data2VecAudio", {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 7}),
+    "conformer": ("Wav2Vec2Conformer", {**POSITIONS, "conv_depthwise_kernel_size": 7}),
+    "unispeech-sat": ("UniSpeechSat", POSITIONS), "sew": ("SEW", {**POSITIONS, "squeeze_factor": 2})}
+LENGTHS = (9000, 16_000, 5000, 9001)
+
+
+def write_processor(folder, delimiter="|", normalise=True, vocabulary=None):
+    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+
+    vocabulary = vocabulary or {token: index for index, token in enumerate(
+        ["<pad>", "<s>", "</s>", "<unk>", delimiter, "a", "b", "c", "'"])}
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    language = next(iter(vocabulary)) if isinstance(next(iter(vocabulary.values())), dict) else None
+    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), word_delimiter_token=delimiter, target_lang=language)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=False)
+    Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(folder)
+
+
+def write_model(folder, name, **options):
+    """A random model of `MODELS` whose norms do something, with its processor."""
+    import transformers
+
+    family, settings = MODELS[name]
+    model = getattr(transformers, f"{family}ForCTC")(getattr(transformers, f"{family}Config")(**TINY, **settings))
+    with torch.no_grad():
+        model.lm_head.weight.normal_(std=0.5)
+        for module in model.modules():
+            if isinstance(module, (torch.nn.GroupNorm, torch.nn.BatchNorm1d)):
+                module.weight.normal_(mean=1.0)
+                module.bias.normal_()
+    write_processor(folder, **options)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=MODELS)
+def folder(request, tmp_path):
+    return write_model(tmp_path / request.param, request.param)
+
+
+def test_a_batch_is_what_transformers_makes_of_each_waveform_in_one_pass(folder, monkeypatch):
+    recogniser = load_recogniser(folder)
+    recogniser.hidden_layers = (0, -1)
+    waves = [torch.randn(length) * 0.3 + 0.1 for length in LENGTHS]
+    padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).requires_grad_()
+    passes, plain = [], type(recogniser.model).forward
+    monkeypatch.setattr(type(recogniser.model), "forward", lambda *a, **k: passes.append(1) or plain(*a, **k))
+    logits = recogniser(padded, torch.tensor(LENGTHS))
+    assert len(passes) == (len(LENGTHS) if folder.name in ("shortened", "sew") else 1)
+    monkeypatch.undo()
+    for row, wave in enumerate(waves):
+        inputs = recogniser.processor(wave.numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+        alone = recogniser.model(inputs)
+        frames = alone.logits.shape[1]
+        assert frames == int(logits.lengths[row]) == int(recogniser.frame_lengths(torch.tensor([len(wave)])))
+        torch.testing.assert_close(logits.values[row, :frames], alone.logits[0], atol=1e-4, rtol=1e-3)
+        single = recogniser(wave[None], torch.tensor([len(wave)]))
+        torch.testing.assert_close(logits.hidden[row, :frames], single.hidden[0], atol=1e-3, rtol=1e-3)
+        assert recogniser.decode(logits.values, logits.lengths)[row] == " ".join(
+            recogniser.processor.batch_decode(alone.logits.argmax(-1))[0].split())
+    assert logits.hidden.shape == (*logits.values.shape[:2], 2 * TINY["hidden_size"])
+    (logits.values[1, :20].square().sum() + logits.hidden[1].square().sum()).backward()
+    assert padded.grad[1].abs().max() > 0 and padded.grad[[0, 2, 3]].abs().max() == 0
+    assert all(part.grad is None and not part.requires_grad for part in recogniser.parameters())
+    assert not any("forward" in vars(part) or part._forward_pre_hooks for part in recogniser.modules())
+
+
+def test_frame_times_are_where_the_frames_hear(folder):
+    recogniser = load_recogniser(folder)
+    stride = {"shortened": 1280}.get(folder.name, 320)
+    assert recogniser.stride == stride and recogniser.receptive_field == 930
+    times = recogniser.frame_times(3)
+    assert times.tolist() == pytest.approx([(464.5 + stride * frame) / 16_000 for frame in range(3)])
+    if folder.name == "wav2vec2-layer":
+        wave = torch.randn(1, 4000, requires_grad=True)
+        recogniser.model.base_model.feature_extractor(wave)[0, :, 2].sum().backward()
+        heard = wave.grad[0].nonzero()
+        assert float(heard.float().mean()) / 16_000 == pytest.approx(float(times[2]), abs=1e-4)
+        assert int(heard.max() - heard.min()) + 1 == recogniser.receptive_field
+
+
+def test_weights_are_safetensors_and_survive_a_round_trip(tmp_path):
+    recogniser = load_recogniser(write_model(tmp_path / "one", "hubert"))
+    recogniser.save_pretrained(tmp_path / "two")
+    assert (tmp_path / "two" / "model.safetensors").is_file() and not list((tmp_path / "two").glob("*.bin"))
+    wave, length = torch.randn(1, 8000), torch.tensor([8000])
+    again = load_recogniser(tmp_path / "two")
+    torch.testing.assert_close(again(wave, length).values, recogniser(wave, length).values, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_features_are_normalised_as_the_model_says(tmp_path, normalise):
+    recogniser = load_recogniser(write_model(tmp_path / "model", "wav2vec2-layer", normalise=normalise))
+    wave = torch.randn(1, 8000) * 3 + 1
+    fed = (wave - wave.mean()) / wave.std(unbiased=False) if normalise else wave
+    torch.testing.assert_close(recogniser(wave, torch.tensor([8000])).values, recogniser.model(fed).logits,
+                               atol=1e-4, rtol=1e-3)
+
+
+def test_vocabularies_have_any_delimiter_or_none(tmp_path):
+    best = torch.tensor([[5, 5, 0, 5, 4, 6, 0, 7, 0, 0]])
+    values, lengths = 9.0 * torch.nn.functional.one_hot(best, 9).float(), torch.tensor([10])
+    without = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "d", "a", "b", "c", "'"])}
+    for number, (options, text) in enumerate((({}, "aa bc"), ({"delimiter": " "}, "aa bc"),
+                                              ({"vocabulary": without, "delimiter": None}, "aadbc"))):
+        recogniser = load_recogniser(write_model(tmp_path / str(number), "wav2vec2-group", **options))
+        assert recogniser.decode(values, lengths) == [text]
+        assert [word.word for word in recogniser.words(values, lengths)[0]] == text.split()
+
+
+def test_mms_adapters_bring_their_own_weights_and_vocabulary(tmp_path):
+    from safetensors.torch import save_file
+
+    base = ["<pad>", "<s>", "</s>", "<unk>", "|"]
+    vocabulary = {"eng": {token: index for index, token in enumerate([*base, "a", "b", "c", "'"])},
+                  "fra": {token: index for index, token in enumerate([*base, "é", "à"])}}
+    folder = write_model(tmp_path / "mms", "mms", vocabulary=vocabulary)
+    english = CTCRecogniser.from_pretrained(folder)
+    adapter = {name: torch.randn_like(value) * 0.3 for name, value in english.model._get_adapters().items()}
+    adapter.update({"lm_head.weight": torch.randn(7, 24), "lm_head.bias": torch.randn(7)})
+    save_file(adapter, folder / "adapter.fra.safetensors")
+    french = load_recogniser(folder, target_lang="fra")
+    wave, length = torch.randn(1, 8000), torch.tensor([8000])
+    plain = type(french.model).from_pretrained(folder)
+    plain.load_adapter("fra")
+    inputs = french.processor(wave[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+    torch.testing.assert_close(french(wave, length).values, plain.eval()(inputs).logits, atol=1e-4, rtol=1e-3)
+    assert french.vocab_size == 7 and french.tokens[5:] == ["é", "à"] and english.tokens[5:7] == ["a", "b"]
+    french.save_pretrained(tmp_path / "copy")
+    copy = load_recogniser(tmp_path / "copy")
+    torch.testing.assert_close(copy(wave, length).values, french(wave, length).values, atol=0, rtol=0)
+    assert copy.tokens == french.tokens
+    with pytest.raises(ValueError, match="no CTC recogniser could be loaded"):
+        load_recogniser(folder, target_lang="deu")
+
+
+def test_options_reach_transformers(tmp_path):
+    folder = write_model(tmp_path / "model", "wavlm")
+    for options in ({"dtype": "bfloat16"}, {"torch_dtype": torch.bfloat16}):
+        recogniser = load_recogniser(folder, attn_implementation="eager", **options)
+        assert recogniser.model.dtype == torch.bfloat16 and recogniser.model.config._attn_implementation == "eager"
+        assert recogniser.source["options"] == {"dtype": "bfloat16", "attn_implementation": "eager"}
+        assert recogniser(torch.randn(1, 8000), torch.tensor([8000])).values.dtype == torch.float32
+    for bad, reason in (({"dtype": "float17"}, "there is no 'float17'"), ({"trust_remote_code": True}, "never run"),
+                        ({"attn_implementation": "magic"}, "magic")):
+        with pytest.raises(ValueError, match=reason):
+            load_recogniser(folder, **bad)
+
+
+def test_what_is_no_ctc_recogniser_of_waveforms_says_so(tmp_path):
+    from transformers import BertConfig, Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2Model
+
+    pretrained = write_model(tmp_path / "pretrained", "wav2vec2-group")
+    Wav2Vec2Model.from_pretrained(pretrained).save_pretrained(pretrained)
+    with pytest.raises(ValueError, match="pretrained, but not fine-tuned"):
+        load_recogniser(pretrained)
+    features = tmp_path / "features"
+    write_processor(features)
+    Wav2Vec2BertForCTC(Wav2Vec2BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=9,
+                                          intermediate_size=16)).save_pretrained(features)
+    with pytest.raises(ValueError, match="does not take waveforms"):
+        load_recogniser(features)
+    BertConfig().save_pretrained(tmp_path / "bert")
+    with pytest.raises(ValueError, match="'bert' is no speech recogniser"):
+        load_recogniser(tmp_path / "bert")
+    recogniser = load_recogniser(write_model(tmp_path / "good", "wav2vec2-group"))
+    with pytest.raises(ValueError, match="no layer 3"):
+        recogniser.hidden_layers = (0, 3)
