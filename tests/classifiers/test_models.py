@@ -1,4 +1,4 @@
-"""Every class of CTC recogniser, random and small, written with `save_pretrained`, against the plain transformers calls."""
+"""Every class of CTC recogniser, random and small, written with `save_pretrained`, against plain transformers calls."""
 
 import json
 

@@ -1,0 +1,114 @@
+"""Recognisers by name: from the hub's cache, by reference in model packages, and one line where there is none."""
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+
+from cdasr import Pipeline
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.load import load_recogniser, save_recogniser
+from cdasr.cli import main
+
+WAYS_OUT = "give a local folder that save_pretrained wrote, a name that is in the hub's cache, or another name"
+
+
+@pytest.fixture
+def cached(recogniser_dir, tmp_path):
+    """Options with a hub's cache that holds the recogniser as `org/tiny`."""
+    repository = tmp_path / "cache" / "models--org--tiny"
+    shutil.copytree(recogniser_dir, repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    return {"cache_dir": str(tmp_path / "cache")}
+
+
+def test_a_name_is_found_in_the_cache_without_a_network(cached, recogniser_dir):
+    recogniser = load_recogniser("org/tiny", dtype="float64", **cached)
+    assert recogniser.source == {"name": "org/tiny", "options": {"dtype": "float64"}} and recogniser.by_reference
+    wave, length = torch.randn(1, 8000), torch.tensor([8000])
+    torch.testing.assert_close(recogniser(wave, length).values, load_recogniser(recogniser_dir)(wave, length).values,
+                               atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("facebook/wav2vec2-of-tomorrow", "no such folder, nothing in the hub's cache, and HF_HUB_OFFLINE is set; "),
+    ("/no/such/folder", "no such folder, and not a name that the hub could have; ")])
+def test_a_name_that_is_nowhere_is_one_line_at_once(name, reason):
+    started = time.perf_counter()
+    for load in (load_recogniser, CTCRecogniser.from_pretrained):
+        with pytest.raises(ValueError) as error:
+            load(name)
+        assert str(error.value) == f"{name}: {reason}{WAYS_OUT}"
+    assert time.perf_counter() - started < 5.0
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(cached, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def unplugged(url, **options):
+        asked.append(url)
+        raise ConnectionResetError("Name or service not known")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unplugged)
+    assert load_recogniser("org/tiny", **cached).source["name"] == "org/tiny" and len(asked) == 1
+    with pytest.raises(ValueError, match=r"nothing in the hub's cache, and the hub cannot be reached \(Connection"):
+        load_recogniser("org/other", **cached)
+    assert len(asked) == 2
+
+
+def test_a_torn_model_is_one_line(recogniser_dir, tmp_path):
+    shutil.copytree(recogniser_dir, tmp_path / "torn")
+    (tmp_path / "torn" / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="no CTC recogniser could be loaded") as error:
+        load_recogniser(tmp_path / "torn")
+    assert "\n" not in str(error.value)
+
+
+def test_a_package_names_a_recogniser_of_the_hub_and_copies_others(cached, package_dir, recogniser_dir, tmp_path, tone):
+    package = Pipeline.from_pretrained(package_dir, "cpu")
+    named = Pipeline(load_recogniser("org/tiny", dtype="float32", **cached), package.signal, device="cpu")
+    named.save_pretrained(tmp_path / "named")
+    written = tmp_path / "named" / "recogniser" / "recogniser.json"
+    assert [path.name for path in written.parent.iterdir()] == ["recogniser.json"]
+    assert json.loads(written.read_text()) == {"name": "org/tiny", "options": {"dtype": "float32"}}
+    again = Pipeline.from_pretrained(tmp_path / "named", "cpu", dtype="float64", **cached)
+    assert again.recogniser.model.dtype == torch.float64 and again(tone(0.5)).text == named(tone(0.5)).text
+    again.save_pretrained(tmp_path / "named-again")
+    assert not (tmp_path / "named-again" / "recogniser" / "model.safetensors").exists()
+
+    again.save_pretrained(tmp_path / "named", by_reference=False)
+    assert not written.exists() and (written.parent / "model.safetensors").is_file()
+    local = Pipeline(load_recogniser(recogniser_dir), package.signal, device="cpu")
+    local.save_pretrained(tmp_path / "local")
+    assert (tmp_path / "local" / "recogniser" / "model.safetensors").is_file()
+    with pytest.raises(ValueError, match="cannot be stored as a reference"):
+        save_recogniser(CTCRecogniser.from_pretrained(recogniser_dir), tmp_path / "own", by_reference=True)
+
+
+def test_a_recogniser_that_has_moved(package_dir, recogniser_dir, tmp_path, tone, write_wav, capsys):
+    moved, folder = tmp_path / "moved", tmp_path / "here"
+    shutil.copytree(recogniser_dir, folder)
+    package = Pipeline.from_pretrained(package_dir, "cpu")
+    Pipeline(load_recogniser(folder), package.signal, device="cpu").save_pretrained(tmp_path / "package",
+                                                                                    by_reference=True)
+    folder.rename(moved)
+    command = ["enhance-transcribe", str(write_wav("a.wav", tone(0.5))), "--model", str(tmp_path / "package"),
+               "--device", "cpu"]
+    capsys.readouterr()
+    assert main(command) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1 and f"recogniser.json refers to {folder}: no such folder" in complaint
+    assert main([*command, "--recogniser", str(moved), "--recogniser-dtype", "bfloat16",
+                 "--attn-implementation", "eager"]) == 0
+
+
+def test_a_recogniser_of_other_classes_is_refused(package_dir, tmp_path):
+    from tests.classifiers.test_models import write_model
+
+    other = write_model(tmp_path / "other", "wav2vec2-group", vocabulary={"<pad>": 0, "<unk>": 1, "|": 2})
+    with pytest.raises(ValueError, match="was trained for a recogniser with logits of 14 classes; .*other has 9"):
+        Pipeline.from_pretrained(package_dir, "cpu", recogniser=other)

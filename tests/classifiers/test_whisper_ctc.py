@@ -1,0 +1,144 @@
+"""Whisper's encoder with a CTC head: transformers' numbers, batches as alone, trained by stage 2 and then frozen."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cdasr import Pipeline
+from cdasr.classifiers.load import load_recogniser
+from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser, load_encoder
+
+LENGTHS = (9000, 32_000, 70_000, 400)
+HEAD = {"dim": 16, "blocks": 2, "kernel": 3}
+
+
+@pytest.fixture(scope="module")
+def whisper_dir(tmp_path_factory):
+    """A small random Whisper with a window of 2 s, as save_pretrained writes it."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("whisper")
+    model = WhisperForConditionalGeneration(WhisperConfig(
+        d_model=24, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=20, vocab_size=60, max_source_positions=100,
+        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=2))
+    with torch.no_grad():  # sounds that differ as much as positions do, as in a trained encoder
+        model.model.encoder.conv1.weight.normal_(std=0.2)
+        model.model.encoder.conv2.weight.normal_(std=0.2)
+    model.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def recogniser(whisper_dir, tmp_path):
+    from cdasr.training.recogniser import make_processor
+
+    encoder, extractor, source = load_encoder(whisper_dir)
+    tokenizer = make_processor(["one two three"], tmp_path / "tokenizer", 16_000).tokenizer
+    return WhisperCTCRecogniser(encoder, CTCHead(3, 24, len(tokenizer), **HEAD), extractor, tokenizer, source)
+
+
+def test_states_are_those_of_transformers(recogniser, whisper_dir):
+    from transformers import WhisperFeatureExtractor, WhisperModel
+
+    waves = [torch.randn(length) * 0.3 for length in (9000, 32_000)]
+    extractor = WhisperFeatureExtractor.from_pretrained(whisper_dir)
+    inputs = extractor([wave.numpy() for wave in waves], sampling_rate=16_000, return_tensors="pt").input_features
+    plain = WhisperModel.from_pretrained(whisper_dir).eval().encoder(inputs, output_hidden_states=True).hidden_states
+    padded, lengths = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), torch.tensor([9000, 32_000])
+    states = recogniser.encode(padded, lengths)
+    assert len(states) == len(plain) == 3
+    for state, known in zip(states, plain):
+        torch.testing.assert_close(state, known, atol=1e-4, rtol=1e-3)
+    recogniser.hidden_layers = (1, -1)
+    known = torch.cat([torch.nn.functional.layer_norm(plain[layer], (24,)) for layer in (1, -1)], dim=-1)
+    torch.testing.assert_close(recogniser(padded, lengths).hidden, known, atol=1e-3, rtol=1e-3)
+
+
+def test_a_batch_equals_single_in_one_pass_also_beyond_the_window(recogniser, monkeypatch):
+    waves = [torch.randn(length) * 0.3 for length in LENGTHS]
+    padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).requires_grad_()
+    passes, plain = [], recogniser.model.forward
+    monkeypatch.setattr(recogniser.model, "forward", lambda *a, **k: passes.append(1) or plain(*a, **k))
+    logits = recogniser(padded, torch.tensor(LENGTHS))
+    assert len(passes) == 1 and logits.lengths.tolist() == [29, 100, 219, 2]
+    assert logits.values.shape == (4, 219, recogniser.vocab_size) and logits.hidden.shape == (4, 219, 24)
+    for row, wave in enumerate(waves):
+        alone = recogniser(wave[None], torch.tensor([len(wave)]))
+        frames = int(logits.lengths[row])
+        assert alone.values.shape[1] == frames
+        torch.testing.assert_close(logits.values[row, :frames], alone.values[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(logits.hidden[row, :frames], alone.hidden[0], atol=1e-4, rtol=1e-3)
+    logits.values[0, :29].square().sum().backward()
+    assert padded.grad[0, :9000].abs().max() > 0 and padded.grad[1:].abs().max() == 0
+    assert padded.grad[0, 9000:].abs().max() == 0
+    assert not any(part.requires_grad for part in recogniser.parameters()) and not recogniser.train().head.training
+
+
+def test_frame_times_are_where_the_frames_hear(recogniser):
+    assert recogniser.stride == 320 and recogniser.frame_times(3).tolist() == pytest.approx([0.0, 0.02, 0.04])
+    features = torch.randn(1, 20, 200, requires_grad=True)
+    convolved = recogniser.model.conv2(torch.nn.functional.gelu(recogniser.model.conv1(features)))
+    convolved[0, :, 30].sum().backward()
+    heard = features.grad[0].abs().sum(dim=0).nonzero()[:, 0] * recogniser.features.hop / 16_000
+    assert float(heard.mean()) == pytest.approx(float(recogniser.frame_times(31)[30]))
+    with pytest.raises(ValueError, match="shorter than one frame"):
+        recogniser(torch.randn(1, 300), torch.tensor([300]))
+
+
+def test_a_saved_recogniser_names_its_encoder_or_holds_it(recogniser, whisper_dir, tmp_path):
+    waves, lengths = torch.randn(1, 9000), torch.tensor([9000])
+    known = recogniser(waves, lengths).values
+    recogniser.save_pretrained(tmp_path / "named")
+    recogniser.encoder_source = None
+    recogniser.save_pretrained(tmp_path / "whole")
+    assert not (tmp_path / "named" / "encoder").exists()
+    assert json.loads((tmp_path / "named" / "config.json").read_text())["encoder"]["name"] == str(whisper_dir)
+    assert (tmp_path / "whole" / "encoder" / "model.safetensors").is_file()
+    for name in ("named", "whole"):
+        again = load_recogniser(tmp_path / name)
+        assert isinstance(again, WhisperCTCRecogniser) and again.tokens == recogniser.tokens
+        torch.testing.assert_close(again(waves, lengths).values, known, atol=1e-6, rtol=0)
+    assert load_recogniser(tmp_path / "named", dtype="bfloat16").model.dtype == torch.bfloat16
+    for name in ("nothing", "bad"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bad" / "config.json").write_text('{"model_type": "whisper-ctc"}')
+    with pytest.raises(ValueError, match="no Whisper CTC recogniser could be loaded"):
+        load_recogniser(tmp_path / "bad")
+    with pytest.raises(ValueError, match="no Whisper encoder could be loaded"):
+        load_encoder(tmp_path / "nothing")
+
+
+def fingerprint(module) -> str:
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in module.state_dict().values())).hexdigest()
+
+
+def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, package_dir, tmp_path, write_wav, tone):
+    from cdasr.training.whisper_head import train_whisper_head
+
+    rows = []
+    for number, (text, hertz) in enumerate([("a", 300), ("b", 1200)] * 8):
+        path = write_wav(f"{number}.wav", np.concatenate([tone(0.1, 60), tone(0.4, hertz), tone(0.1, 60)]))
+        rows.append({"ID": f"u{number}", "duration": "0.6", "wav": str(path), "text": text})
+    hparams = {"seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 18, "lr": 0.01, "warmup": 0.1,
+               "ema_decay": 0.7, "batch_seconds": 1.3, "speeds": [100], "precision": "fp32", "workers": 0,
+               "head": {**HEAD, "dim": 32, "dropout": 0.0}}
+    before = fingerprint(load_encoder(whisper_dir)[0])
+    trained = train_whisper_head(whisper_dir, rows, rows[:4], tmp_path, hparams, lambda wave, rng: wave, "cpu")
+    assert fingerprint(trained.model) == before and not any(part.requires_grad for part in trained.parameters())
+    waves = torch.stack([torch.from_numpy(np.concatenate([tone(0.1, 60), tone(0.4, hertz), tone(0.1, 60)]))
+                         for hertz in (300, 1200)])
+    logits = trained(waves, torch.tensor([waves.shape[1]] * 2))
+    assert trained.decode(logits.values, logits.lengths) == ["A", "B"]
+
+    again = load_recogniser(tmp_path / "model")
+    pipeline = Pipeline(again, Pipeline.from_pretrained(package_dir, "cpu").signal, device="cpu")
+    pipeline.save_pretrained(tmp_path / "package")
+    package = Pipeline.from_pretrained(tmp_path / "package", "cpu")
+    assert package(waves[1].numpy(), strategy="none").text == "b"
+    assert [word.word for word in package(waves[1].numpy(), strategy="enhanced").words]
