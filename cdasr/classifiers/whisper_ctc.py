@@ -182,9 +182,9 @@ def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, 
     Raises ValueError in one line for what cannot be found or is no Whisper model.
     """
     from transformers import WhisperFeatureExtractor
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+    from transformers.models.whisper import modeling_whisper
 
-    class Encoder(WhisperEncoder):
+    class WhisperEncoder(modeling_whisper.WhisperEncoder):
         """Out of a whole Whisper model it takes its own weights and leaves the others."""
         _keys_to_ignore_on_load_unexpected = (r"decoder\.", r"proj_out\.")
 
@@ -193,7 +193,8 @@ def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, 
     with loading(name_or_dir, "Whisper encoder"):
         extractor = WhisperFeatureExtractor.from_pretrained(place, **{key: options[key] for key in PLACE
                                                                       if key in options})
-        encoder, report = Encoder.from_pretrained(place, key_mapping=ENCODER_KEYS, output_loading_info=True, **options)
+        encoder, report = WhisperEncoder.from_pretrained(place, key_mapping=ENCODER_KEYS, output_loading_info=True,
+                                                         **options)
         if report["missing_keys"]:
             raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")
     return encoder, extractor, source_of(name_or_dir, options)

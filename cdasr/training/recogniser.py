@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
+from cdasr.classifiers.padding import as_if_alone, maskable
 from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances, sample_lengths
@@ -73,9 +75,15 @@ class RecogniserTrainer(Trainer):
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         waves = self.perturb_speed(batch.wave.data)
-        mask = torch.arange(waves.shape[1], device=self.device) < batch.wave.lengths[:, None] * waves.shape[1]
+        lengths = (batch.wave.lengths * waves.shape[1]).round().long()
+        mask = torch.arange(waves.shape[1], device=self.device) < lengths[:, None]
+        if self.processor.feature_extractor.do_normalize:
+            waves = normalise_waves(waves, mask)
         labels = pad_sequence(unpad(batch.tokens), batch_first=True, padding_value=-100)
-        return self.modules.network(normalise_waves(waves, mask), attention_mask=mask.long(), labels=labels).loss
+        model = getattr(self.modules.network, "module", self.modules.network)  # inside DDP
+        frames = model._get_feat_extract_output_lengths(lengths)
+        with as_if_alone(model, lengths, frames) if maskable(model.config) else nullcontext():
+            return self.modules.network(waves, attention_mask=mask.long(), labels=labels).loss
 
     def compute_objectives(self, predictions, batch, stage):
         return predictions
@@ -100,8 +108,10 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
     """Train on clean rows, save with `save_pretrained` under `output_dir/model`, and return the frozen recogniser.
 
     `augment(wave, rng)` varies a clean waveform; validation is not augmented. Training begins with a copy of `start`
-    where one is given, else with random weights.
+    where one is given, else with random weights. Raises ValueError for a `start` that is no `CTCRecogniser` itself.
     """
+    if start is not None and type(start) is not CTCRecogniser:
+        raise ValueError(f"a {type(start).__name__} cannot be trained further; leave `retrained` out of the controls")
     torch.manual_seed(hparams["seed"])
     rate = hparams["sample_rate"]
     processor = start.processor if start else make_processor(
@@ -130,7 +140,7 @@ def label_encoder(tokenizer, units: str = "characters") -> Callable[[str], list[
 
     def encode(text: str) -> list[int]:
         words = (text.lower() if lower else text.upper()).split()
-        tokens = f" {delimiter} ".join(words).split() if units == "words" else list(delimiter.join(words))
+        tokens = f" {delimiter} ".join(words).split() if units == "words" else list((delimiter or "").join(words))
         return tokenizer.convert_tokens_to_ids(tokens)
     return encode
 

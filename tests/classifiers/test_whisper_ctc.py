@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -122,17 +121,16 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, packag
     from cdasr.training.whisper_head import train_whisper_head
 
     rows = []
-    for number, (text, hertz) in enumerate([("a", 300), ("b", 1200)] * 8):
-        path = write_wav(f"{number}.wav", np.concatenate([tone(0.1, 60), tone(0.4, hertz), tone(0.1, 60)]))
+    for number, (text, hertz) in enumerate([("a", 300), ("b", 1200)] * 24):
+        path = write_wav(f"{text}.wav", tone(0.6, hertz))
         rows.append({"ID": f"u{number}", "duration": "0.6", "wav": str(path), "text": text})
-    hparams = {"seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 18, "lr": 0.01, "warmup": 0.1,
-               "ema_decay": 0.7, "batch_seconds": 1.3, "speeds": [100], "precision": "fp32", "workers": 0,
+    hparams = {"seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 8, "lr": 0.006, "warmup": 0.1,
+               "ema_decay": 0.7, "batch_seconds": 3.7, "speeds": [100], "precision": "fp32", "workers": 0,
                "head": {**HEAD, "dim": 32, "dropout": 0.0}}
     before = fingerprint(load_encoder(whisper_dir)[0])
     trained = train_whisper_head(whisper_dir, rows, rows[:4], tmp_path, hparams, lambda wave, rng: wave, "cpu")
     assert fingerprint(trained.model) == before and not any(part.requires_grad for part in trained.parameters())
-    waves = torch.stack([torch.from_numpy(np.concatenate([tone(0.1, 60), tone(0.4, hertz), tone(0.1, 60)]))
-                         for hertz in (300, 1200)])
+    waves = torch.stack([torch.from_numpy(tone(0.6, hertz)) for hertz in (300, 1200)])
     logits = trained(waves, torch.tensor([waves.shape[1]] * 2))
     assert trained.decode(logits.values, logits.lengths) == ["A", "B"]
 
