@@ -19,6 +19,20 @@ from cdasr.provenance import record, write_json
 from cdasr.runner import Stage, run
 
 
+def download(hparams: dict) -> None:
+    """Stage 0 of a recipe without a prepare.py: whether its manifests are there."""
+    from cdasr.corpus import find_manifests
+
+    find_manifests(hparams)
+
+
+def prepare(hparams: dict) -> None:
+    """Stage 1 of a recipe without a prepare.py: from its manifests."""
+    from cdasr.corpus import prepare_manifests
+
+    prepare_manifests(hparams)
+
+
 def recogniser(hparams: dict) -> None:
     """Stage 2: the frozen recogniser, `asr` or trained here on clean speech, and its word error rates."""
     from cdasr.classifiers.load import load_recogniser, save_recogniser
@@ -40,7 +54,7 @@ def recogniser(hparams: dict) -> None:
                                   hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device)
     if not on_main():
         return
-    clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")))
+    clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")) or read_manifest(data / "valid.csv"))
     noisy = recogniser_wer(frozen, read_manifest(data / "valid_noisy.csv"))
     write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
                                               recogniser=_about(frozen)))
@@ -228,14 +242,14 @@ def training_degrader(data: Path, train_rows, hparams: dict):
 
 def training_sources(data: Path, train_rows, hparams: dict):
     """The noise and room sources of `noise.json`'s training lists."""
+    from cdasr.corpus import room_source
     from cdasr.speech.noise import NoiseSource
-    from cdasr.speech.rooms import RoomSource
 
     lists, rate = json.loads((data / "noise.json").read_text()), hparams["sample_rate"]
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
                         speech=[row["wav"] for row in train_rows], rate=rate)
-    rooms = RoomSource(files=lists["rooms"]["train"], simulated=hparams["data"]["train_rooms"], seed=hparams["seed"],
-                       rate=rate, cache_dir=data / "rooms" / "train")
+    rooms = room_source(lists["rooms"]["train"], hparams["data"]["train_rooms"], hparams["seed"], rate,
+                        data / "rooms" / "train")
     return noise, rooms
 
 
@@ -284,6 +298,9 @@ def ablate(hparams: dict) -> None:
     settings = hparams["ablation"]
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=_device(hparams))
     rows = [row for row in read_manifest(data / "eval.csv") if row["condition"] in settings["conditions"]]
+    if not rows:
+        print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
+        return
     found = ablate(pipeline, rows[::settings["every"]], settings["strategy"], settings["steps"], settings["guidance"])
     about = f"Every {settings['every']}th string; one training seed." if settings["every"] > 1 else "One training seed."
     write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": settings["conditions"],
@@ -338,8 +355,8 @@ def _device(hparams: dict) -> str:
     return join_group(resolve_device(hparams["device"]))
 
 
-STAGES = {stage.__name__: stage for stage in (recogniser, signal, logits, coupled, controls, matched, retrained, decode,
-                                              ablate, score)}
+STAGES = {stage.__name__: stage for stage in (download, prepare, recogniser, signal, logits, coupled, controls, matched,
+                                              retrained, decode, ablate, score)}
 ORDER = (
     Stage("download", "find the corpus or download it", own=True),
     Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True),
