@@ -34,7 +34,7 @@ def prepare(hparams: dict) -> None:
 
 
 def recogniser(hparams: dict) -> None:
-    """Stage 2: the frozen recogniser, `asr` or trained here on clean speech, and its word error rates."""
+    """Stage 2: the frozen recogniser, `asr` or (a CTC head on it, or all of it) trained here, and its error rates."""
     from cdasr.classifiers.load import load_recogniser, save_recogniser
     from cdasr.corpus import clean_rows
     from cdasr.evaluation.tuning import recogniser_wer
@@ -44,14 +44,15 @@ def recogniser(hparams: dict) -> None:
 
     exp_dir, data = _folders(hparams)
     device, folder = _device(hparams), exp_dir / "recogniser"
-    if hparams["asr"]:
+    if hparams["asr"] and not hparams["asr_head"]:
         frozen = load_recogniser(hparams["asr"], **hparams["asr_options"]).to(device)
         _check_rate(frozen, hparams)
         if on_main():
             save_recogniser(frozen, folder / "model", by_reference=True)
     else:
-        frozen = train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"), folder,
-                                  hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device)
+        speech = read_manifest(data / "train.csv"), read_manifest(data / "valid.csv")
+        learn = folder, hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device
+        frozen = train_head(hparams, *speech, *learn) if hparams["asr"] else train_recogniser(*speech, *learn)
     if not on_main():
         return
     clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")) or read_manifest(data / "valid.csv"))
@@ -61,6 +62,16 @@ def recogniser(hparams: dict) -> None:
     print(f"frozen recogniser: {', '.join(f'{key} {value}' for key, value in _about(frozen).items())}")
     print(f"frozen recogniser: {clean['wer']:.2f} % WER on {clean['words']} clean words, {noisy['wer']:.2f} % on the "
           "noisy validation set")
+
+
+def train_head(hparams: dict, *settings):
+    """A CTC head on the frozen encoder of `asr`, as `asr_head` says."""
+    if hparams["asr_head"] != "whisper":
+        raise ValueError("--asr-head is whisper, for a CTC head on Whisper's encoder, or empty; got "
+                         f"{hparams['asr_head']!r}")
+    from cdasr.training.whisper_head import train_whisper_head
+
+    return train_whisper_head(hparams["asr"], *settings, hparams["asr_options"])
 
 
 def _check_rate(frozen, hparams: dict) -> None:
@@ -107,12 +118,15 @@ def signal(hparams: dict) -> None:
     print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
 
 
-def initial_signal(package: str):
-    """The signal process of a model package, to start from; one that was told logits forgets how."""
+def initial_signal(path: str):
+    """The signal process of a model package or a public SGMSE checkpoint, to start from; it is told no logits yet."""
     from cdasr.pipeline import Pipeline
+    from cdasr.sgmse import load_sgmse
     from cdasr.speech.signal_model import SignalModel
 
-    trained = Pipeline.from_pretrained(package, device="cpu").signal
+    if str(path).endswith(".ckpt"):
+        return load_sgmse(path)
+    trained = Pipeline.from_pretrained(path, device="cpu").signal
     network = {key: value for key, value in trained.config["network"].items() if key not in ("tokens", "condition")}
     model = SignalModel.from_config({**trained.config, "network": network})
     weights = trained.network.state_dict()
@@ -198,6 +212,7 @@ def matched(hparams: dict) -> None:
 
 def retrained(hparams: dict) -> None:
     """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
+    from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
@@ -209,6 +224,8 @@ def retrained(hparams: dict) -> None:
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model")
+    if type(frozen) is not CTCRecogniser:
+        raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
                              lambda wave, rng: degrade(wave, rng)[0], _device(hparams), start=frozen)
     if not on_main():

@@ -104,10 +104,8 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
     network = deepcopy(start.model).requires_grad_(True) if start else make_model(hparams["model"], processor)
     trainer = RecogniserTrainer(network, processor, output_dir, hparams, device)
 
-    lower = any(len(token) == 1 and token.islower() for token in processor.tokenizer.get_vocab())
-
     def encode(text: str) -> list[int]:
-        words = (text.lower() if lower else text.upper()).split()
+        words = text.upper().split()
         tokens = " | ".join(words).split() if hparams["units"] == "words" else list("|".join(words))
         return processor.tokenizer.convert_tokens_to_ids(tokens)
 
