@@ -91,6 +91,15 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def new_recipe(options: argparse.Namespace) -> int:
+    """Write a recipe for a corpus that there is a manifest of."""
+    from cdasr.new_recipe import new_recipe
+
+    folder = new_recipe(options.name, dict(options.manifest), options.output_dir, options.asr)
+    print(f"wrote {folder}; next: bash {folder}/run.sh --size tiny, then bash {folder}/run.sh")
+    return 0
+
+
 def plot_trajectory(options: argparse.Namespace) -> int:
     """A picture of signal and logits evolving together."""
     _quieten_libraries()
@@ -160,6 +169,16 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(verb)
     verb.set_defaults(run=evaluate)
 
+    verb = verbs.add_parser("new-recipe", help="a recipe for your corpus, from its manifests, without code to write")
+    verb.add_argument("name", metavar="NAME", help="of the corpus and of the recipe's folder")
+    verb.add_argument("--manifest", type=_assignment, action="append", required=True, metavar="SET=PATH",
+                      help="train=, test= and, if there is one, valid=: a CSV or JSON lines file, or a Kaldi data "
+                      "directory; once for each set")
+    verb.add_argument("--asr", default="facebook/wav2vec2-base-960h", metavar="NAME_OR_DIR",
+                      help="the frozen recogniser; default: %(default)s")
+    verb.add_argument("--output-dir", type=Path, default=Path("recipes"), help="default: %(default)s")
+    verb.set_defaults(run=new_recipe)
+
     verb = verbs.add_parser("plot-trajectory", help="a picture of signal and logits evolving together")
     verb.add_argument("file", type=Path, metavar="FILE", help="audio in any format soundfile reads")
     verb.add_argument("--strategy", choices=("alternating", "cascade", "nested", "parallel"), default="parallel",
@@ -207,6 +226,13 @@ def _pipeline(options: argparse.Namespace):
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form train=PATH")
+    return name, value
 
 
 def _numbers(text: str) -> list[float]:

@@ -10,12 +10,74 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cdasr.provenance import write_json
+from cdasr.speech.foreign import read_foreign
 from cdasr.speech.manifest import write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource
 from cdasr.speech.simulate import simulate_set
 
 Row = Mapping[str, str]
+
+
+def find_manifests(hparams: Mapping) -> None:
+    """Stage 0 of a recipe that has manifests: whether they are there."""
+    for name, path in hparams["manifests"].items():
+        if path and not Path(path).exists():
+            raise ValueError(f"{path}: no such manifest; change --manifests.{name}")
+        print(f"{name}: {path or 'held out from train'}")
+
+
+def prepare_manifests(hparams: Mapping) -> None:
+    """Stage 1 of a recipe that has manifests: clean sets, noise and rooms, fixed noisy sets (docs/new-corpus.md)."""
+    sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
+    folder = Path(hparams["exp_dir"]) / "data"
+    rows = {name: keep_durations(read_foreign(path, folder / "segments" / name), sizes["shortest"], sizes["longest"])
+            for name, path in hparams["manifests"].items() if path}
+    if "valid" not in rows:
+        rows["train"], rows["valid"] = hold_out(rows["train"])
+    valid = spread(rows["valid"], sizes["valid_utterances"])
+    write_manifest(folder / "train.csv", spread([_plain(row) for row in rows["train"]], sizes["train_utterances"]))
+    write_manifest(folder / "valid.csv", [_plain(row) for row in valid])
+
+    files, rooms = audio_of(hparams["noise_dir"]), split_rooms(audio_of(hparams["rir_dir"]))
+    split = split_files(files) if files else dict.fromkeys(("train", "valid", "unseen"), [])
+    noise = {name: {"files": split[name], "families": sizes[f"{name}_families"]} for name in ("train", "valid")}
+    kinds = {family: {"files": [], "families": [family]} for family in sizes["unseen_families"]}
+    if files:
+        kinds["noise"] = {"files": split["unseen"], "families": []}
+    write_noise_lists(folder, {**noise, **kinds}, rooms)
+    talkers = [row["wav"] for row in spread(rows["valid"], 400)]
+
+    def source(part: Mapping) -> NoiseSource:
+        return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
+    write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed)
+    test = spread(rows["test"], sizes["eval_utterances"])
+    if not sizes["mix_test"]:
+        write_manifest(folder / "eval.csv", [_recorded(row) for row in test])
+        return
+    write_test_set(folder, {"": test}, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"],
+                   room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval"), seed)
+
+
+def _plain(row: Row) -> dict[str, str]:
+    return {key: row[key] for key in ("ID", "duration", "wav", "text", "spk_id")}
+
+
+def _recorded(row: Row) -> dict[str, str]:
+    """A row of a test set that is noisy as it was recorded."""
+    return {**_plain(row), "clean_wav": row.get("clean_wav", ""), "noise": "recorded", "rir": "", "snr": "",
+            "condition": row.get("condition", "test"), "seed": ""}
+
+
+def hold_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Training and validation rows: every tenth speaker is held out where there are ten, else every tenth utterance."""
+    speakers = sorted({row["spk_id"] for row in rows})
+    held = set(speakers[9::10]) if len(speakers) >= 10 else set()
+    valid = [row for place, row in enumerate(rows) if (row["spk_id"] in held if held else place % 10 == 9)]
+    if not valid:
+        raise ValueError(f"{len(rows)} training utterances are too few to hold some out; give a valid manifest")
+    kept = {row["ID"] for row in valid}
+    return [row for row in rows if row["ID"] not in kept], valid
 
 
 def write_noise_lists(folder: Path, noise: Mapping[str, Mapping], rooms: Mapping[str, Sequence]) -> None:
@@ -93,6 +155,11 @@ def split_files(files: Sequence[Path]) -> dict[str, list[Path]]:
 def split_rooms(files: Sequence[Path]) -> dict[str, list[Path]]:
     """Room responses to train on and for the test set: every second file by its order."""
     return {"train": list(files[0::2]), "eval": list(files[1::2])}
+
+
+def room_source(files: Sequence, simulated: int, seed: int, rate: int, cache_dir: Path) -> RoomSource | None:
+    """Measured and simulated rooms; None where there are neither."""
+    return RoomSource(files, simulated, seed, rate, cache_dir=cache_dir) if files or simulated else None
 
 
 def audio_of(folder: str) -> list[Path]:

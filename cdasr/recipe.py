@@ -19,8 +19,22 @@ from cdasr.provenance import record, write_json
 from cdasr.runner import Stage, run
 
 
+def download(hparams: dict) -> None:
+    """Stage 0 of a recipe without a prepare.py: whether its manifests are there."""
+    from cdasr.corpus import find_manifests
+
+    find_manifests(hparams)
+
+
+def prepare(hparams: dict) -> None:
+    """Stage 1 of a recipe without a prepare.py: from its manifests."""
+    from cdasr.corpus import prepare_manifests
+
+    prepare_manifests(hparams)
+
+
 def recogniser(hparams: dict) -> None:
-    """Stage 2: the frozen recogniser, `asr` or trained here on clean speech, and its word error rates."""
+    """Stage 2: the frozen recogniser, `asr` or (a CTC head on it, or all of it) trained here, and its error rates."""
     from cdasr.classifiers.load import load_recogniser, save_recogniser
     from cdasr.corpus import clean_rows
     from cdasr.evaluation.tuning import recogniser_wer
@@ -30,23 +44,34 @@ def recogniser(hparams: dict) -> None:
 
     exp_dir, data = _folders(hparams)
     device, folder = _device(hparams), exp_dir / "recogniser"
-    if hparams["asr"]:
+    if hparams["asr"] and not hparams["asr_head"]:
         frozen = load_recogniser(hparams["asr"], **hparams["asr_options"]).to(device)
         _check_rate(frozen, hparams)
         if on_main():
             save_recogniser(frozen, folder / "model", by_reference=True)
     else:
-        frozen = train_recogniser(read_manifest(data / "train.csv"), read_manifest(data / "valid.csv"), folder,
-                                  hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device)
+        speech = read_manifest(data / "train.csv"), read_manifest(data / "valid.csv")
+        learn = folder, hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device
+        frozen = train_head(hparams, *speech, *learn) if hparams["asr"] else train_recogniser(*speech, *learn)
     if not on_main():
         return
-    clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")))
+    clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")) or read_manifest(data / "valid.csv"))
     noisy = recogniser_wer(frozen, read_manifest(data / "valid_noisy.csv"))
     write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
                                               recogniser=_about(frozen)))
     print(f"frozen recogniser: {', '.join(f'{key} {value}' for key, value in _about(frozen).items())}")
     print(f"frozen recogniser: {clean['wer']:.2f} % WER on {clean['words']} clean words, {noisy['wer']:.2f} % on the "
           "noisy validation set")
+
+
+def train_head(hparams: dict, *settings):
+    """A CTC head on the frozen encoder of `asr`, as `asr_head` says."""
+    if hparams["asr_head"] != "whisper":
+        raise ValueError("--asr-head is whisper, for a CTC head on Whisper's encoder, or empty; got "
+                         f"{hparams['asr_head']!r}")
+    from cdasr.training.whisper_head import train_whisper_head
+
+    return train_whisper_head(hparams["asr"], *settings, hparams["asr_options"])
 
 
 def _check_rate(frozen, hparams: dict) -> None:
@@ -93,12 +118,15 @@ def signal(hparams: dict) -> None:
     print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
 
 
-def initial_signal(package: str):
-    """The signal process of a model package, to start from; one that was told logits forgets how."""
+def initial_signal(path: str):
+    """The signal process of a model package or a public SGMSE checkpoint, to start from; it is told no logits yet."""
     from cdasr.pipeline import Pipeline
+    from cdasr.sgmse import load_sgmse
     from cdasr.speech.signal_model import SignalModel
 
-    trained = Pipeline.from_pretrained(package, device="cpu").signal
+    if str(path).endswith(".ckpt"):
+        return load_sgmse(path)
+    trained = Pipeline.from_pretrained(path, device="cpu").signal
     network = {key: value for key, value in trained.config["network"].items() if key not in ("tokens", "condition")}
     model = SignalModel.from_config({**trained.config, "network": network})
     weights = trained.network.state_dict()
@@ -184,6 +212,7 @@ def matched(hparams: dict) -> None:
 
 def retrained(hparams: dict) -> None:
     """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
+    from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
@@ -195,6 +224,8 @@ def retrained(hparams: dict) -> None:
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model")
+    if type(frozen) is not CTCRecogniser:
+        raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
                              lambda wave, rng: degrade(wave, rng)[0], _device(hparams), start=frozen)
     if not on_main():
@@ -228,14 +259,14 @@ def training_degrader(data: Path, train_rows, hparams: dict):
 
 def training_sources(data: Path, train_rows, hparams: dict):
     """The noise and room sources of `noise.json`'s training lists."""
+    from cdasr.corpus import room_source
     from cdasr.speech.noise import NoiseSource
-    from cdasr.speech.rooms import RoomSource
 
     lists, rate = json.loads((data / "noise.json").read_text()), hparams["sample_rate"]
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
                         speech=[row["wav"] for row in train_rows], rate=rate)
-    rooms = RoomSource(files=lists["rooms"]["train"], simulated=hparams["data"]["train_rooms"], seed=hparams["seed"],
-                       rate=rate, cache_dir=data / "rooms" / "train")
+    rooms = room_source(lists["rooms"]["train"], hparams["data"]["train_rooms"], hparams["seed"], rate,
+                        data / "rooms" / "train")
     return noise, rooms
 
 
@@ -284,6 +315,9 @@ def ablate(hparams: dict) -> None:
     settings = hparams["ablation"]
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=_device(hparams))
     rows = [row for row in read_manifest(data / "eval.csv") if row["condition"] in settings["conditions"]]
+    if not rows:
+        print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
+        return
     found = ablate(pipeline, rows[::settings["every"]], settings["strategy"], settings["steps"], settings["guidance"])
     about = f"Every {settings['every']}th string; one training seed." if settings["every"] > 1 else "One training seed."
     write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": settings["conditions"],
@@ -338,8 +372,8 @@ def _device(hparams: dict) -> str:
     return join_group(resolve_device(hparams["device"]))
 
 
-STAGES = {stage.__name__: stage for stage in (recogniser, signal, logits, coupled, controls, matched, retrained, decode,
-                                              ablate, score)}
+STAGES = {stage.__name__: stage for stage in (download, prepare, recogniser, signal, logits, coupled, controls, matched,
+                                              retrained, decode, ablate, score)}
 ORDER = (
     Stage("download", "find the corpus or download it", own=True),
     Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True),

@@ -22,7 +22,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     """Write `target` from `exp_dir`: decoded sets, real-time factors, training logs and records."""
     systems = scores["systems"]
     decoded = {system: read_decoded(exp_dir / "results" / "decode" / f"{system}.jsonl") for system in systems}
-    averaged = {f"{kind} noise, {', '.join(f'{snr:g}' for snr in snrs)} dB": score_conditions(decoded, names)
+    averaged = {f"{_noise(kind)}, {', '.join(f'{snr:g}' for snr in snrs)} dB": score_conditions(decoded, names)
                 for kind, names, snrs in _kinds(scores["conditions"])}
     recogniser = _read(exp_dir / "recogniser" / "record.json")["settings"]
     tuned = exp_dir / ("coupled" if "parallel" in systems else "signal") / "record.json"
@@ -35,7 +35,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
         ("What was measured", f"{_about(report['about'], hparams['data'])} Intervals: bootstrap over "
          "utterances; p-values: paired bootstrap." + _controls(systems, tuning)),
         ("Word error rates", table(scores, markdown=True)),
-        ("Averages", averages(averaged, systems, systems[0])),
+        *([("Averages", averages(averaged, systems, systems[0]))] if averaged else []),
         *_compared(decoded, compared, report["compared"]["title"]),
         *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], compared, report["compared"]["title"], systems),
         *([("Targets", _targets(scores, averaged, timing, recogniser))] if report["targets"] else []),
@@ -65,6 +65,11 @@ def _controls(systems: Sequence[str], tuning: Mapping) -> str:
         text["enhanced"] = (" Observation adding (`oa`) is not listed: the weight of the degraded waveform chosen on "
                             "validation data is 0, so that it equals `enhanced`.")
     return "".join(part for name, part in text.items() if name in systems)
+
+
+def _noise(kind: str) -> str:
+    """A kind of condition in words: `unseen` and `test-clean_noise` are unseen noise and test-clean noise."""
+    return f"{kind.removesuffix('noise').rstrip('_')} noise".strip().replace("_", " ")
 
 
 def _kinds(conditions: Mapping) -> list[tuple[str, list[str], list[float]]]:

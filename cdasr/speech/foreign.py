@@ -10,6 +10,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,22 +26,23 @@ COLUMNS = {  # ours: the names that others have for it
     "condition": ("condition",), "clean_wav": ("clean_wav",)}
 
 
-def read_foreign(path: str | os.PathLike, segments_dir: str | os.PathLike) -> list[dict[str, str]]:
+def read_foreign(path: str | os.PathLike, segments_dir: str | os.PathLike,
+                 limit: int | None = None) -> list[dict[str, str]]:
     """Rows `ID, duration, wav, text, spk_id[, condition, clean_wav]` of a CSV or JSON lines file or a Kaldi directory.
 
     Audio paths are relative to the file's folder; the rows have them absolute. Stretches of longer recordings (Kaldi's
-    `segments`) are written as FLAC into `segments_dir`, unless they are there. Raises ValueError, naming the file and
-    the line, for what cannot be used.
+    `segments`) are written as FLAC into `segments_dir`, unless they are there. `limit`: only the first so many rows.
+    Raises ValueError, naming the file and the line, for what cannot be used.
     """
     path = Path(path)
     if path.is_dir():
-        rows = _kaldi(path, Path(segments_dir))
+        rows = _kaldi(path, Path(segments_dir), limit)
     elif not path.is_file():
         raise ValueError(f"{path}: no such manifest (a CSV or JSON lines file, or a Kaldi data directory)")
     elif path.suffix.lower() in (".jsonl", ".json"):
-        rows = _complete(path, _json_lines(path))
+        rows = _complete(path, islice(_json_lines(path), limit))
     else:
-        rows = _complete(path, _csv(path))
+        rows = _complete(path, islice(_csv(path), limit))
     if not rows:
         raise ValueError(f"{path}: the manifest has no utterances")
     seen: set[str] = set()
@@ -103,7 +105,7 @@ def _seconds(wav: str | os.PathLike) -> float:
 # -- Kaldi --------------------------------------------------------------------------------------------------------
 
 
-def _kaldi(folder: Path, segments_dir: Path) -> list[dict[str, str]]:
+def _kaldi(folder: Path, segments_dir: Path, limit: int | None) -> list[dict[str, str]]:
     """`wav.scp`, `text` and, where they are there, `utt2spk` and `segments` (utterance, recording, start, end in s)."""
     files = _table(folder / "wav.scp")
     for recording, wav in files.items():
@@ -115,7 +117,7 @@ def _kaldi(folder: Path, segments_dir: Path) -> list[dict[str, str]]:
     speakers = _table(folder / "utt2spk") if (folder / "utt2spk").is_file() else {}
     cuts = _table(folder / "segments") if (folder / "segments").is_file() else None
     rows = []
-    for name, text in tqdm(texts.items(), desc=f"read {folder.name}", unit="utt"):
+    for name, text in tqdm(list(texts.items())[:limit], desc=f"read {folder.name}", unit="utt"):
         if cuts is None:
             wav = _known(files, name, folder / "wav.scp")
             duration = _seconds(wav)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from cdasr.corpus import (
     audio_of,
     keep_durations,
+    room_source,
     split_files,
     split_rooms,
     spread,
@@ -32,7 +33,6 @@ from cdasr.recipe import main
 from cdasr.speech.audio import file_format
 from cdasr.speech.manifest import write_manifest
 from cdasr.speech.noise import NoiseSource
-from cdasr.speech.rooms import RoomSource
 
 MIRRORS = ("https://www.openslr.org/resources", "https://us.openslr.org/resources", "https://openslr.elda.org/resources")
 SUBSETS = {  # name: (MD5 as openslr.org publishes it, GB of the archive)
@@ -90,8 +90,7 @@ def prepare(hparams: dict) -> None:
     def source(part: dict) -> NoiseSource:  # babble is made of the validation talkers: never of those who are scored
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
     write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed)
-    reverb = RoomSource(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, cache_dir=folder / "rooms" / "eval") \
-        if sizes["eval_rooms"] or rooms["eval"] else None
+    reverb = room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval")
     groups = {name: spread(read[name], sizes["eval_utterances"]) for name in sizes["eval_subsets"]}
     write_test_set(folder, groups, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"], reverb, seed)
 

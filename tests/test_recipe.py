@@ -1,0 +1,54 @@
+"""Stages that all recipes share: what the signal process can start from."""
+
+import json
+
+import pytest
+import torch
+
+from cdasr.hparams import load_hparams
+from cdasr.pipeline import Pipeline
+from cdasr.recipe import initial_signal, signal
+
+
+def test_a_coupled_package_gives_its_signal_process_without_the_logits(package_dir, tone):
+    trained = Pipeline.from_pretrained(package_dir, device="cpu").signal
+    start = initial_signal(package_dir)
+    assert "tokens" not in start.config["network"] and not any("inject" in name for name in start.state_dict())
+    wave = torch.from_numpy(tone(0.5))[None]
+    lengths = torch.tensor([wave.shape[1]])
+    assert torch.equal(start.enhance(wave, lengths)[0], trained.enhance(wave, lengths)[0])
+
+
+def test_what_cannot_be_started_from_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no such model package"):
+        initial_signal(str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="no such file"):
+        initial_signal(str(tmp_path / "none.ckpt"))
+
+
+@pytest.fixture
+def prepared(tmp_path, recogniser_dir, write_wav, tone):
+    """An `exp_dir` after stages 1 and 2, and hyper-parameters for stage 3."""
+    from cdasr.speech.manifest import write_manifest
+
+    wav = write_wav("u.wav", tone(0.6))
+    row = {"ID": "u", "duration": 0.6, "wav": wav, "text": "one", "spk_id": "s", "clean_wav": wav}
+    for name in ("train", "valid_noisy"):
+        write_manifest(tmp_path / "exp" / "data" / f"{name}.csv", [row])
+    lists = {"train": {"files": [], "families": ["coloured"]}, "rooms": {"train": []}}
+    (tmp_path / "exp" / "data" / "noise.json").write_text(json.dumps(lists))
+    (tmp_path / "exp" / "recogniser").mkdir()
+    (tmp_path / "exp" / "recogniser" / "model").symlink_to(recogniser_dir)
+    hparams = load_hparams(["recipes/librispeech/hparams/default.yaml", "recipes/librispeech/hparams/tiny.yaml"],
+                           ["--exp-dir", str(tmp_path / "exp"), "--signal.epochs", "0", "--device", "cpu"])
+    return hparams
+
+
+def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, package_dir, tmp_path):
+    with pytest.raises(ValueError, match="untrained"):
+        signal(prepared)
+    signal({**prepared, "signal_init": str(package_dir)})
+    made = Pipeline.from_pretrained(tmp_path / "exp" / "package", device="cpu").signal.network.state_dict()
+    given = initial_signal(str(package_dir)).network.state_dict()
+    assert made.keys() == given.keys()
+    assert all(torch.allclose(made[name], given[name], atol=1e-3) for name in given), "up to half precision"
