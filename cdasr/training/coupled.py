@@ -119,7 +119,7 @@ class CoupledTrainer(Trainer):
         shares = torch.tensor([self.hparams.conditions[name] for name in CONDITIONS])
         picks = torch.multinomial(shares, len(heard.logits), replacement=True, generator=generator)
         told = torch.stack([given[name] for name in CONDITIONS])[picks, torch.arange(len(picks))]
-        return logits_at_spectra(told, self.recogniser, signal, spectra.lengths, spectra.y.shape[-1])
+        return logits_at_spectra(told, heard.context, self.recogniser, signal, spectra.y.shape[-1])
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         signal, logits = self.models(networks)
