@@ -121,12 +121,12 @@ class WhisperDecoderRecogniser(nn.Module):
         return self.model.get_encoder()(features).last_hidden_state
 
     def renew(self, values: Tensor, seen: Logits) -> Logits:
-        """A new hypothesis, of any length, from what was read from logits `values` (B, L, d) at the positions of `seen`.
+        """A new hypothesis, of any length, from logits `values` (B, L, d) at the positions of `seen`.
 
         The tokens of `values` are kept up to the first that differs from the hypothesis of `seen`; from there on the
         decoder goes on greedily with the audio of `seen`. Returns that audio's observation for the new hypothesis.
         """
-        best, _ = self._best(values, seen.lengths)
+        best, _ = self.best(values, seen.lengths)
         same = best == seen.tokens[:, -values.shape[1]:]
         kept = (same.cumprod(dim=1).sum(dim=1) + 1).minimum(seen.lengths)
         return self._hypothesise(seen.audio, seen.samples, best, kept)
@@ -180,10 +180,10 @@ class WhisperDecoderRecogniser(nn.Module):
         return values.float() @ self.basis.T
 
     def _scores(self, values: Tensor, first: bool = False) -> Tensor:
-        """Logits (..., V) without the tokens that the generation configuration suppresses, also if `first` in a text."""
+        """Logits (..., V); -inf for tokens that the generation configuration suppresses, always or as the `first`."""
         return self.logits(values).masked_fill(self.never | self.not_first if first else self.never, -torch.inf)
 
-    def _best(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def best(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The best token of each position and its posterior, both (B, L); ends of text after the first one."""
         parts = []
         for rows in values.split(ITEMS):
@@ -201,13 +201,13 @@ class WhisperDecoderRecogniser(nn.Module):
 
     def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
         """Transcripts of coordinates `values` (B, L, d): the best token of each position, up to the end of text."""
-        best, _ = self._best(values, lengths)
+        best, _ = self.best(values, lengths)
         texts = self.processor.tokenizer.batch_decode(best.cpu(), skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
     def words(self, values: Tensor, lengths: Tensor, edges: Tensor) -> list[list[Word]]:
         """The words of `decode` with times from `edges` (B, L + 1); confidence: the mean posterior of its tokens."""
-        best, posterior = self._best(values, lengths)
+        best, posterior = self.best(values, lengths)
         texts = ~(self._ended(best) | torch.isin(best, self._special(best.device)))
         return [self._words_of(*item) for item in zip(best.cpu(), posterior.cpu(), texts.cpu(), edges.cpu())]
 
