@@ -38,7 +38,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.ctc import Logits, Word
+from cdasr.classifiers.ctc import Logits, Word, checked_options
+from cdasr.classifiers.hub import PLACE, loading, locate
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.token_times import centred_edges, warped_edges
 
@@ -74,20 +75,21 @@ class WhisperDecoderRecogniser(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, language: str | None = None, task: str | None = None,
                         **options) -> WhisperDecoderRecogniser:
-        """Load from the hub's cache, the hub or a local folder.
+        """Load from a local folder, the hub's cache or the hub.
 
-        `options` (dtype, attn_implementation, ...) go to `WhisperForConditionalGeneration.from_pretrained`. Raises
-        ValueError in one line when the model cannot be found, is no Whisper, or does not know the language.
+        `options` (`dtype`, `attn_implementation`, `revision`, ...) go to transformers. Raises ValueError in one line
+        when the model cannot be found, is no Whisper, or has no languages to choose from.
         """
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-        try:
-            processor = WhisperProcessor.from_pretrained(name_or_dir)
-            model = WhisperForConditionalGeneration.from_pretrained(name_or_dir, **options)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"{name_or_dir}: no Whisper model could be loaded ({reason}); give a local folder that "
-                             "save_pretrained wrote, a name already in the hub's cache, or another name") from None
+        options = checked_options(options)
+        place = locate(name_or_dir, options)
+        with loading(name_or_dir, "Whisper model"):
+            processor = WhisperProcessor.from_pretrained(place, **{key: options[key] for key in PLACE
+                                                                   if key in options})
+            model, report = WhisperForConditionalGeneration.from_pretrained(place, output_loading_info=True, **options)
+            if report["missing_keys"]:
+                raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")
         return cls(model, processor, language, task)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

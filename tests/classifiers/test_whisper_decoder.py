@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.load import load_recogniser
 from cdasr.classifiers.token_times import centred_edges, warped_edges
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
 from cdasr.networks.conditioning import align_frames
@@ -430,14 +431,18 @@ def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):  # n
 # -- loading ----------------------------------------------------------------------------------------------------------
 
 
-def test_it_round_trips_through_a_folder(recogniser, tmp_path):
-    waves, lengths = speech(3)
-    recogniser.save_pretrained(tmp_path)
-    assert (tmp_path / "model.safetensors").is_file()
-    again = WhisperDecoderRecogniser.from_pretrained(tmp_path)
-    one, other = recogniser(waves, lengths), again(waves, lengths)
-    for name in ("values", "tokens", "edges"):
-        assert torch.equal(getattr(one, name), getattr(other, name))
+def test_packages_round_trip(whisper_dir, models, tmp_path):
+    recogniser = load_recogniser(whisper_dir, language="de")
+    assert isinstance(recogniser, WhisperDecoderRecogniser)
+    pipeline = Pipeline(recogniser, degrading(models[0]), {"strategies": {"cascade": {"passes": 2}}}, "cpu", models[1])
+    waves, lengths = speech(2)
+    rows = [wave[:length] for wave, length in zip(waves, lengths)]
+    for by_reference in (False, True):
+        pipeline.save_pretrained(tmp_path / str(by_reference), by_reference=by_reference)
+        again = Pipeline.from_pretrained(tmp_path / str(by_reference), device="cpu")
+        assert again.transcribe(rows, "cascade") == pipeline.transcribe(rows, "cascade")
+    assert (tmp_path / "False" / "recogniser" / "model.safetensors").is_file()
+    assert again.logits.space == pipeline.logits.space
 
 
 def test_mistakes_are_named(recogniser, recogniser_dir, whisper_dir, tmp_path):
