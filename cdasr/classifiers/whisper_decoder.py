@@ -239,11 +239,7 @@ class WhisperDecoderRecogniser(nn.Module):
 
 
 class _Steps:
-    """A logits processor that writes down each step of `generate`, and chooses by the coordinates written down.
-
-    Choosing by Q z rather than by the model's own logits, which are the same up to rounding, makes the best tokens of
-    the coordinates those that were generated, also in half precision.
-    """
+    """A logits processor that writes down each step of `generate`."""
 
     def __init__(self, recogniser: WhisperDecoderRecogniser, given: Tensor | None, kept: Tensor | None):
         self.recogniser, self.given, self.kept = recogniser, given, kept
@@ -252,24 +248,30 @@ class _Steps:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """What the decoder's last query sees is noted while this is open."""
+        """While this is open, what the decoder's last query sees is noted, and Q H stands in for W.
+
+        They are the same up to rounding, but so the best tokens of the coordinates are those that are generated, in
+        half precision as well.
+        """
         model, heads = self.recogniser.model, self.recogniser.heads
-        layers = model.get_decoder().layers
-        places = [*layers, model.get_output_embeddings()]  # what comes in: hidden_states as transformers counts them
+        layers, projection = model.get_decoder().layers, model.get_output_embeddings()
+        head = _Head(self.recogniser)
+        places = [*layers, head]  # what comes in: hidden_states as transformers counts them
         handles = [places[layer].register_forward_pre_hook(self._noting(layer))
                    for layer in {*self.recogniser.hidden_layers, -1}]
         handles += [layers[layer].encoder_attn.register_forward_hook(self._noting_attention(layer, chosen))
                     for layer, chosen in heads.items()]
+        model.set_output_embeddings(head)
         try:
             yield
         finally:
+            model.set_output_embeddings(projection)
             for handle in handles:
                 handle.remove()
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         step = len(self.steps)
         self.steps.append(dict(self.latest))
-        scores = self.recogniser._scores(self.recogniser.coordinates(self.latest[-1]), first=step == 0)
         if self.given is None or step >= self.given.shape[1]:
             return scores
         forced = torch.full_like(scores, -torch.inf).scatter(1, self.given[:, step:step + 1], 0.0)
@@ -299,6 +301,17 @@ class _Steps:
         def note(module: nn.Module, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
             self.latest["heads", layer] = output[1][:, heads, -1]
         return note
+
+
+class _Head(nn.Module):
+    """Last hidden states to logits, by way of the coordinates."""
+
+    def __init__(self, recogniser: WhisperDecoderRecogniser):
+        super().__init__()
+        self.logits = lambda hidden: recogniser.logits(recogniser.coordinates(hidden))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.logits(hidden)
 
 
 @torch.no_grad()
