@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -175,7 +176,8 @@ class Pipeline:
     def _transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
         """One transcript for each item of the batch."""
         nfe = {"signal": 0, "logits": 0, "classifier": 0, **outcome.nfe}
-        words = self.recogniser.words(outcome.logits.values, outcome.logits.lengths)
+        words = self.recogniser.words(outcome.logits.values, outcome.logits.lengths,
+                                      **({} if outcome.logits.edges is None else {"edges": outcome.logits.edges}))
         durations = [length / self.sample_rate for length in batch.lengths.tolist()]
         made = [Transcript(text, strategy, duration, dict(nfe), words=spoken)
                 for text, duration, spoken in zip(self.decode(outcome.logits), durations, words)]
@@ -251,19 +253,33 @@ def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, samp
 
 
 def coupled(name: str) -> Callable[[Pipeline, Batch, int | None, dict], Outcome]:
-    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it."""
+    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it.
+
+    A recogniser whose logits belong to a hypothesis (`WhisperDecoderRecogniser`) can be run in several `passes`, each
+    with the hypothesis that the one before it has come to.
+    """
     def strategy(pipeline: Pipeline, batch: Batch, steps: int | None, sampling: dict) -> Outcome:
         options = dict(pipeline.config.get("strategies", {}).get(name, {}))
         sampling = {"guidance": options.pop("guidance", 1.0), **sampling}
         own = [options.pop(key, None) for key in ("steps", "logits_steps")]
         models = pipeline.signal, pipeline.logits
         counts = strategy_steps(name, *models, *([steps, steps] if steps else own))
-        sides = Sides(pipeline.recogniser, *models, batch.waves, batch.lengths, *counts, **sampling)
-        result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
-        heard = result.observed.context
+        nfe, given = Counter(), None
+        for left in reversed(range(options.pop("passes", 1))):
+            sides = Sides(pipeline.recogniser, *models, batch.waves, batch.lengths, *counts, heard=given, **sampling)
+            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
+            heard = result.observed.context
+            logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
+            nfe.update(sides.nfe)
+            if left and heard.tokens is None:
+                raise ValueError(f"{name}: passes {left + 1}, but this recogniser decodes no hypothesis to start again "
+                                 "from; leave passes out")
+            if left:
+                given = pipeline.recogniser.renew(logits.values, heard)
         cleaned = None if result.signal is None else Batch(sides.synthesise(result.signal), batch.lengths)
-        logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
-        return Outcome(logits, cleaned, heard if cleaned else None, sides.nfe)
+        if cleaned and heard.tokens is not None and name in NEED_LOGITS:
+            heard = pipeline.recogniser.renew(heard.values, heard)  # with its own hypothesis, in place of that of C(y)
+        return Outcome(logits, cleaned, heard if cleaned else None, dict(nfe))
     return strategy
 
 

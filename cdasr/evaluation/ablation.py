@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cdasr.classifiers.ctc import Logits
 from cdasr.evaluation.statistics import bootstrap, interval
 from cdasr.evaluation.tuning import Rows, batches_of
 from cdasr.pipeline import Batch, Pipeline
@@ -35,8 +34,7 @@ def ablate(pipeline: Pipeline, rows: Rows, strategy: str, steps: Sequence[int], 
     variants |= {"logits to signal: off" if weight == 0 else f"guidance {weight:g}": run(guidance=weight)
                  for weight in guidance}
     variants["signal to logits: off"] = lambda batch, group: _told(pipeline, batch, None)
-    variants["oracle: signal told C(x0)"] = lambda batch, group: _told(pipeline, batch, _clean_logits(pipeline, batch,
-                                                                                                     group))
+    variants["oracle: signal told C(x0)"] = lambda batch, group: _told(pipeline, batch, _clean(pipeline, batch, group))
     found = []
     for name, variant in variants.items():
         results = [(row["text"], *result) for batch, group in tqdm(batches, desc=f"ablation: {name}")
@@ -49,23 +47,26 @@ def ablate(pipeline: Pipeline, rows: Rows, strategy: str, steps: Sequence[int], 
     return {"strategy": strategy, "variants": found, "words": int(words.sum()), "utterances": len(rows)}
 
 
-def _clean_logits(pipeline: Pipeline, batch: Batch, group: Sequence[Mapping[str, str]]) -> Logits:
-    """C(x0)."""
+def _clean(pipeline: Pipeline, batch: Batch, group: Sequence[Mapping[str, str]]) -> Batch:
+    """x0."""
     waves = [read_clean(row, pipeline.sample_rate, length) for row, length in zip(group, batch.lengths.tolist())]
-    clean = Batch.of([torch.from_numpy(wave) for wave in waves], pipeline.device)
-    return pipeline.recogniser(clean.waves, clean.lengths)
+    return Batch.of([torch.from_numpy(wave) for wave in waves], pipeline.device)
 
 
-def _told(pipeline: Pipeline, batch: Batch, known: Logits | None) -> list[tuple[str, str, dict[str, int]]]:
-    """The signal process told one thing throughout: `known` logits, or those of `card`, whose text is then the answer.
+def _told(pipeline: Pipeline, batch: Batch, clean: Batch | None) -> list[tuple[str, str, dict[str, int]]]:
+    """The signal process told one thing throughout: C of `clean`, or else the logits of `card`.
 
-    With `known` logits the answer is that of the logits process, given C of the resulting signal.
+    With `clean` speech the answer is that of the logits process, given C of the resulting signal; else that of `card`.
     """
     sides = Sides(pipeline.recogniser, pipeline.signal, pipeline.logits, batch.waves, batch.lengths)
     heard = sides.observe(sides.signal.y)
     logits = sides.logits(heard)
-    told = logits.sample(given=heard) if known is None else pipeline.logits.observation(known).logits
+    if clean is None:
+        told = logits.sample(given=heard)
+    else:
+        known = pipeline.recogniser(clean.waves, clean.lengths, **heard.context.positions)
+        told = pipeline.logits.observation(known).logits
     seen = sides.observe(sides.signal.sample(given=told))
-    answer = told if known is None else logits.sample(given=seen)
+    answer = told if clean is None else logits.sample(given=seen)
     return [(text, enhanced, sides.nfe) for text, enhanced in zip(
         pipeline.decode(pipeline.logits.decoded(answer, heard.context)), pipeline.decode(seen.context))]

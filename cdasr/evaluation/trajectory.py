@@ -55,16 +55,16 @@ def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | o
         raise ValueError(f"{path}: a picture shows at most 20 s of audio; cut the recording")
     found, sides = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
     heard = sides.logits_side.y[0]  # C(y), where the logits process starts
-    tokens = pipeline.recogniser.processor.tokenizer.convert_ids_to_tokens(range(heard.shape[-1]))
-    rows = [index for index in range(len(tokens)) if index != pipeline.recogniser.blank]
     signals = [("noisy", _decibels(pipeline, sides.spectra.y[0, 0]))]
-    logits = [("C(y)", _posterior(pipeline, heard))]
+    logits = [("C(y)", _posterior(pipeline, sides, heard))]
     for estimate in found:
         title = f"t = {estimate.time:.2f}"
         if estimate.kind == "signal":
             signals.append((title, _decibels(pipeline, estimate.value)))
         else:
-            logits.append((title.replace("t", "s"), _posterior(pipeline, estimate.value)))
+            logits.append((title.replace("t", "s"), _posterior(pipeline, sides, estimate.value)))
+    tokens = pipeline.recogniser.processor.tokenizer.convert_ids_to_tokens(range(len(logits[0][1])))
+    rows = _rows(pipeline, [posterior for _, posterior in logits])
     plot_estimates(signals, logits, [tokens[index] for index in rows], rows, len(samples) / pipeline.sample_rate,
                    pipeline.sample_rate / 2, Path(target))
 
@@ -87,6 +87,18 @@ def _decibels(pipeline: Pipeline, spectra: Tensor) -> np.ndarray:
     return (20 * torch.log10(compress(spectra / stft.scale, 1.0 / stft.exponent).abs() + 1e-6)).cpu().numpy()
 
 
-def _posterior(pipeline: Pipeline, logits: Tensor) -> np.ndarray:
-    """Posteriors (V, M)."""
-    return pipeline.logits.space.decode(logits).softmax(dim=-1).T.cpu().numpy()
+def _posterior(pipeline: Pipeline, sides: Sides, logits: Tensor) -> np.ndarray:
+    """Posteriors (V, M) of an estimate (M, V); of coordinates, those of all tokens, at the frames of the spectra."""
+    if pipeline.recogniser.blank is None:
+        logits = pipeline.recogniser.logits(sides.at_spectra(pipeline.logits.space.decode(logits)[None])[0])
+    else:
+        logits = pipeline.logits.space.decode(logits)
+    return logits.softmax(dim=-1).T.cpu().numpy()
+
+
+def _rows(pipeline: Pipeline, posteriors: list[np.ndarray], most: int = 40) -> list[int]:
+    """The tokens to show: all but the blank, or of a decoder's those `most` that come nearest to being heard."""
+    if pipeline.recogniser.blank is not None:
+        return [index for index in range(len(posteriors[0])) if index != pipeline.recogniser.blank]
+    peaks = np.max([posterior.max(axis=1) for posterior in posteriors], axis=0)
+    return sorted(np.argsort(-peaks)[:most].tolist())

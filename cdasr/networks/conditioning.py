@@ -55,18 +55,18 @@ class LogitsEmbedding(nn.Module):
 
 
 def align_frames(values: Tensor, lengths: Tensor, times: Tensor, new_times: Tensor) -> Tensor:
-    """Values (B, M, C) at `times` (M,), interpolated linearly at `new_times` (N,), both increasing, in seconds.
+    """Values (B, M, C) at `times` (M,) or (B, M), interpolated linearly at `new_times` (N,), both increasing, in s.
 
     Each item has `lengths` (B,) valid frames; before its first and after its last one, these are held.
     """
-    right = torch.searchsorted(times, new_times).clamp(1, max(len(times) - 1, 1))
-    if len(times) == 1:
+    if times.shape[-1] == 1:
         return values.expand(-1, len(new_times), -1)
-    step = times[right] - times[right - 1]
-    weight = ((new_times - times[right - 1]) / step).clamp(0.0, 1.0)[None, :, None].to(values.dtype)
+    times, new_times = (each.expand(len(values), -1).contiguous() for each in (times, new_times))
+    right = torch.searchsorted(times, new_times).clamp(1, times.shape[1] - 1)
+    before, after = times.gather(1, right - 1), times.gather(1, right)
+    weight = ((new_times - before) / (after - before).clamp_min(1e-9)).clamp(0.0, 1.0)[..., None].to(values.dtype)
     last = (lengths - 1)[:, None]
-    picks = [torch.minimum(index.expand(len(values), -1), last)[..., None].expand(-1, -1, values.shape[-1])
-             for index in (right - 1, right)]
+    picks = [torch.minimum(index, last)[..., None].expand(-1, -1, values.shape[-1]) for index in (right - 1, right)]
     return torch.lerp(values.gather(1, picks[0]), values.gather(1, picks[1]), weight)
 
 

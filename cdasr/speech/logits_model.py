@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +61,7 @@ class LogitsModel(nn.Module):
 
     def decoded(self, l_hat: Tensor, like: Logits) -> Logits:
         """An estimate in the space as logits that the recogniser decodes."""
-        return Logits(self.space.decode(l_hat), like.lengths)
+        return replace(like, values=self.space.decode(l_hat), hidden=None)
 
 
 def frame_mask(logits: Logits) -> Tensor:

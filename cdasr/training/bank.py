@@ -95,7 +95,8 @@ def _observe(drawn: Sequence[tuple[np.ndarray, np.ndarray]], recogniser: CTCReco
     noisy, clean = (torch.nn.utils.rnn.pad_sequence([torch.from_numpy(pair[side]) for pair in drawn],
                                                     batch_first=True).to(device) for side in (0, 1))
     enhanced, _ = signal_model.enhance(noisy, lengths, steps)
-    heard, seen, known = (recogniser(waves, lengths) for waves in (noisy, enhanced, clean))
+    heard = recogniser(noisy, lengths)
+    seen, known = (recogniser(waves, lengths, **heard.positions) for waves in (enhanced, clean))
     for k, frames in enumerate(heard.lengths.tolist()):
         yield {"heard": heard.values[k, :frames], "seen": seen.values[k, :frames], "clean": known.values[k, :frames],
                "heard_hidden": heard.hidden[k, :frames], "seen_hidden": seen.hidden[k, :frames]}

@@ -10,7 +10,7 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.ctc import CTCRecogniser, Logits
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
@@ -61,19 +61,20 @@ class CoupledTrainer(Trainer):
         with torch.autocast(torch.device(self.device).type, enabled=False), torch.no_grad():
             spectra = signal.analyse(batch.noisy.data, lengths)
             x0 = signal.clean_spectra(batch.clean.data, spectra)
-            heard, clean = (logits.observation(self.recogniser(waves, lengths))
-                            for waves in (batch.noisy.data, batch.clean.data))
+            heard = logits.observation(self.recogniser(batch.noisy.data, lengths))
+            like = heard.context
+            clean = logits.observation(self.recogniser(batch.clean.data, lengths, **like.positions))
         with torch.no_grad():
             start = torch.full((len(x0),), signal.process.t_max, device=self.device)
             x_first = signal.estimate(signal.process.prior(spectra.y, noise(spectra.y)), start, spectra)
-            seen = self._observe(x_first, spectra)
+            seen = self._observe(x_first, spectra, like)
             l_first = self._first_logits(logits, heard, seen, generator)
             told = self._told(signal, logits, heard, l_first, clean, spectra, generator)
 
         t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
         x_t = perturb(signal.process, self._own(x_first, x0, generator), spectra.y, t, noise)
         x_hat = signal.estimate(x_t, t, spectra, told)
-        heard_hat = self._observe(x_hat, spectra)
+        heard_hat = self._observe(x_hat, spectra, like)
 
         seen = choose(where(t == start, detached(heard_hat), seen), heard, self.hparams.drop_seen, generator)
         s = draw_times(logits.process, len(x0), generator, start_share=self.hparams.start_share)
@@ -87,15 +88,15 @@ class CoupledTrainer(Trainer):
         weights = self.hparams
         loss = signal_loss(x_hat, x0, mask, weights.magnitude_weight)
         for weight, estimate in ((weights.recogniser_weight, heard_hat), (weights.logits_weight, l_hat)):
-            loss = loss + weight * logits_loss(estimate, clean, self.logits.space, self.recogniser.blank,
+            loss = loss + weight * logits_loss(estimate, clean, self.logits.space, self.recogniser,
                                                weights.kl_weight, weights.sequence_weight)
         return loss
 
-    def _observe(self, x_hat: Tensor, spectra: Spectra) -> Observation:
-        """C of a signal estimate."""
+    def _observe(self, x_hat: Tensor, spectra: Spectra, like: Logits) -> Observation:
+        """C of a signal estimate, at the positions of C(y)."""
         with torch.autocast(torch.device(self.device).type, enabled=False):
             waves = self.signal.synthesise(x_hat, spectra)
-            return self.logits.observation(self.recogniser(waves, spectra.lengths))
+            return self.logits.observation(self.recogniser(waves, spectra.lengths, **like.positions))
 
     def _first_logits(self, logits: LogitsModel, heard: Observation, seen: Observation,
                       generator: torch.Generator) -> Tensor:
@@ -119,7 +120,7 @@ class CoupledTrainer(Trainer):
         shares = torch.tensor([self.hparams.conditions[name] for name in CONDITIONS])
         picks = torch.multinomial(shares, len(heard.logits), replacement=True, generator=generator)
         told = torch.stack([given[name] for name in CONDITIONS])[picks, torch.arange(len(picks))]
-        return logits_at_spectra(told, self.recogniser, signal, spectra.lengths, spectra.y.shape[-1])
+        return logits_at_spectra(told, heard.context, self.recogniser, signal, spectra.y.shape[-1])
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         signal, logits = self.models(networks)

@@ -43,7 +43,7 @@ class LogitsTrainer(Trainer):
         return model.estimate(l_s, s, heard, seen), clean
 
     def compute_objectives(self, predictions, batch, stage):
-        return logits_loss(*predictions, self.model.space, self.recogniser.blank, self.hparams.kl_weight,
+        return logits_loss(*predictions, self.model.space, self.recogniser, self.hparams.kl_weight,
                            self.hparams.sequence_weight)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
@@ -69,7 +69,7 @@ def train_logits(config: dict, recogniser: CTCRecogniser, train: Bank, valid: Ba
     torch.manual_seed(hparams["seed"])
     sizes = {"tokens": train[0]["clean"].shape[-1], "hidden": train[0]["heard_hidden"].shape[-1]}
     model = LogitsModel.from_config({**config, "network": {**config["network"], **sizes},
-                                     "space": LogitsSpace.fit(train.clean_logits()).config()})
+                                     "space": LogitsSpace.fit(train.clean_logits(), recogniser.blank is None).config()})
     best = LogitsTrainer(model, recogniser, output_dir, hparams, device).run(train, valid)
     return LogitsModel(best.network, model.process, model.space, model.config)
 
@@ -107,18 +107,23 @@ def drop_hidden(observation: Observation, share: float, generator: torch.Generat
     return Observation(observation.logits, Logits(context.values, context.lengths, hidden))
 
 
-def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, blank: int, kl_weight: float,
+def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, recogniser: CTCRecogniser, kl_weight: float,
                 sequence_weight: float) -> Tensor:
     """Squared error in the space, plus the divergence of the posteriors, plus the CTC loss, each a mean over frames.
 
     Where a word is sure but its frame is not, the mean posterior of each frame is blank and the word is lost; CTC
-    (Graves et al. 2006) sums over the alignments instead. Its labels are those of the best path of C(x0).
+    (Graves et al. 2006) sums over the alignments instead. Its labels are those of the best path of C(x0). A decoder,
+    without a blank, has one token in each position: cross-entropy in place of CTC.
     """
-    mask = frame_mask(clean.context)
+    mask, lengths = frame_mask(clean.context), clean.context.lengths
     estimated, known = space.decode(l_hat), space.decode(clean.logits)
-    return (denoising_loss(l_hat, clean.logits, mask=mask[..., None])
-            + kl_weight * categorical_loss(estimated, known, mask)
-            + sequence_weight * sequence_loss(estimated, known, clean.context.lengths, blank))
+    loss = denoising_loss(l_hat, clean.logits, mask=mask[..., None])
+    if recogniser.blank is not None:
+        return (loss + kl_weight * categorical_loss(estimated, known, mask)
+                + sequence_weight * sequence_loss(estimated, known, lengths, recogniser.blank))
+    labels = recogniser.best(known, lengths)[0][mask]
+    estimated, known = (recogniser.logits(values[mask]) for values in (estimated, known))
+    return loss + kl_weight * categorical_loss(estimated, known) + sequence_weight * F.cross_entropy(estimated, labels)
 
 
 def sequence_loss(estimated: Tensor, known: Tensor, lengths: Tensor, blank: int) -> Tensor:

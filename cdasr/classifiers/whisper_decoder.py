@@ -1,0 +1,377 @@
+"""Whisper, way (b): the token logits of its frozen decoder for a hypothesis, in isometric coordinates.
+
+*Coordinates.* The logits of a position are W h: W (V, d) the output projection, h the decoder's last hidden state. A
+constant added to all of them means nothing, so take W without its mean row. Its polar decomposition W = Q H, with H
+(d, d) symmetric and Q (V, d) with orthonormal columns, makes z = H h coordinates of the logits: |H h1 - H h2| =
+|W h1 - W h2| since H'H = W'W, and Q z = W h gives them back. All V tokens are kept, and nothing is inverted. (W = Q R
+of a QR decomposition differs by a rotation, R = U H, which depends on the library that computes it; H does not, so a
+network that was trained on z on one machine serves on any other.)
+
+*Positions.* An observation C(x; w) belongs to a hypothesis w = w_1 .. w_L, the end of text included where it was
+reached: its position i holds the logits of the i-th token given the audio x and w_1 .. w_(i-1). The first observation
+of an utterance decodes its hypothesis greedily; every later one is given the first (`like`) and teacher-forced on the
+same hypothesis, all positions in one pass of the decoder. So C(y), C(x_hat) and C(x0) of an utterance have the same
+positions, prefixes, lengths and times, exactly as the frames of a CTC recogniser, whatever is diffused. C(.; w) is a
+fixed function of the audio, as the strategies of `diffusion/coupling.py` take it. The hypothesis comes from the
+degraded audio y, in training as in use: no network is ever shown a prefix that it would not have.
+
+*Reading.* The transcript of logits is the best token of each position, up to the first end of text.
+1. Of an observation that decoded its own hypothesis w, that is w: greedy decoding takes the best token given the
+   tokens before. So where nothing is diffused the transcript is the recogniser's own.
+2. Let the logits be C(x; w), with their first best token other than w's at position i. Then the transcript equals
+   greedy decoding of x up to position i, that token included: until there both have the same prefixes. Replaced tokens
+   are put right in one go where the decoder returns to its path after a wrong one; a token that is missing or too
+   much moves those behind it, and what lies beyond i may be wrong.
+3. `renew` therefore keeps the transcript up to position i and decodes the rest greedily, with as many or as few
+   tokens as it takes: the hypothesis of a next pass of the strategy. By 2, C(x; w) itself, renewed, is greedy
+   decoding of x, whatever w was.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdasr.classifiers.ctc import Logits, Word, checked_options
+from cdasr.classifiers.hub import PLACE, loading, locate
+from cdasr.classifiers.log_mel import LogMel
+from cdasr.classifiers.token_times import centred_edges, warped_edges
+
+ITEMS = 8  # whose logits over the whole vocabulary are in memory at once
+
+
+class WhisperDecoderRecogniser(nn.Module):
+    """Waveforms to coordinates of token logits, and to text, through a Whisper whose weights nothing can train.
+
+    Language, task and suppressed tokens are those of the model's generation configuration; `language` and `task` set
+    them there. Multilingual models without a language detect it. `hidden_layers` as in `CTCRecogniser`, of the decoder.
+    """
+
+    blank = None  # every position holds a token
+
+    def __init__(self, model: nn.Module, processor, language: str | None = None, task: str | None = None):
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.log_mel = LogMel(processor.feature_extractor)
+        self.sample_rate: int = self.log_mel.sample_rate
+        self.hidden_layers: tuple[int, ...] = (-1,)
+        self.generation = _greedy(model.generation_config, language, task)
+        self.heads = _watched_heads(model, self.generation)
+        ends = self.generation.eos_token_id
+        self.ends: list[int] = [ends] if isinstance(ends, int) else list(ends)
+        basis, root = isometry(model.get_output_embeddings().weight)
+        self.register_buffer("basis", basis.float(), persistent=False)
+        self.register_buffer("root", root.float(), persistent=False)
+        self.register_buffer("never", _marked(self.generation.suppress_tokens, len(basis)), persistent=False)
+        self.register_buffer("not_first", _marked(self.generation.begin_suppress_tokens, len(basis)), persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | os.PathLike, language: str | None = None, task: str | None = None,
+                        **options) -> WhisperDecoderRecogniser:
+        """Load from a local folder, the hub's cache or the hub.
+
+        `options` (`dtype`, `attn_implementation`, `revision`, ...) go to transformers. Raises ValueError in one line
+        when the model cannot be found, is no Whisper, or has no languages to choose from.
+        """
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        options = checked_options(options)
+        place = locate(name_or_dir, options)
+        with loading(name_or_dir, "Whisper model"):
+            processor = WhisperProcessor.from_pretrained(place, **{key: options[key] for key in PLACE
+                                                                   if key in options})
+            model, report = WhisperForConditionalGeneration.from_pretrained(place, output_loading_info=True, **options)
+            if report["missing_keys"]:
+                raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")
+        return cls(model, processor, language, task)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write model (safetensors), generation configuration and processor as transformers would."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def train(self, mode: bool = True) -> WhisperDecoderRecogniser:
+        """Stays in evaluation mode, also inside a network that is being trained."""
+        return super().train(False)
+
+    # -- listening ----------------------------------------------------------------------------------------------------
+
+    def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> Logits:
+        """C of zero-padded `waves` (B, T) at `sample_rate` with `lengths` (B,) samples: `values` (B, L, d) are z.
+
+        Without `like` the hypothesis is decoded; else it is that of the earlier observation `like` of the utterances.
+        Gradients pass to the waveforms, through the teacher-forced pass, and never to the weights. Raises ValueError
+        for audio longer than Whisper's window of 30 s.
+        """
+        encoded = self.encode(waves, lengths)
+        if like is None:
+            like = self._hypothesise(encoded.detach(), lengths)
+            if not encoded.requires_grad:
+                return like
+        return self._teacher_forced(encoded, like)
+
+    def encode(self, waves: Tensor, lengths: Tensor) -> Tensor:
+        """The encoder's states (B, S, d)."""
+        features = self.log_mel(waves, lengths).to(self.model.dtype)
+        return self.model.get_encoder()(features).last_hidden_state
+
+    def renew(self, values: Tensor, seen: Logits) -> Logits:
+        """A new hypothesis, of any length, from logits `values` (B, L, d) at the positions of `seen`.
+
+        The tokens of `values` are kept up to the first that differs from the hypothesis of `seen`; from there on the
+        decoder goes on greedily with the audio of `seen`. Returns that audio's observation for the new hypothesis.
+        """
+        best, _ = self.best(values, seen.lengths)
+        same = best == seen.tokens[:, -values.shape[1]:]
+        kept = (same.cumprod(dim=1).sum(dim=1) + 1).minimum(seen.lengths)
+        return self._hypothesise(seen.audio, seen.samples, best, kept)
+
+    def _hypothesise(self, encoded: Tensor, samples: Tensor, given: Tensor | None = None,
+                     kept: Tensor | None = None) -> Logits:
+        """Greedy decoding of all items at once with a KV cache; coordinates and times come from the same pass.
+
+        The first `kept` (B,) tokens of `given` (B, L) are taken as they are.
+        """
+        from transformers import LogitsProcessorList
+        from transformers.modeling_outputs import BaseModelOutput
+
+        steps = _Steps(self, given, kept)
+        with steps.watching():
+            tokens = self.model.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoded), generation_config=self.generation,
+                attention_mask=torch.ones_like(encoded[..., 0], dtype=torch.long),
+                logits_processor=LogitsProcessorList([steps]), force_unique_generate_call=True)
+        values, hidden, attention = steps.values(), steps.hidden(), steps.attention()
+        ended = self._ended(tokens[:, -values.shape[1]:])
+        lengths = torch.where(ended.any(dim=1), ended.int().argmax(dim=1) + 1, values.shape[1])
+        step = self.log_mel.window_samples / self.sample_rate / encoded.shape[1]
+        durations = samples / self.sample_rate
+        frames = (durations / step).floor().long().clamp(1, encoded.shape[1])
+        if getattr(self.generation, "alignment_heads", None):
+            edges = warped_edges(attention, lengths, frames, durations, step, self.model.config.median_filter_width)
+        else:
+            edges = centred_edges(attention, lengths, frames, durations, step)
+        mask = _valid(values, lengths)[..., None]
+        return Logits(values * mask, lengths, hidden * mask, edges, tokens, encoded, samples)
+
+    def _teacher_forced(self, encoded: Tensor, like: Logits) -> Logits:
+        """C(x; w) of the audio `encoded`, for the hypothesis of `like`."""
+        output = self.model.get_decoder()(input_ids=like.tokens[:, :-1], encoder_hidden_states=encoded,
+                                          use_cache=False, output_hidden_states=True)
+        first = like.tokens.shape[1] - like.values.shape[1] - 1  # the prefix's last token predicts the first one
+        mask = _valid(like.values, like.lengths)[..., None]
+        values = self.coordinates(output.last_hidden_state[:, first:]) * mask
+        layers = [output.hidden_states[layer][:, first:] for layer in self.hidden_layers]
+        return Logits(values, like.lengths, normalised(layers) * mask, like.edges, like.tokens, encoded, like.samples)
+
+    # -- coordinates and logits ---------------------------------------------------------------------------------------
+
+    def coordinates(self, hidden: Tensor) -> Tensor:
+        """z = H h (..., d) of last hidden states h."""
+        return hidden.float() @ self.root
+
+    def logits(self, values: Tensor) -> Tensor:
+        """Logits (..., V) over the whole vocabulary, with mean 0, of coordinates (..., d)."""
+        return values.float() @ self.basis.T
+
+    def _scores(self, values: Tensor, first: bool = False) -> Tensor:
+        """Logits (..., V); -inf for tokens that the generation configuration suppresses, always or as the `first`."""
+        return self.logits(values).masked_fill(self.never | self.not_first if first else self.never, -torch.inf)
+
+    def best(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The best token of each position and its posterior, both (B, L); ends of text after the first one."""
+        parts = []
+        for rows in values.split(ITEMS):
+            scores = torch.cat([self._scores(rows[:, :1], first=True), self._scores(rows[:, 1:])], dim=1)
+            parts.append((scores.argmax(dim=-1), scores.softmax(dim=-1).amax(dim=-1)))
+        best, posterior = (torch.cat(part) for part in zip(*parts))
+        ended = self._ended(best)
+        over = (ended.cumsum(dim=1) - ended.int() > 0) | ~_valid(values, lengths)
+        return best.masked_fill(over, self.ends[0]), posterior
+
+    def _ended(self, tokens: Tensor) -> Tensor:
+        return torch.isin(tokens, torch.tensor(self.ends, device=tokens.device))
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
+        """Transcripts of coordinates `values` (B, L, d): the best token of each position, up to the end of text."""
+        best, _ = self.best(values, lengths)
+        texts = self.processor.tokenizer.batch_decode(best.cpu(), skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
+    def words(self, values: Tensor, lengths: Tensor, edges: Tensor) -> list[list[Word]]:
+        """The words of `decode` with times from `edges` (B, L + 1); confidence: the mean posterior of its tokens."""
+        best, posterior = self.best(values, lengths)
+        texts = ~(self._ended(best) | torch.isin(best, self._special(best.device)))
+        return [self._words_of(*item) for item in zip(best.cpu(), posterior.cpu(), texts.cpu(), edges.cpu())]
+
+    def _words_of(self, best: Tensor, posterior: Tensor, text: Tensor, edges: Tensor) -> list[Word]:
+        from transformers.models.whisper.tokenization_whisper import _combine_tokens_into_words
+
+        places = text.nonzero()[:, 0].tolist()
+        if not places:
+            return []
+        found, _, spans = _combine_tokens_into_words(self.processor.tokenizer, best[places].tolist(), self._language())
+        return [Word(word.strip().lower(), float(edges[places[span[0]]]), float(edges[places[span[-1]] + 1]),
+                     float(posterior[[places[index] for index in span]].mean()))
+                for word, span in zip(found, spans) if word.strip()]
+
+    def _special(self, device: torch.device) -> Tensor:
+        """Tokens that are no text: those which the tokenizer calls special, and the timestamps."""
+        after = getattr(self.generation, "no_timestamps_token_id", None)
+        stamps = [] if after is None else range(after + 1, len(self.basis))
+        return torch.tensor([*self.processor.tokenizer.all_special_ids, *stamps], device=device)
+
+    def _language(self) -> str:
+        """The language as transformers names it where it splits words; `english`: at spaces."""
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+        language = (getattr(self.generation, "language", None) or "english").strip("<|>").lower()
+        return LANGUAGES.get(language, language)
+
+
+class _Steps:
+    """A logits processor that writes down each step of `generate`."""
+
+    def __init__(self, recogniser: WhisperDecoderRecogniser, given: Tensor | None, kept: Tensor | None):
+        self.recogniser, self.given, self.kept = recogniser, given, kept
+        self.latest: dict[object, Tensor] = {}
+        self.steps: list[dict[object, Tensor]] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While this is open, what the decoder's last query sees is noted, and Q H stands in for W.
+
+        They are the same up to rounding, but so the best tokens of the coordinates are those that are generated, in
+        half precision as well.
+        """
+        model, heads = self.recogniser.model, self.recogniser.heads
+        layers, projection = model.get_decoder().layers, model.get_output_embeddings()
+        head = _Head(self.recogniser)
+        places = [*layers, head]  # what comes in: hidden_states as transformers counts them
+        handles = [places[layer].register_forward_pre_hook(self._noting(layer))
+                   for layer in {*self.recogniser.hidden_layers, -1}]
+        handles += [layers[layer].encoder_attn.register_forward_hook(self._noting_attention(layer, chosen))
+                    for layer, chosen in heads.items()]
+        model.set_output_embeddings(head)
+        try:
+            yield
+        finally:
+            model.set_output_embeddings(projection)
+            for handle in handles:
+                handle.remove()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = len(self.steps)
+        self.steps.append(dict(self.latest))
+        if self.given is None or step >= self.given.shape[1]:
+            return scores
+        forced = torch.full_like(scores, -torch.inf).scatter(1, self.given[:, step:step + 1], 0.0)
+        return torch.where((step < self.kept)[:, None], forced, scores)
+
+    def values(self) -> Tensor:
+        """Coordinates (B, L, d)."""
+        return self.recogniser.coordinates(self._stacked(-1))
+
+    def hidden(self) -> Tensor:
+        return normalised([self._stacked(layer) for layer in self.recogniser.hidden_layers])
+
+    def attention(self) -> Tensor:
+        """(B, heads, L, S) of the watched heads."""
+        return torch.cat([torch.stack([step["heads", layer] for step in self.steps], dim=2)
+                          for layer in self.recogniser.heads], dim=1)
+
+    def _stacked(self, layer: int) -> Tensor:
+        return torch.stack([step[layer] for step in self.steps], dim=1)
+
+    def _noting(self, layer: int):
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self.latest[layer] = inputs[0][:, -1]
+        return note
+
+    def _noting_attention(self, layer: int, heads: list[int]):
+        def note(module: nn.Module, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+            self.latest["heads", layer] = output[1][:, heads, -1]
+        return note
+
+
+class _Head(nn.Module):
+    """Last hidden states to logits, by way of the coordinates."""
+
+    def __init__(self, recogniser: WhisperDecoderRecogniser):
+        super().__init__()
+        self.logits = lambda hidden: recogniser.logits(recogniser.coordinates(hidden))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.logits(hidden)
+
+
+@torch.no_grad()
+def isometry(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Q (V, d) and H (d, d) of an output projection (V, d) without its mean row: W - mean = Q H, in float64.
+
+    From the eigenvectors of W'W. Directions weaker than 1e-6 of the strongest, which float32 does not resolve, are 0
+    in Q.
+    """
+    centred = weight.double()
+    centred = centred - centred.mean(dim=0)
+    powers, directions = torch.linalg.eigh(centred.T @ centred)
+    gains = powers.clamp_min(0.0).sqrt()
+    inverse = torch.where(gains > 1e-6 * gains.max(), 1.0 / gains, 0.0)
+    return centred @ ((directions * inverse) @ directions.T), (directions * gains) @ directions.T
+
+
+def normalised(layers: list[Tensor]) -> Tensor:
+    """Hidden states (B, L, d) of several layers side by side, each normalised in every position."""
+    return torch.cat([F.layer_norm(layer.float(), layer.shape[-1:]) for layer in layers], dim=-1)
+
+
+def _greedy(config, language: str | None, task: str | None):
+    """The generation configuration with `language` and `task`, and a copy of it for plain greedy decoding."""
+    for name, value, known in (("language", language, "lang_to_id"), ("task", task, "task_to_id")):
+        if value is not None:
+            if not getattr(config, known, None):
+                raise ValueError(f"{name} {value!r}: the model's generation configuration names no {name}s (an English "
+                                 "model, or an old configuration); leave it out")
+            setattr(config, name, value)
+    greedy = copy.deepcopy(config)
+    greedy.update(num_beams=1, do_sample=False, return_timestamps=False, return_dict_in_generate=False,
+                  compression_ratio_threshold=None, logprob_threshold=None, no_speech_threshold=None)
+    return greedy
+
+
+def _watched_heads(model: nn.Module, generation) -> dict[int, list[int]]:
+    """Heads by decoder layer whose cross-attention tells times: the alignment heads, or all where they are not known.
+
+    Their attention is computed eagerly, which alone returns weights; the rest of the model stays as it was loaded.
+    """
+    layers = model.get_decoder().layers
+    known = getattr(generation, "alignment_heads", None)
+    heads: dict[int, list[int]] = {}
+    for layer, head in known or [(layer, head) for layer in range(len(layers))
+                                 for head in range(model.config.decoder_attention_heads)]:
+        heads.setdefault(layer, []).append(head)
+    eager = copy.deepcopy(model.config)
+    eager._attn_implementation = "eager"
+    for layer in heads:
+        layers[layer].encoder_attn.config = eager
+    return heads
+
+
+def _marked(tokens: list[int] | None, size: int) -> Tensor:
+    marks = torch.zeros(size, dtype=torch.bool)
+    marks[list(tokens or ())] = True
+    return marks
+
+
+def _valid(values: Tensor, lengths: Tensor) -> Tensor:
+    """Positions (B, L) of an item."""
+    return torch.arange(values.shape[1], device=values.device) < lengths[:, None]

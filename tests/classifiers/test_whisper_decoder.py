@@ -1,0 +1,461 @@
+"""The frozen Whisper decoder hears what transformers hears; coordinates are its logits, and strategies run on them."""
+
+import pytest
+import torch
+
+from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.load import load_recogniser
+from cdasr.classifiers.token_times import centred_edges, warped_edges
+from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
+from cdasr.networks.conditioning import align_frames
+from cdasr.pipeline import Pipeline
+from cdasr.speech.audio import read_audio
+from cdasr.speech.logits_model import LogitsModel
+from cdasr.speech.sides import Sides
+from cdasr.speech.signal_model import SignalModel
+from cdasr.training.bank import build_bank, degraded_pairs
+from cdasr.training.coupled import train_coupled
+from cdasr.training.logits import train_logits
+from tests.classifiers.whisper import make_whisper
+from tests.conftest import TINY_LOGITS, TINY_SIGNAL
+from tests.training.test_coupled import BANK, COUPLED, LOGITS, log
+from tests.training.test_training import add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
+
+COUPLED_STRATEGIES = ("card", "cascade", "parallel", "alternating", "nested")
+
+
+@pytest.fixture(scope="module")
+def whisper_dir(tmp_path_factory):
+    return make_whisper(tmp_path_factory.mktemp("whisper"))
+
+
+@pytest.fixture
+def recogniser(whisper_dir):
+    return WhisperDecoderRecogniser.from_pretrained(whisper_dir)
+
+
+def speech(items=8):
+    """Warbling chords (B, T), zero-padded, and their lengths: something else is heard in each."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(4000, 32_000, (items,), generator=generator)
+    time = torch.arange(32_000) / 16_000
+    pitch = 100 + 3000 * torch.rand(items, 3, 1, generator=generator)
+    waves = 0.2 * torch.sin(2 * torch.pi * pitch * time + 3 * torch.sin(6 * torch.pi * time)).mean(dim=1)
+    return waves * (torch.arange(32_000) < lengths[:, None]), lengths
+
+
+def noisy(waves, lengths):
+    noise = 0.1 * torch.randn(waves.shape, generator=torch.Generator().manual_seed(1))
+    return waves + noise * (torch.arange(waves.shape[1]) < lengths[:, None])
+
+
+def prefix(recogniser, logits):
+    return logits.tokens.shape[1] - logits.values.shape[1]
+
+
+# -- what is heard ----------------------------------------------------------------------------------------------------
+
+
+def plain_tokens(recogniser, waves, lengths, **options):
+    inputs = recogniser.processor([wave[:length].numpy() for wave, length in zip(waves, lengths)],
+                                  sampling_rate=16_000, return_tensors="pt")
+    return recogniser.model.generate(inputs.input_features, **options)
+
+
+def test_it_hears_what_transformers_hears(recogniser):
+    waves, lengths = speech()
+    logits, plain = recogniser(waves, lengths), plain_tokens(recogniser, waves, lengths)
+    texts = [" ".join(text.split()) for text in recogniser.processor.batch_decode(plain, skip_special_tokens=True)]
+    assert recogniser.decode(logits.values, logits.lengths) == texts and len(set(texts)) == len(texts)
+    assert len(logits.lengths.unique()) > 2, "texts of several lengths"
+    best, _ = recogniser.best(logits.values, logits.lengths)
+    for row, length in enumerate(logits.lengths.tolist()):
+        assert torch.equal(best[row, :length], logits.tokens[row, prefix(recogniser, logits):][:length])
+    end = recogniser.ends[0]
+    assert all((tokens != end).sum() in (length, length - 1) for tokens, length in zip(plain, logits.lengths.tolist()))
+
+
+@pytest.mark.parametrize("language", ["de", None])
+def test_language_and_task_are_options_or_detected(whisper_dir, language, tmp_path):
+    options = {"language": language, "task": "translate"}
+    recogniser = WhisperDecoderRecogniser.from_pretrained(whisper_dir, **options)
+    if language is None:
+        recogniser.model.generation_config.language = recogniser.generation.language = None
+    ids = recogniser.model.generation_config.lang_to_id
+    waves, lengths = speech()
+    logits = recogniser(waves, lengths)
+    plain = plain_tokens(recogniser, waves, lengths, task="translate", language=language)
+    assert torch.equal(logits.tokens[:, prefix(recogniser, logits):], plain)
+    detected = recogniser.model.detect_language(recogniser.log_mel(waves, lengths))
+    assert torch.equal(logits.tokens[:, 1], torch.full((8,), ids["<|de|>"]) if language else detected)
+    recogniser.save_pretrained(tmp_path)
+    again = WhisperDecoderRecogniser.from_pretrained(tmp_path)
+    assert torch.equal(again(waves, lengths).tokens, logits.tokens), "the options are saved with the model"
+
+
+def test_a_batch_is_heard_as_each_item_alone(recogniser):
+    waves, lengths = speech()
+    together = recogniser(waves, lengths)
+    again = recogniser(noisy(waves, lengths), lengths, like=together)
+    for row, length in enumerate(lengths.tolist()):
+        alone = recogniser(waves[row:row + 1, :length], lengths[row:row + 1])
+        positions = int(alone.lengths)
+        assert int(together.lengths[row]) == positions
+        forced = recogniser(noisy(waves, lengths)[row:row + 1, :length], lengths[row:row + 1], like=alone)
+        for known, single in ((together, alone), (again, forced)):
+            for name, count in (("values", positions), ("hidden", positions), ("edges", positions + 1)):
+                torch.testing.assert_close(getattr(known, name)[row, :count], getattr(single, name)[0, :count],
+                                           atol=2e-3, rtol=1e-3)
+
+
+def test_one_encoder_pass_an_observation_and_one_decoder_pass_a_token(recogniser):
+    waves, lengths = speech(3)
+    calls = {"encoder": 0, "decoder": 0}
+    for name, module in (("encoder", recogniser.model.get_encoder()), ("decoder", recogniser.model.get_decoder())):
+        module.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+    logits = recogniser(waves, lengths)
+    assert calls == {"encoder": 1, "decoder": logits.values.shape[1]}
+    calls.update(encoder=0, decoder=0)
+    recogniser(waves, lengths, like=logits)
+    assert calls == {"encoder": 1, "decoder": 1}
+    calls.update(encoder=0, decoder=0)
+    recogniser.renew(logits.values, logits)
+    assert calls["encoder"] == 0
+
+
+# -- coordinates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank, tokens", [(32, 500), (20, 500), (32, 16)])
+def test_coordinates_are_isometric_to_logits(rank, tokens):
+    weight = torch.randn(tokens, rank) @ torch.diag(torch.logspace(0, -4, rank)) @ torch.randn(rank, 32) + 3.0
+    basis, root = isometry(weight)
+    h = torch.randn(50, 32, dtype=torch.float64)
+    logits = h @ weight.double().T
+    logits = logits - logits.mean(dim=1, keepdim=True)
+    z = h @ root
+    torch.testing.assert_close(torch.cdist(z, z), torch.cdist(logits, logits), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(z @ basis.T, logits, atol=1e-4, rtol=1e-5)
+    assert torch.equal((z @ basis.T).argmax(dim=1), logits.argmax(dim=1))
+
+
+def test_coordinates_are_unique_so_they_are_the_same_on_every_machine():
+    weight = torch.randn(300, 8, dtype=torch.float64)
+    centred = weight - weight.mean(dim=0)
+    basis, root = isometry(weight)
+    torch.testing.assert_close(root, root.T)
+    assert torch.linalg.eigvalsh(root).min() > 0, "symmetric and positive: there is one such root of W'W"
+    torch.testing.assert_close(root @ root, centred.T @ centred)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(8, dtype=torch.float64))
+    torch.testing.assert_close(isometry(weight.flip(0))[1], root)  # of the same logits in another order
+
+
+def test_the_decoders_logits_come_back_from_coordinates(recogniser):
+    waves, lengths = speech()
+    logits = recogniser(waves, lengths)
+    first = prefix(recogniser, logits)
+    plain = recogniser.model(recogniser.log_mel(waves, lengths), decoder_input_ids=logits.tokens[:, :-1],
+                             output_hidden_states=True)
+    known = plain.logits[:, first - 1:] - plain.logits[:, first - 1:].mean(dim=-1, keepdim=True)
+    again = recogniser(waves, lengths, like=logits)
+    recogniser.hidden_layers = (1, -1)
+    layers = recogniser(waves, lengths), recogniser(waves, lengths, like=logits)
+    wanted = torch.cat([torch.nn.functional.layer_norm(plain.decoder_hidden_states[layer][:, first - 1:], (32,))
+                        for layer in (1, 2)], dim=-1)
+    for row, length in enumerate(logits.lengths.tolist()):
+        for made in (logits, again):
+            torch.testing.assert_close(recogniser.logits(made.values)[row, :length], known[row, :length],
+                                       atol=1e-4, rtol=1e-4)
+        for made in layers:
+            torch.testing.assert_close(made.hidden[row, :length], wanted[row, :length], atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_can_train_it_and_gradients_reach_the_audio_alone(recogniser):
+    waves, lengths = speech(2)
+    waves.requires_grad_()
+    logits = recogniser.train()(waves, lengths)
+    logits.values[1, 0].square().sum().backward()
+    assert waves.grad[1, :lengths[1]].abs().max() > 0
+    assert waves.grad[0].abs().max() == 0 and waves.grad[1, lengths[1]:].abs().max() == 0
+    assert not recogniser.model.training
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in recogniser.parameters())
+    assert not recogniser(waves.detach(), lengths).values.requires_grad
+
+
+def test_the_data_type_passes_through_and_tokens_stay_the_best_of_the_coordinates(whisper_dir):
+    recogniser = WhisperDecoderRecogniser.from_pretrained(whisper_dir, dtype=torch.bfloat16,
+                                                          attn_implementation="eager")
+    assert recogniser.model.dtype == torch.bfloat16 and recogniser.model.config._attn_implementation == "eager"
+    logits = recogniser(*speech())
+    assert logits.values.dtype == torch.float32
+    best, _ = recogniser.best(logits.values, logits.lengths)
+    for row, length in enumerate(logits.lengths.tolist()):
+        assert torch.equal(best[row, :length], logits.tokens[row, prefix(recogniser, logits):][:length])
+
+
+# -- hypotheses -------------------------------------------------------------------------------------------------------
+
+
+def test_all_observations_of_an_utterance_have_the_positions_of_the_first(recogniser):
+    waves, lengths = speech()
+    heard = recogniser(noisy(waves, lengths), lengths)
+    clean = recogniser(waves, lengths, **heard.positions)
+    assert clean.values.shape == heard.values.shape and torch.equal(clean.lengths, heard.lengths)
+    assert torch.equal(clean.tokens, heard.tokens) and torch.equal(clean.edges, heard.edges)
+    assert (clean.values - heard.values).abs().max() > 0.1
+
+
+def test_the_text_of_other_audio_is_right_up_to_its_first_new_token_and_renewed_all_of_it(recogniser):
+    waves, lengths = speech()
+    heard = recogniser(noisy(waves, lengths), lengths)
+    seen = recogniser(waves, lengths, like=heard)
+    free = recogniser(waves, lengths)
+    best, _ = recogniser.best(seen.values, seen.lengths)
+    own, _ = recogniser.best(free.values, free.lengths)
+    first = prefix(recogniser, heard)
+    changed = 0
+    for row, length in enumerate(heard.lengths.tolist()):
+        differs = (best[row, :length] != heard.tokens[row, first:][:length]).nonzero()
+        if len(differs):
+            until = min(int(differs[0]) + 1, own.shape[1])
+            assert torch.equal(best[row, :until], own[row, :until])
+            changed += 1
+    assert changed > 4
+    renewed = recogniser.renew(seen.values, seen)
+    assert recogniser.decode(renewed.values, renewed.lengths) == recogniser.decode(free.values, free.lengths)
+    assert torch.equal(renewed.lengths, free.lengths) and not torch.equal(renewed.lengths, heard.lengths)
+    kept = recogniser.renew(heard.values, heard)
+    assert recogniser.decode(kept.values, kept.lengths) == recogniser.decode(heard.values, heard.lengths)
+
+
+def test_renewal_keeps_what_the_logits_say(recogniser):
+    waves, lengths = speech(3)
+    heard = recogniser(waves, lengths)
+    wanted = torch.full((3,), 7)  # a token that the logits process would rather have in position 2
+    assert not torch.isin(heard.tokens[:, prefix(recogniser, heard) + 2], wanted).any()
+    values = heard.values.clone()
+    values[:, 2] += 50.0 * recogniser.basis[wanted]
+    renewed = recogniser.renew(values, heard)
+    tokens = renewed.tokens[:, prefix(recogniser, renewed):]
+    assert torch.equal(tokens[:, :2], heard.tokens[:, prefix(recogniser, heard):][:, :2])
+    assert torch.equal(tokens[:, 2], wanted)
+    for row in range(3):  # what follows is greedy decoding given that token
+        more = recogniser(waves[row:row + 1], lengths[row:row + 1], like=renewed_row(renewed, row))
+        best, _ = recogniser.best(more.values, more.lengths)
+        assert torch.equal(best[0, 3:int(more.lengths)], tokens[row, 3:int(renewed.lengths[row])])
+
+
+def renewed_row(logits, row):
+    from dataclasses import fields, replace
+
+    return replace(logits, **{field.name: getattr(logits, field.name)[row:row + 1] for field in fields(logits)})
+
+
+# -- times ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alignment_heads", [True, False])
+def test_positions_follow_one_another_within_the_utterance(alignment_heads, tmp_path):
+    recogniser = WhisperDecoderRecogniser.from_pretrained(make_whisper(tmp_path, alignment_heads=alignment_heads))
+    assert recogniser.heads == ({0: [1], 1: [0]} if alignment_heads else {0: [0, 1], 1: [0, 1]})
+    waves, lengths = speech()
+    logits = recogniser(waves, lengths)
+    assert logits.edges.shape == (8, logits.values.shape[1] + 1)
+    assert (logits.edges[:, 0] == 0).all() and (logits.edges.diff(dim=1) >= 0).all()
+    torch.testing.assert_close(logits.edges.gather(1, logits.lengths[:, None])[:, 0], lengths / 16_000)
+    words = recogniser.words(logits.values, logits.lengths, logits.edges)
+    for spoken, text, seconds in zip(words, recogniser.decode(logits.values, logits.lengths), lengths / 16_000):
+        assert " ".join(word.word for word in spoken) == text
+        assert all(0 <= word.start <= word.end <= seconds + 1e-6 and 0 < word.confidence <= 1 for word in spoken)
+        assert all(one.end <= other.start + 1e-6 for one, other in zip(spoken, spoken[1:]))
+
+
+def test_warped_times_are_those_of_transformers(recogniser):
+    waves, lengths = speech(4)
+    logits = recogniser(waves, lengths)
+    plain = recogniser.model(recogniser.log_mel(waves, lengths), decoder_input_ids=logits.tokens[:, :-1])
+    recogniser.model.set_attn_implementation("eager")
+    plain = recogniser.model(recogniser.log_mel(waves, lengths), decoder_input_ids=logits.tokens[:, :-1],
+                             output_attentions=True)
+    first = prefix(recogniser, logits)
+    for row, length in enumerate(logits.lengths.tolist()):
+        outputs = _Outputs(plain.cross_attentions, logits.tokens, row, first - 1 + length)
+        known = recogniser.model._extract_token_timestamps(
+            outputs, recogniser.generation.alignment_heads, num_frames=int(lengths[row]) // 160,
+            num_input_ids=first - 1)[0, first - 1:first - 1 + length]
+        torch.testing.assert_close(logits.edges[row, :length], known.minimum(lengths[row] / 16_000))
+
+
+class _Outputs:
+    """What transformers' `_extract_token_timestamps` takes: the outputs of generation, of one item."""
+
+    def __init__(self, cross_attentions, tokens, row, length):
+        self.cross_attentions = [[layer[row:row + 1, :, :length] for layer in cross_attentions]]
+        self.sequences = tokens[row:row + 1]
+
+    def __contains__(self, name):
+        return hasattr(self, name)
+
+
+def test_attention_that_is_clear_gives_clear_times():
+    attention = torch.zeros(2, 1, 3, 30)
+    for position, frames in enumerate((slice(0, 5), slice(5, 12), slice(12, 20))):
+        attention[:, 0, position, frames] = 1.0
+    lengths, frames, durations = torch.tensor([3, 2]), torch.tensor([20, 12]), torch.tensor([0.4, 0.25])
+    warped = warped_edges(attention, lengths, frames, durations, 0.02, 1)
+    torch.testing.assert_close(warped, torch.tensor([[0.0, 0.1, 0.24, 0.4], [0.0, 0.1, 0.25, 0.25]]))
+    centred = centred_edges(attention, lengths, frames, durations, 0.02)
+    torch.testing.assert_close(centred[0], torch.tensor([0.0, 0.11, 0.245, 0.4]))
+    torch.testing.assert_close(centred[1], torch.tensor([0.0, 0.11, 0.25, 0.25]))
+
+
+def test_alignment_goes_by_the_times_of_each_item():
+    values = torch.tensor([[[0.0], [10.0], [20.0]], [[0.0], [10.0], [99.0]]])
+    times = torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.4, 0.4]])
+    aligned = align_frames(values, torch.tensor([3, 2]), times, torch.tensor([0.0, 0.1, 0.3, 0.4, 0.5]))[..., 0]
+    torch.testing.assert_close(aligned, torch.tensor([[0.0, 0.0, 15.0, 20.0, 20.0], [0.0, 2.5, 7.5, 10.0, 10.0]]))
+
+
+# -- strategies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models():
+    """An untrained logits process, which returns C(x_hat), and a signal process that does something to the signal."""
+    signal = SignalModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": 32,
+                                                                 "condition": 8}})
+    origin = torch.linspace(-1, 1, 32).tolist()
+    logits = LogitsModel.from_config({**TINY_LOGITS, "space": {"scale": 2.0, "origin": origin},
+                                      "network": {**TINY_LOGITS["network"], "tokens": 32}})
+    return signal, logits
+
+
+def degrading(signal):
+    with torch.no_grad():
+        signal.network.decoder[-1].expand.weight.normal_(std=0.05)
+        for layer in signal.network.trunk.inject:
+            layer.weight.normal_(std=0.3)
+    return signal
+
+
+@pytest.mark.parametrize("strategy", COUPLED_STRATEGIES)
+def test_where_nothing_is_diffused_the_transcript_is_the_recognisers_own(recogniser, models, strategy):
+    pipeline = Pipeline(recogniser, models[0], {}, "cpu", models[1])
+    waves, lengths = speech(4)
+    rows = [wave[:length] for wave, length in zip(waves, lengths)]
+    plain = pipeline.transcribe(rows, "none")
+    found = pipeline.transcribe(rows, strategy)
+    for one, other in zip(found, plain):
+        assert one.text == other.text and [word.word for word in one.words] == other.text.split()
+        assert strategy == "card" or one.text_enhanced == other.text
+
+
+@pytest.mark.parametrize("strategy", COUPLED_STRATEGIES)
+def test_strategies_run_in_batches_as_alone_and_evaluate_nothing_twice(recogniser, models, strategy):
+    pipeline = Pipeline(recogniser, degrading(models[0]), {}, "cpu", models[1])
+    encoded = []
+    recogniser.model.get_encoder().register_forward_hook(lambda *_: encoded.append(1))
+    waves, lengths = speech(3)
+    rows = [wave[:length] for wave, length in zip(waves, lengths)]
+    found = pipeline.transcribe(rows, strategy)
+    assert len(encoded) == found[0].nfe["classifier"]
+    for row, one in zip(rows, found):
+        alone = pipeline.transcribe([row], strategy)[0]
+        assert (alone.text, alone.text_enhanced) == (one.text, one.text_enhanced)
+        assert all(0 <= word.start <= word.end <= one.duration + 1e-6 for word in one.words)
+
+
+def test_what_is_heard_on_the_enhanced_signal_has_its_own_hypothesis(recogniser, models):
+    pipeline = Pipeline(recogniser, degrading(models[0]), {"strategies": {}}, "cpu", models[1])
+    waves, lengths = speech()
+    rows = [wave[:length] for wave, length in zip(waves, lengths)]
+    enhanced = [result.text for result in pipeline.transcribe(rows, "enhanced")]
+    cascade = pipeline.transcribe(rows, "cascade")
+    assert [result.text_enhanced for result in cascade] == enhanced
+    assert [result.text for result in cascade] != enhanced, "an untrained logits process returns C(x_hat; w)"
+    pipeline.config["strategies"]["cascade"] = {"passes": 2}
+    twice = pipeline.transcribe(rows, "cascade")
+    assert [result.text for result in twice] == enhanced, "the second pass starts from the hypothesis of x_hat"
+    assert twice[0].nfe["classifier"] == 2 * cascade[0].nfe["classifier"]
+
+
+def test_several_passes_are_for_recognisers_with_a_hypothesis(package_dir, tone):
+    pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
+    pipeline.config["strategies"] = {"cascade": {"passes": 2}}
+    with pytest.raises(ValueError, match="cascade: passes 2, but this recogniser decodes no hypothesis"):
+        pipeline(tone(0.5), strategy="cascade")
+
+
+def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, models):
+    waves, lengths = speech(3)
+    sides = Sides(recogniser, *models, waves, lengths)
+    heard = sides.observe(sides.signal.y)
+    aligned, edges = sides.at_spectra(heard.logits), heard.context.edges
+    times = models[0].stft.frame_times(aligned.shape[1])
+    for row, count in enumerate(heard.context.lengths.tolist()):
+        centres = (edges[row, :-1] + edges[row, 1:]) / 2
+        for position in range(count):
+            if edges[row, position + 1] - edges[row, position] > 0.1:
+                frame = int((times - centres[position]).abs().argmin())
+                nearest = (aligned[row, frame] - heard.logits[row, :count]).norm(dim=-1).argmin()
+                assert int(nearest) == position
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):  # noqa: F811
+    before = fingerprint(recogniser.model)
+    signal = degrading(SignalModel.from_config(TINY_SIGNAL))
+    pairs = degraded_pairs(16_000, add_noise)
+    bank = build_bank(tmp_path / "bank", corpus[0], pairs, recogniser, signal, BANK, 3, "cpu")
+    clean = torch.from_numpy(read_audio(corpus[0][0]["wav"], 16_000)[0])
+    heard = recogniser(clean[None], torch.tensor([len(clean)]))
+    assert all(item["heard"].shape == item["clean"].shape == item["seen"].shape for item in bank)
+    assert bank[0]["clean"].shape[-1] == heard.values.shape[-1] and bank[0]["heard_hidden"].shape[-1] == 32
+    (tmp_path / "logits").mkdir()
+    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu")
+    losses = [entry["train_loss"] for entry in log(tmp_path / "logits")]
+    assert losses[-1] < losses[0]
+    encoded = torch.cat([logits.space.encode(item["clean"]) for item in bank])
+    assert float(encoded.square().mean()) == pytest.approx(1.0, abs=1e-3)
+    assert encoded.mean(dim=0).abs().max() < 1e-3, "the origin is the mean of C(x0)"
+    (tmp_path / "coupled").mkdir()
+    trained = train_coupled(signal, logits, recogniser, *corpus, tmp_path / "coupled", COUPLED, add_noise, "cpu")
+    assert fingerprint(recogniser.model) == before
+    assert all(layer.weight.detach().abs().max() > 0 for layer in trained[0].network.trunk.inject)
+    pipeline = Pipeline(recogniser, trained[0], {}, "cpu", trained[1])
+    assert all(pipeline(clean, strategy).nfe["logits"] > 0 for strategy in COUPLED_STRATEGIES)
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_packages_round_trip(whisper_dir, models, tmp_path):
+    recogniser = load_recogniser(whisper_dir, language="de")
+    assert isinstance(recogniser, WhisperDecoderRecogniser)
+    pipeline = Pipeline(recogniser, degrading(models[0]), {"strategies": {"cascade": {"passes": 2}}}, "cpu", models[1])
+    waves, lengths = speech(2)
+    rows = [wave[:length] for wave, length in zip(waves, lengths)]
+    for by_reference in (False, True):
+        pipeline.save_pretrained(tmp_path / str(by_reference), by_reference=by_reference)
+        again = Pipeline.from_pretrained(tmp_path / str(by_reference), device="cpu")
+        for one, other in zip(again.transcribe(rows, "cascade"), pipeline.transcribe(rows, "cascade")):
+            assert (one.text, one.text_enhanced, one.words) == (other.text, other.text_enhanced, other.words)
+    assert (tmp_path / "False" / "recogniser" / "model.safetensors").is_file()
+    assert again.logits.space == pipeline.logits.space
+
+
+def test_mistakes_are_named(recogniser, recogniser_dir, whisper_dir, tmp_path):
+    with pytest.raises(ValueError, match="window of 2 s"):
+        recogniser(torch.randn(1, 32_001), torch.tensor([32_001]))
+    (tmp_path / "nothing").mkdir()
+    for folder in (tmp_path / "nothing", recogniser_dir):
+        with pytest.raises(ValueError, match="no Whisper model could be loaded"):
+            WhisperDecoderRecogniser.from_pretrained(folder)
+    with pytest.raises(ValueError, match="no CTC recogniser could be loaded"):
+        CTCRecogniser.from_pretrained(whisper_dir)
+    english = recogniser.model.generation_config
+    english.lang_to_id = None
+    with pytest.raises(ValueError, match="language 'de'.*names no languages"):
+        WhisperDecoderRecogniser(recogniser.model, recogniser.processor, language="de")
