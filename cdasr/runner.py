@@ -91,7 +91,7 @@ def _command(stage: Stage, folder: Path, module: str, nproc: int) -> list[str]:
         return [sys.executable, str(folder / "prepare.py"), stage.name]
     if stage.trains and nproc > 1:
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
-        return [sys.executable, "-m", *launcher, "-m", module, stage.name]
+        return [sys.executable, "-m", *launcher, "-m", "--", module, stage.name]  # --: what follows is not torchrun's
     return []
 
 

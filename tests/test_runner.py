@@ -67,11 +67,15 @@ def test_a_failed_stage_ends_the_run_and_is_not_done(recipe, tmp_path):
 
 
 def test_several_processes_are_started_by_torchrun(recipe, monkeypatch):
+    from torch.distributed.run import get_args_parser
+
     commands = []
     monkeypatch.setattr(subprocess, "call", lambda command: commands.append(command) or 0)
     assert go("--recipe", "mine", "--nproc", "4") == 0
     assert ["torch.distributed.run" in command for command in commands] == [False, True]
-    assert "--nproc-per-node=4" in commands[1] and commands[1][commands[1].index("stages_of_mine") + 1] == "build"
+    understood = get_args_parser().parse_args(commands[1][3:])
+    assert understood.nproc_per_node == "4" and understood.training_script == "stages_of_mine" and understood.module
+    assert understood.training_script_args == ["build", "--hparams", "mine/hparams/default.yaml", "--nproc", "4"]
     assert recipe() == ["check 3"] and all(command[0] == sys.executable for command in commands)
 
 

@@ -53,9 +53,8 @@ def download(hparams: dict) -> None:
         raise ValueError(f"--download: no part is called {sorted(unknown)[0]!r}; known: librispeech, musan, rirs")
     parts = []
     if "librispeech" in wanted:
-        have = _corpus(hparams)
         parts += [(f"12/{name}.tar.gz", *SUBSETS[name], f"LibriSpeech/{name}") for name in _subsets(hparams)
-                  if have is None or not (have / name).is_dir()]
+                  if not _place(hparams, name).is_dir()]
     parts += [OTHERS[name] for name, key in (("musan", "noise_dir"), ("rirs", "rir_dir"))
               if name in wanted and not hparams[key] and not (folder / OTHERS[name][3]).is_dir()]
     check_space(folder, 2.2 * sum(size for _, _, size, _ in parts))
@@ -71,12 +70,12 @@ def download(hparams: dict) -> None:
 def prepare(hparams: dict) -> None:
     """Stage 1: manifests of the subsets, lists of noise and rooms, and the fixed noisy sets."""
     sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
-    folder, root = Path(hparams["exp_dir"]) / "data", _corpus(hparams)
-    if root is None:
-        raise ValueError(f"{_data_dir(hparams)}: no LibriSpeech there (no folder such as LibriSpeech/dev-clean); give "
-                         "its folder with --data-dir or CDASR_LIBRISPEECH, or run stage 0")
-    read = {name: keep_durations(read_subset(root / name, sizes["jobs"]), sizes["shortest"], sizes["longest"])
-            for name in _subsets(hparams)}
+    folder, names = Path(hparams["exp_dir"]) / "data", _subsets(hparams)
+    if missing := [name for name in names if not _place(hparams, name).is_dir()]:
+        raise ValueError(f"{_data_dir(hparams)}: LibriSpeech's {', '.join(missing)} is not there; give the folder that "
+                         "holds LibriSpeech with --data-dir or CDASR_LIBRISPEECH, or run stage 0")
+    read = {name: keep_durations(read_subset(_place(hparams, name), sizes["jobs"]), sizes["shortest"], sizes["longest"])
+            for name in names}
     train = [row for name in sizes["train_subsets"] for row in read[name]]
     valid = spread([row for name in sizes["valid_subsets"] for row in read[name]], sizes["valid_utterances"])
     write_manifest(folder / "train.csv", spread(train, sizes["train_utterances"]))
@@ -147,11 +146,10 @@ def _data_dir(hparams: dict) -> Path:
     return Path(hparams["data_dir"] or os.environ.get("CDASR_LIBRISPEECH") or Path(hparams["exp_dir"]) / "download")
 
 
-def _corpus(hparams: dict) -> Path | None:
-    """The folder that holds the subsets: `data_dir/LibriSpeech`, or `data_dir` itself; None where neither does."""
+def _place(hparams: dict, name: str) -> Path:
+    """Where a subset is or, if it is not there, should be: below `data_dir/LibriSpeech`, or below `data_dir` itself."""
     folder = _data_dir(hparams)
-    return next((root for root in (folder / "LibriSpeech", folder)
-                 if any((root / name).is_dir() for name in SUBSETS)), None)
+    return folder / name if (folder / name).is_dir() else folder / "LibriSpeech" / name
 
 
 # -- noise and rooms ----------------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 """recipes/librispeech on miniatures of LibriSpeech, MUSAN and RIRS_NOISES in their own layouts, as a user runs it."""
 
+import hashlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +133,37 @@ def test_wrong_use_is_one_line(corpus, tmp_path):
     broken = tmp_path / "broken" / "LibriSpeech"
     for subset in TALKERS:
         (broken / subset / "1" / "2").mkdir(parents=True)
-    for options, reason in ((("--data-dir", str(tmp_path / "empty")), "no LibriSpeech there"),
+    for options, reason in ((("--data-dir", str(tmp_path / "empty")), "is not there; give the folder"),
                             (("--data-dir", str(broken.parent)), "1-2.trans.txt: no such file"),
                             (("--data.eval-subsets", "[test-cleen]"), "no subset 'test-cleen'"),
                             (("--data.eval-subsets", "[train-clean-100]"), "training and a test subset")):
         done = run(corpus, tmp_path / "exp", "--stage", "1", *options)
         assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr, done.stderr[-800:]
+
+
+def test_stage_0_fetches_only_what_is_missing(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("prepare", ROOT / "recipes" / "librispeech" / "prepare.py")
+    prepare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(prepare)
+    (tmp_path / "mirror" / "12").mkdir(parents=True)
+    for name in ("dev-clean", "test-clean"):
+        (tmp_path / "LibriSpeech" / name / "1").mkdir(parents=True)
+        (tmp_path / "LibriSpeech" / name / "1" / "a.flac").write_text("a")
+        with tarfile.open(tmp_path / "mirror" / "12" / f"{name}.tar.gz", "w:gz") as archive:
+            archive.add(tmp_path / "LibriSpeech", "LibriSpeech")
+    sums = {path.name.split(".")[0]: (hashlib.md5(path.read_bytes()).hexdigest(), 0.0)
+            for path in (tmp_path / "mirror" / "12").iterdir()}
+    monkeypatch.setattr(prepare, "SUBSETS", sums)
+    monkeypatch.setattr(prepare, "MIRRORS", ((tmp_path / "mirror").as_uri(),))
+    data = {"train_subsets": [], "valid_subsets": ["dev-clean"], "eval_subsets": ["test-clean"]}
+    hparams = {"exp_dir": str(tmp_path), "data_dir": str(tmp_path / "to"), "download": ["librispeech"], "data": data,
+               "noise_dir": "", "rir_dir": ""}
+    (tmp_path / "to" / "LibriSpeech" / "dev-clean").mkdir(parents=True)
+    prepare.download(hparams)
+    found = sorted(str(path.relative_to(tmp_path / "to")) for path in (tmp_path / "to").rglob("*") if path.is_file())
+    assert found == ["LibriSpeech/test-clean/1/a.flac"], "the subset that was there is not touched"
+    with pytest.raises(ValueError, match="no part is called 'muse'"):
+        prepare.download({**hparams, "download": ["muse"]})
+    monkeypatch.setattr(prepare, "SUBSETS", {**sums, "test-other": ("0" * 32, 0.0)})
+    with pytest.raises(ValueError, match=r"test-other.tar.gz cannot be fetched"):
+        prepare.download({**hparams, "data": {**data, "eval_subsets": ["test-other"]}})
