@@ -33,6 +33,7 @@ def prepare_manifests(hparams: Mapping) -> None:
     folder = Path(hparams["exp_dir"]) / "data"
     rows = {name: keep_durations(read_foreign(path, folder / "segments" / name), sizes["shortest"], sizes["longest"])
             for name, path in hparams["manifests"].items() if path}
+    _check_apart(rows)
     if "valid" not in rows:
         rows["train"], rows["valid"] = hold_out(rows["train"])
     valid = spread(rows["valid"], sizes["valid_utterances"])
@@ -57,6 +58,15 @@ def prepare_manifests(hparams: Mapping) -> None:
         return
     write_test_set(folder, {"": test}, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"],
                    room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval"), seed)
+
+
+def _check_apart(rows: Mapping[str, Sequence[Row]]) -> None:
+    """Raise ValueError for a recording that is trained on and also used to choose or to score."""
+    trained = {row["wav"] for row in rows["train"]}
+    for name in rows.keys() - {"train"}:
+        if shared := sorted(trained & {row["wav"] for row in rows[name]}):
+            raise ValueError(f"{shared[0]} ({len(shared)} recordings in all) is in both the train and the {name} "
+                             "manifest; what is scored must not be trained on")
 
 
 def _plain(row: Row) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """Stages that all recipes share: what the signal process can start from."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from cdasr.hparams import load_hparams
 from cdasr.pipeline import Pipeline
-from cdasr.recipe import initial_signal, signal
+from cdasr.recipe import initial_signal, recogniser, signal
+from tests.classifiers.test_whisper_ctc import whisper_dir  # noqa: F401 (a fixture)
+
+HPARAMS = Path(__file__).parents[1] / "recipes" / "librispeech" / "hparams"
 
 
 def test_a_coupled_package_gives_its_signal_process_without_the_logits(package_dir, tone):
@@ -33,15 +37,14 @@ def prepared(tmp_path, recogniser_dir, write_wav, tone):
 
     wav = write_wav("u.wav", tone(0.6))
     row = {"ID": "u", "duration": 0.6, "wav": wav, "text": "one", "spk_id": "s", "clean_wav": wav}
-    for name in ("train", "valid_noisy"):
+    for name in ("train", "valid", "valid_noisy", "eval"):
         write_manifest(tmp_path / "exp" / "data" / f"{name}.csv", [row])
     lists = {"train": {"files": [], "families": ["coloured"]}, "rooms": {"train": []}}
     (tmp_path / "exp" / "data" / "noise.json").write_text(json.dumps(lists))
     (tmp_path / "exp" / "recogniser").mkdir()
     (tmp_path / "exp" / "recogniser" / "model").symlink_to(recogniser_dir)
-    hparams = load_hparams(["recipes/librispeech/hparams/default.yaml", "recipes/librispeech/hparams/tiny.yaml"],
-                           ["--exp-dir", str(tmp_path / "exp"), "--signal.epochs", "0", "--device", "cpu"])
-    return hparams
+    return load_hparams([HPARAMS / f"{name}.yaml" for name in ("default", "whisper", "tiny")],
+                        ["--exp-dir", str(tmp_path / "exp"), "--signal.epochs", "0", "--device", "cpu"])
 
 
 def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, package_dir, tmp_path):
@@ -52,3 +55,19 @@ def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, p
     given = initial_signal(str(package_dir)).network.state_dict()
     assert made.keys() == given.keys()
     assert all(torch.allclose(made[name], given[name], atol=1e-3) for name in given), "up to half precision"
+
+
+def test_stage_2_puts_a_head_on_whisper(prepared, whisper_dir, tmp_path):  # noqa: F811
+    from cdasr.classifiers.load import load_recogniser
+
+    model = tmp_path / "exp" / "recogniser" / "model"
+    model.unlink()
+    settings = {**prepared["recogniser"], "epochs": 1, "batch_seconds": 3, "head": {"dim": 8, "blocks": 1}}
+    asked = {**prepared, "asr": str(whisper_dir), "asr_options": {}, "recogniser": settings}
+    assert asked["asr_head"] == "whisper"
+    recogniser(asked)
+    assert type(load_recogniser(model)).__name__ == "WhisperCTCRecogniser"
+    found = json.loads((model.parent / "record.json").read_text())["settings"]
+    assert found["clean"]["words"] == 1 and found["recogniser"]["sample_rate"] == 16_000
+    with pytest.raises(ValueError, match="--asr-head is whisper"):
+        recogniser({**asked, "asr_head": "ctc"})
