@@ -49,7 +49,7 @@ class NCSNpp(nn.Module):
                  scale_by_sigma: bool = False, tokens: int = 0, condition: int = 128):
         super().__init__()
         self.bins, self.stride, self.num_res_blocks = bins, 2 ** (len(ch_mult) - 1), num_res_blocks
-        self.scale_by_sigma = scale_by_sigma
+        self.scale_by_sigma, self.compiled = scale_by_sigma, None
         if bins % self.stride:
             raise ValueError(f"{bins} frequency bins cannot be halved {len(ch_mult) - 1} times; choose fewer "
                              f"levels, or n_fft so that n_fft / 2 + 1 is a multiple of {self.stride}")
@@ -100,8 +100,16 @@ class NCSNpp(nn.Module):
         if logits is not None:
             logits = mirrored(logits, frames, 0, length)
             told = self.embed_logits(logits, torch.ones_like(logits[:, 0]))
-        spectrum = self.evaluate(image, t, told).float()
+        spectrum = (self.compiled or self.evaluate)(image, t, told).float()
         return torch.complex(*spectrum.chunk(2, dim=1))[..., :end]
+
+    def compile(self, **options) -> None:
+        """torch.compile the part that computes, in place; grouping and complex numbers around it stay as they are."""
+        self.compiled = torch.compile(self.evaluate, **options)
+
+    def __getstate__(self) -> dict:
+        """Copies and pickles are not compiled."""
+        return {**super().__getstate__(), "compiled": None}
 
     def evaluate(self, image: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
         """Real and imaginary part (B, 2, F, N) from the image (B, 4, F, N), N a multiple of the stride.
