@@ -231,8 +231,8 @@ class Pipeline:
         """Trade exactness or start-up time for speed; docs/performance.md has what it is worth.
 
         `precision` of the processes' networks: fp32, bf16, fp16 or auto, which is what the hardware multiplies fastest.
-        The samplers and the STFT stay in fp32, the recogniser in its own. `compile`: torch.compile, whose first call takes a
-        while; `channels_last`: the memory layout that convolutions on recent GPUs prefer.
+        The samplers and the STFT stay in fp32, the recogniser in its own. `compile`: torch.compile, whose first call
+        takes a while; `channels_last`: the memory layout that convolutions on recent GPUs prefer.
         """
         for model in (self.signal, self.logits):
             if model is not None:
