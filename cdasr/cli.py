@@ -110,6 +110,26 @@ def plot_trajectory(options: argparse.Namespace) -> int:
     return 0
 
 
+def benchmark(options: argparse.Namespace) -> int:
+    """Speed and memory of a package's strategies, or of the published network under two samplers."""
+    _quieten_libraries()
+    import torch
+
+    from cdasr.evaluation.benchmark import benchmark_package, benchmark_published, markdown
+    from cdasr.provenance import record
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    measure = {"seconds": options.seconds, "repeats": options.repeats}
+    if options.published:
+        found = benchmark_published(options.device, options.precision, options.compile, options.channels_last,
+                                    **measure)
+    else:
+        found = benchmark_package(_pipeline(options), options.steps, **measure)
+    print(json.dumps({"measured": found, "record": record(**measure)}, indent=2) if options.json else markdown(found))
+    return 0
+
+
 def import_sgmse(options: argparse.Namespace) -> int:
     """A public SGMSE checkpoint as a model package."""
     _quieten_libraries()
@@ -187,6 +207,16 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(verb)
     verb.set_defaults(run=plot_trajectory)
 
+    verb = verbs.add_parser("benchmark", help="speed and memory on this machine")
+    verb.add_argument("--published", action="store_true", help="NCSN++ v2 at its published size (random weights) in 4 "
+                      "steps of the bridge and in the public sampler's 60 evaluations, in place of a package")
+    verb.add_argument("--seconds", type=float, default=4.0, help="of audio, one recording; default: %(default)s")
+    verb.add_argument("--repeats", type=int, default=3, help="after one run to warm up; default: %(default)s")
+    verb.add_argument("--threads", type=int, default=0, help="of the CPU; default: torch's own")
+    verb.add_argument("--json", action="store_true", help="print numbers and how they were measured as JSON")
+    _model_options(verb)
+    verb.set_defaults(run=benchmark)
+
     verb = verbs.add_parser("import-sgmse", help="make a model package of a public SGMSE checkpoint")
     verb.add_argument("checkpoint", type=Path, metavar="CKPT", help="of PyTorch Lightning; no code in it is run")
     verb.add_argument("--output-dir", type=Path, required=True)
@@ -213,14 +243,19 @@ def _model_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--attn-implementation", metavar="NAME", help="its attention: eager, sdpa, ...")
     verb.add_argument("--steps", type=int, help="steps of each process; default: the package's")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
+    verb.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="fp32", help="of the processes' "
+                      "networks, not of the recogniser; default: %(default)s")
+    verb.add_argument("--compile", action="store_true", help="torch.compile the processes' networks")
+    verb.add_argument("--channels-last", action="store_true", help="memory layout that convolutions on GPUs prefer")
     verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 
 def _pipeline(options: argparse.Namespace):
-    """The model package that the options name, with the recogniser as they say."""
+    """The model package that the options name, with the recogniser and the precision that they ask for."""
     from cdasr.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(options.model, options.device, options.recogniser, dtype=options.recogniser_dtype,
+    return Pipeline.from_pretrained(options.model, options.device, options.recogniser, options.precision,
+                                    options.compile, options.channels_last, dtype=options.recogniser_dtype,
                                     attn_implementation=options.attn_implementation)
 
 

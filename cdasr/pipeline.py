@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cdasr.classifiers.ctc import CTCRecogniser, Logits, Word
 from cdasr.classifiers.load import load_recogniser, save_recogniser
-from cdasr.device import resolve_device
+from cdasr.device import resolve_device, resolve_precision
 from cdasr.diffusion import coupling
 from cdasr.speech.audio import read_audio, resample
 from cdasr.speech.logits_model import LogitsModel
@@ -106,6 +106,11 @@ class Pipeline:
     def sample_rate(self) -> int:
         """Sampling rate in Hz of the waveforms that `transcribe` takes."""
         return self.recogniser.sample_rate
+
+    @property
+    def precision(self) -> str:
+        """Of the processes' networks."""
+        return self.signal.precision or "fp32"
 
     @property
     def strategies(self) -> list[str]:
@@ -192,11 +197,13 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto",
-                        recogniser: str | os.PathLike | None = None, **options) -> Pipeline:
+                        recogniser: str | os.PathLike | None = None, precision: str = "fp32", compile: bool = False,
+                        channels_last: bool = False, **options) -> Pipeline:
         """Load a bundled package by name or a package folder.
 
         `recogniser`: where the package's recogniser is now, if not where the package says. `options` of the recogniser
-        (`dtype`, `attn_implementation`, ...; see `load_recogniser`) replace those that the package stores.
+        (`dtype`, `attn_implementation`, ...; see `load_recogniser`) replace those that the package stores. `precision`,
+        `compile` and `channels_last` are those of `optimise`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
         folder = find_package(name_or_dir)
@@ -218,7 +225,23 @@ class Pipeline:
         if recogniser and tokens and tokens != frozen.vocab_size:
             raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; {recogniser} has "
                              f"{frozen.vocab_size}")
-        return cls(frozen, signal, config, device, logits)
+        return cls(frozen, signal, config, device, logits).optimise(precision, compile, channels_last)
+
+    def optimise(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:
+        """Trade exactness or start-up time for speed; docs/performance.md has what it is worth.
+
+        `precision` of the processes' networks: fp32, bf16, fp16 or auto, which is what the hardware multiplies fastest.
+        The samplers and the STFT stay in fp32, the recogniser in its own. `compile`: torch.compile, whose first call
+        takes a while; `channels_last`: the memory layout that convolutions on recent GPUs prefer.
+        """
+        for model in (self.signal, self.logits):
+            if model is not None:
+                model.precision = resolve_precision(precision, self.device)
+                if channels_last:
+                    model.network.to(memory_format=torch.channels_last)
+                if compile:
+                    model.network.compile(dynamic=True)
+        return self
 
     def save_pretrained(self, folder: str | os.PathLike, half: bool = False, by_reference: bool | None = None) -> None:
         """Write a model package; `half` stores the weights of the processes as float16, which halves their files.

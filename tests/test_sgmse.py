@@ -14,6 +14,9 @@ from cdasr import Pipeline
 from cdasr.cli import main
 from cdasr.networks.ncsnpp import NCSNpp
 from cdasr.sgmse import load_sgmse, model_config, read_checkpoint
+from tests.conftest import TINY_LOGITS
+from tests.training.test_coupled import COUPLED
+from tests.training.test_training import add_noise, corpus  # noqa: F401 (a fixture)
 
 SMALL = {"nf": 8, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [16]}
 STFT = {"n_fft": 126, "hop_length": 32, "window": "hann", "spec_factor": 0.15, "spec_abs_exponent": 0.5,
@@ -212,6 +215,36 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(write, tmp_path, monkeypatc
     with pytest.raises(ValueError, match="refused, as its pickle uses .*system, which could run code"):
         load_sgmse(path)
     assert not (tmp_path / "attacked").exists()
+
+
+def test_coupled_training_starts_from_the_imported_process(write, corpus, recogniser_dir, tmp_path):  # noqa: F811
+    from cdasr.classifiers.ctc import CTCRecogniser
+    from cdasr.speech.logits_model import LogitsModel
+    from cdasr.training.coupled import train_coupled, with_injection
+
+    recogniser, signal = CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(write({**V2, "N": 2}))
+    tokens = recogniser.model.config.vocab_size
+    logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
+    guided = with_injection(signal, logits, 8)
+    spectra = signal.analyse(0.1 * torch.randn(2, 6000), torch.tensor([6000, 4000]))
+    told = torch.randn(2, spectra.y.shape[-1], tokens)
+    given = spectra.y, torch.tensor([0.3, 1.0]), spectra
+    assert torch.equal(guided.estimate(*given, told), signal.estimate(*given))
+    rows = [part[:2] for part in corpus]
+    trained, _ = train_coupled(signal, logits, recogniser, *rows, tmp_path, {**COUPLED, "epochs": 1}, add_noise, "cpu")
+    assert all(injection.project.weight.abs().max() > 0 for injection in trained.network.inject)
+    assert set(signal.network.state_dict()) < set(trained.network.state_dict())
+    assert trained.config["prediction"] == signal.config["prediction"]
+
+
+def test_a_recipe_takes_a_checkpoint_or_its_package(write, recogniser_dir, tmp_path):
+    from cdasr.recipe import initial_signal
+
+    path = write(V2)
+    assert main(["import-sgmse", str(path), "--output-dir", str(tmp_path / "out"), "--asr", str(recogniser_dir)]) == 0
+    for start in (path, tmp_path / "out"):
+        model = initial_signal(str(start))
+        assert all(torch.equal(value, write.average[name]) for name, value in model.network.state_dict().items())
 
 
 def test_a_bridge_runs_from_the_command_line(write, recogniser_dir, tmp_path, write_wav, tone, capsys):

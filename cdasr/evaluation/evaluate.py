@@ -65,6 +65,8 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     pipeline.check([name for name in systems if name not in others])
     settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint, "model": _model_id(pipeline),
                 "steps": steps, "seed": seed}
+    if pipeline.precision != "fp32":
+        settings["precision"] = pipeline.precision
     if others:
         settings["others"] = {name: [_model_id(other), strategy] for name, (other, strategy) in others.items()}
     _claim(output_dir, settings, overwrite)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.ctc import Logits
 from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.device import autocast
 from cdasr.diffusion.coupling import Observation, Side
 from cdasr.diffusion.processes import make_process
 from cdasr.diffusion.samplers import time_grid
@@ -24,6 +25,7 @@ class LogitsModel(nn.Module):
     def __init__(self, network: nn.Module, process, space: LogitsSpace, config: dict):
         super().__init__()
         self.network, self.process, self.space, self.config = network, process, space, config
+        self.precision: str | None = None  # of the network's evaluations; None: that of the surroundings
 
     @classmethod
     def from_config(cls, config: dict) -> LogitsModel:
@@ -47,8 +49,9 @@ class LogitsModel(nn.Module):
 
     def estimate(self, l_s: Tensor, s: Tensor, heard: Observation, seen: Observation) -> Tensor:
         """D(l_s, s; C(y), C(x_hat0)) (B, M, V), both in the space; `seen` is `heard` where there is no x_hat0."""
-        return self.network(l_s, s, heard.logits, seen.logits, heard.context.hidden, seen.context.hidden,
-                            frame_mask(heard.context))
+        with autocast(self.precision, l_s.device):
+            return self.network(l_s, s, heard.logits, seen.logits, heard.context.hidden, seen.context.hidden,
+                                frame_mask(heard.context))
 
     def side(self, heard: Observation, steps: int | None = None, seed: Seed = 0, method: str | None = None) -> Side:
         """The process, ready to be sampled from C(y); `seed` and `method` as in `SignalModel.side`."""

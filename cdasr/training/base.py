@@ -56,7 +56,6 @@ class Trainer(sb.Brain):
                       "max_grad_norm": hparams.get("max_grad_norm", 1.0),
                       "grad_accumulation_factor": hparams.get("grad_accumulation", 1),
                       "ckpt_interval_minutes": hparams.get("checkpoint_minutes", 10),
-                      "compile": hparams.get("compile", False),
                       "distributed_backend": "nccl" if device.startswith("cuda") else "gloo",
                       "find_unused_parameters": self.unused_parameters},
             checkpointer=Checkpointer(self.output_dir / "checkpoints"))
@@ -64,7 +63,11 @@ class Trainer(sb.Brain):
         self.ema = AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]))
         for name, part in (("networks", self.networks), ("ema", self.ema), ("counter", self.counter)):
             self.checkpointer.add_recoverable(name, part)
-        self.best: dict = {}
+        for network in networks.values():
+            if hparams.get("channels_last", False):
+                network.to(memory_format=torch.channels_last)
+            if hparams.get("compile", False):
+                network.compile(dynamic=True)  # in place: the names of the weights stay
 
     # -- the life of a run ------------------------------------------------------------------------------------------
 
@@ -75,6 +78,9 @@ class Trainer(sb.Brain):
         self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], hparams.batch_seconds,
                                             hparams.seed, getattr(hparams, "curriculum", None),
                                             getattr(hparams, "epoch_items", None), shard=shard())
+        if self.batches.steps(1) < self.grad_accumulation_factor:
+            raise ValueError(f"grad_accumulation {self.grad_accumulation_factor}: an epoch has only "
+                             f"{self.batches.steps(1)} batches, so that no step would be taken; choose less")
         self.steps_before = [0, *accumulate(self.batches.steps(epoch + 1) for epoch in range(hparams.epochs))]
         workers = {"num_workers": getattr(hparams, "workers", 0), "collate_fn": PaddedBatch}
         valid_batches = DurationBatchSampler([float(row["duration"]) for row in valid.rows],
@@ -111,6 +117,10 @@ class Trainer(sb.Brain):
     def optimizers_step(self):
         super().optimizers_step()
         self.ema.update_parameters(self.networks)
+
+    def _should_save_intra_epoch_ckpt(self, *times):
+        """Only between the steps of the optimiser: accumulated gradients are not in a checkpoint."""
+        return self.step % self.grad_accumulation_factor == 0 and super()._should_save_intra_epoch_ckpt(*times)
 
     def evaluate_batch(self, batch, stage):
         for key, value in self.validate_batch(batch.to(self.device), self.ema.module.eval()).items():

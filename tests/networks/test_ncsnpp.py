@@ -13,7 +13,8 @@ import torch
 
 from cdasr.diffusion.processes import OUVE, SBVE
 from cdasr.diffusion.samplers import sample, time_grid
-from cdasr.networks.ncsnpp import NCSNpp, Resample
+from cdasr.networks.ncsnpp import NCSNpp
+from cdasr.networks.ncsnpp_layers import Resample
 
 REFERENCE = Path(os.environ.get("CDASR_REFERENCE", Path(__file__).parents[3] / "shared" / "reference"))
 needs_reference = pytest.mark.skipif(

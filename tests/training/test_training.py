@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import speechbrain as sb
 import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
@@ -64,6 +65,55 @@ def test_a_killed_run_ends_at_the_same_numbers(corpus, recogniser_dir, tmp_path,
     monkeypatch.setattr(SignalTrainer, "fit_batch", step)
     resumed, _ = train(corpus, recogniser_dir, tmp_path / "resumed")
     assert fingerprint(resumed.network) == fingerprint(whole.network)
+
+
+def test_mixed_precision_reaches_the_network_and_not_the_recogniser(corpus, recogniser_dir, tmp_path, monkeypatch):
+    recogniser, seen, heard = CTCRecogniser.from_pretrained(recogniser_dir), [], []
+    recogniser.model.register_forward_pre_hook(
+        lambda module, given: heard.append((torch.is_autocast_enabled("cpu"), given[0].dtype)))
+    forward = SignalTrainer.compute_forward
+
+    def watched(self, batch, stage):
+        conv = self.networks["network"].encoder[0].reduce
+        hook = conv.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+        result = forward(self, batch, stage)
+        hook.remove()
+        assert result[0].dtype == torch.complex64
+        return result
+
+    monkeypatch.setattr(SignalTrainer, "compute_forward", watched)
+    (tmp_path / "bf16").mkdir()
+    model = train_signal(TINY_SIGNAL, recogniser, *corpus, tmp_path / "bf16", {**HPARAMS, "precision": "bf16"},
+                         add_noise, "cpu")
+    assert set(seen) == {torch.bfloat16} and set(heard) == {(False, torch.float32)}
+    assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in model.network.parameters())
+
+
+def test_gradients_are_accumulated_and_a_killed_run_still_ends_the_same(corpus, recogniser_dir, tmp_path, monkeypatch):
+    def accumulate(folder, every=2):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return train_signal(TINY_SIGNAL, CTCRecogniser.from_pretrained(recogniser_dir), *corpus, tmp_path / folder,
+                            {**HPARAMS, "batch_seconds": 0.7, "grad_accumulation": every}, add_noise, "cpu")
+
+    steps, fit, update = [], SignalTrainer.fit_batch, SignalTrainer.optimizers_step
+    monkeypatch.setattr(SignalTrainer, "optimizers_step", lambda self: (steps.append(self.step), update(self))[1])
+    whole = accumulate("whole")
+    assert steps == [2, 4, 6] * 2, "six batches of one utterance an epoch"
+
+    monkeypatch.setattr(sb.Brain, "_should_save_intra_epoch_ckpt", lambda *_: True)
+
+    def dies(self, batch):
+        if self.optimizer_step == 4 and self.step == 4:  # in between two steps of the optimiser
+            raise KeyboardInterrupt
+        return fit(self, batch)
+
+    monkeypatch.setattr(SignalTrainer, "fit_batch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        accumulate("resumed")
+    monkeypatch.setattr(SignalTrainer, "fit_batch", fit)
+    assert fingerprint(accumulate("resumed").network) == fingerprint(whole.network)
+    with pytest.raises(ValueError, match="grad_accumulation 7: an epoch has only 6 batches"):
+        accumulate("none", every=7)
 
 
 def test_training_leaves_the_recogniser_alone_and_lowers_the_loss(corpus, recogniser_dir, tmp_path):
