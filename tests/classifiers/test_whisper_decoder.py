@@ -390,7 +390,7 @@ def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, mo
     waves, lengths = speech(3)
     sides = Sides(recogniser, *models, waves, lengths)
     heard = sides.observe(sides.signal.y)
-    aligned, edges = sides.at_spectra(heard.logits), heard.context.edges
+    aligned, edges = sides.align(heard.logits), heard.context.edges
     times = models[0].stft.frame_times(aligned.shape[1])
     for row, count in enumerate(heard.context.lengths.tolist()):
         centres = (edges[row, :-1] + edges[row, 1:]) / 2
