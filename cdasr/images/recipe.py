@@ -118,10 +118,10 @@ def logits(hparams: dict) -> None:
     (exp_dir, data), settings, device = data_folders(hparams), hparams["logits"], compute_device(hparams)
     pipeline = ImagePipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
     frozen, model = pipeline.classifier, pipeline.signal
-    train, valid = _pairs(data, hparams, settings["seed"])
+    (train, valid), degrade = _pairs(data, hparams, settings["seed"]), _degrader(hparams)
 
     def drawn(row: dict, rng):
-        return _degrader(hparams)(train.data.images[row["index"]].float() / 255.0, rng)
+        return degrade(train.data.images[row["index"]].float() / 255.0, rng)
 
     def fixed(row: dict, rng):
         item = valid[row["index"]]
