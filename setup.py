@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = next(line.split('"')[1] for line in (HERE / "cdasr/__init__.py").read_text(encoding="utf-8").splitlines()
                if line.startswith("__version__"))
+IMAGES = ["torchvision>=0.26,<0.28", "scikit-image>=0.25", "pillow>=11"]
 METRICS = ["pesq>=0.0.4", "pystoi>=0.4"]
 
 setup(
@@ -38,10 +39,10 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS],
+        "test": ["pytest>=8", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
         "metrics": METRICS,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
-        "images": ["torchvision>=0.26,<0.28"],
+        "images": IMAGES,
         "docs": ["pdoc>=15"],
     },
     entry_points={"console_scripts": ["cdasr = cdasr.cli:main"]},

@@ -11,6 +11,9 @@ _LAZY = {
     "Pipeline": "cdasr.pipeline",
     "Transcript": "cdasr.pipeline",
     "CTCRecogniser": "cdasr.classifiers.ctc",
+    "ImagePipeline": "cdasr.images.pipeline",
+    "Classification": "cdasr.images.pipeline",
+    "ImageClassifier": "cdasr.classifiers.image",
     "evaluate": "cdasr.evaluation.evaluate",
     "simulate": "cdasr.speech.simulate",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cdasr
@@ -35,18 +35,12 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
     from cdasr.speech.audio import file_format
 
     pipeline = _pipeline(options)
-    failed = 0
-    for path in options.files:
+
+    def transcribe(path: Path) -> None:
         started = time.perf_counter()
-        try:
-            rate, samples = file_format(path)
-            result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed,
-                              samples=options.samples, guidance=options.guidance)
-        except ValueError as error:
-            message = str(error)
-            _complain(message if message.startswith(str(path)) else f"{path}: {message}")
-            failed += 1
-            continue
+        rate, samples = file_format(path)
+        result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed,
+                          samples=options.samples, guidance=options.guidance)
         seconds = time.perf_counter() - started
         if options.output_dir and result.wave is not None:
             _write_enhanced(options.output_dir, path, result.wave.numpy(), pipeline.sample_rate, rate, samples)
@@ -59,6 +53,42 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
                            "confidence": round(word.confidence, 4)} for word in result.words]}), flush=True)
         else:
             print(f"{path}: {result.text}" if len(options.files) > 1 else result.text, flush=True)
+    return _each(options.files, transcribe)
+
+
+def enhance_classify(options: argparse.Namespace) -> int:
+    """Classify each image; a file that cannot be used is named on stderr and the others are still done."""
+    from cdasr.images.pipeline import ImagePipeline, write_image
+
+    pipeline = ImagePipeline.from_pretrained(options.model, device=options.device)
+
+    def classify(path: Path) -> None:
+        result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed,
+                          samples=options.samples, guidance=options.guidance)
+        if options.output_dir and result.image is not None:
+            target = options.output_dir / f"{path.stem}.enhanced.png"
+            write_image(target, result.image)
+            print(f"wrote {target}", file=sys.stderr)
+        top = [{"label": name, "probability": round(value, 4)} for name, value in result.probabilities]
+        if options.json:
+            print(json.dumps({
+                "file": str(path), "label": result.label, "confidence": round(result.confidence, 4), "top": top,
+                "label_enhanced": result.label_enhanced, "strategy": result.strategy, "nfe": result.nfe}), flush=True)
+        else:
+            print(f"{path}: " + ", ".join(f"{entry['label']} {entry['probability']:.2f}" for entry in top), flush=True)
+    return _each(options.files, classify)
+
+
+def _each(files: Sequence[Path], do: Callable[[Path], None]) -> int:
+    """Do each file; complain about those that cannot be used. Returns the exit code."""
+    failed = 0
+    for path in files:
+        try:
+            do(path)
+        except ValueError as error:
+            message = str(error)
+            _complain(message if message.startswith(str(path)) else f"{path}: {message}")
+            failed += 1
     return 2 if failed else 0
 
 
@@ -167,6 +197,21 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="print one JSON object a file")
     _model_options(verb)
     verb.set_defaults(run=enhance_transcribe)
+
+    verb = verbs.add_parser("enhance-classify", help="classify degraded images and write the enhanced pictures")
+    verb.add_argument("files", nargs="+", type=Path, metavar="IMAGE", help="images in any format that Pillow reads")
+    verb.add_argument("--model", required=True, metavar="DIR", help="model package, as recipes/images writes it")
+    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
+    verb.add_argument("--guidance", type=float, metavar="W", help="weight of the logits in the signal process, "
+                      "0 for none; default: the package's")
+    verb.add_argument("--samples", type=int, default=1, metavar="K", help="sample K times and average the "
+                      "probabilities; default: %(default)s")
+    verb.add_argument("--output-dir", type=Path, help="write IMAGE.enhanced.png there, at the model's size")
+    verb.add_argument("--json", action="store_true", help="print one JSON object an image, with the five best classes")
+    verb.add_argument("--steps", type=int, help="steps of each process; default: the package's")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
+    verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    verb.set_defaults(run=enhance_classify)
 
     verb = verbs.add_parser("simulate", help="mix a fixed noisy set from a manifest of clean utterances")
     verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text")

@@ -4,18 +4,14 @@
     pipeline = Pipeline.from_pretrained("digits")
     print(pipeline("noisy.wav").text)
 
-A model package is a folder of plain data: `config.json`, `signal.safetensors`, `logits.safetensors` where there is a
-logits process, and the recogniser in transformers' own layout under `recogniser/`, or its name and options in
-`recogniser/recogniser.json`.
-Reading one never runs code from it.
+What it shares with images, packages and strategies among it, is in `cdasr.joint.pipeline`. The recogniser of a package
+is in transformers' own layout under `recogniser/`, or its name and options are in `recogniser/recogniser.json`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -24,19 +20,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdasr.classifiers.ctc import CTCRecogniser, Logits, Word
+from cdasr.classifiers.ctc import CTCRecogniser, Word
 from cdasr.classifiers.load import load_recogniser, save_recogniser
-from cdasr.device import resolve_device, resolve_precision
-from cdasr.diffusion import coupling
+from cdasr.classifiers.logits import Logits
+from cdasr.device import resolve_precision
+from cdasr.joint import pipeline as joint
+from cdasr.joint.logits_model import LogitsModel
+from cdasr.joint.pipeline import (  # noqa: F401 (known by these names here as well)
+    NEED_LOGITS,
+    STRATEGIES,
+    CoupledPipeline,
+    Outcome,
+    check_strategies,
+    find_package,
+    grouped,
+)
 from cdasr.speech.audio import read_audio, resample
-from cdasr.speech.logits_model import LogitsModel
 from cdasr.speech.segments import split_long
-from cdasr.speech.sides import Sides, strategy_steps
 from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.task import SPEECH
 from cdasr.speech.words import consensus
-
-BUNDLED = Path(__file__).parent / "models"
-FORMAT = 1
 
 
 @dataclass
@@ -58,49 +61,38 @@ class Transcript:
 
 
 @dataclass
-class Batch:
+class Batch(joint.Batch):
     """Zero-padded waveforms (B, T) and their lengths (B,) in samples."""
-
-    waves: Tensor
-    lengths: Tensor
 
     @classmethod
     def of(cls, waves: Sequence[Tensor], device: str) -> Batch:
-        lengths = torch.tensor([len(wave) for wave in waves])
-        padded = torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True)
+        padded, lengths = SPEECH.collate(waves)
         return cls(padded.to(device), lengths.to(device))
 
-    def rows(self) -> list[Tensor]:
-        return [wave[:length].cpu() for wave, length in zip(self.waves, self.lengths)]
+    @property
+    def waves(self) -> Tensor:
+        return self.signals
 
 
-@dataclass
-class Outcome:
-    """What a strategy returns for a batch."""
-
-    logits: Logits
-    enhanced: Batch | None = None
-    enhanced_logits: Logits | None = None
-    nfe: dict[str, int] = field(default_factory=dict)
-
-
-class Pipeline:
+class Pipeline(CoupledPipeline):
     """A frozen recogniser with its signal process and, for the coupled strategies, its logits process.
 
     See `transcribe` for batches and `__call__` for one recording.
     """
 
+    domain, task, model_class = "speech", SPEECH, SignalModel
+
     def __init__(self, recogniser: CTCRecogniser, signal: SignalModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
-        self.device = resolve_device(device)
-        self.recogniser, self.signal = recogniser.to(self.device), signal.to(self.device).eval()
-        self.logits = None if logits is None else logits.to(self.device).eval()
-        self.config = config or {}
-        if logits is not None:
-            recogniser.hidden_layers = logits.hidden_layers
+        super().__init__(recogniser, signal, config, device, logits)
         if recogniser.sample_rate != signal.sample_rate:
             raise ValueError(f"the recogniser takes {recogniser.sample_rate} Hz and the signal model "
                              f"{signal.sample_rate} Hz; train the signal model at the recogniser's rate")
+
+    @property
+    def recogniser(self) -> CTCRecogniser:
+        """The frozen classifier."""
+        return self.classifier
 
     @property
     def sample_rate(self) -> int:
@@ -112,27 +104,8 @@ class Pipeline:
         """Of the processes' networks."""
         return self.signal.precision or "fp32"
 
-    @property
-    def strategies(self) -> list[str]:
-        """The strategies that this package can run."""
-        return [name for name in STRATEGIES if self.logits is not None or name not in NEED_LOGITS]
-
-    def check(self, names: Sequence[str]) -> None:
-        """Raise ValueError for a strategy that does not exist, or that this package cannot run."""
-        check_strategies(names)
-        if lacking := [name for name in names if name not in self.strategies]:
-            raise ValueError(f"the strategy {lacking[0]!r} needs a logits process, which this package does not have; "
-                             f"choose one of {', '.join(self.strategies)}")
-
-    @property
-    def default_strategy(self) -> str:
-        """The strategy that the package was tuned for; `enhanced` where it names none."""
-        return self.config.get("strategy", "enhanced")
-
-    @property
-    def oa_weight(self) -> float:
-        """Share of the degraded waveform in observation adding, as chosen on development data."""
-        return float(self.config.get("observation_adding", {}).get("weight", 0.0))
+    def batch(self, signals: Sequence[Tensor]) -> Batch:
+        return Batch.of(signals, self.device)
 
     def __call__(self, source: str | os.PathLike | Tensor | np.ndarray, strategy: str | None = None,
                  steps: int | None = None, seed: int = 0, rate: int | None = None, samples: int = 1,
@@ -154,7 +127,6 @@ class Pipeline:
                  for segment in split_long(torch.from_numpy(wave), self.sample_rate)]
         return parts[0] if len(parts) == 1 else _join(parts)
 
-    @torch.inference_mode()
     def transcribe(self, waves: Sequence[Tensor], strategy: str | None = None, steps: int | None = None,
                    seed: int = 0, samples: int = 1, guidance: float | None = None) -> list[Transcript]:
         """Transcribe a batch of waveforms (samples,) at `sample_rate`; the result does not depend on the batching.
@@ -164,27 +136,15 @@ class Pipeline:
         answer is the transcript nearest to all of them, and a word's confidence is the share that agrees. Raises
         ValueError for an unknown strategy, or one that needs a logits process where the package has none.
         """
-        strategy = strategy or self.default_strategy
-        self.check([strategy])
-        for name, count in (("steps", steps), ("samples", samples)):
-            if count is not None and count < 1:
-                raise ValueError(f"the number of {name} must be at least 1, got {count}")
-        samples = 1 if strategy == "none" else samples
-        batch = Batch.of([wave for wave in waves for _ in range(samples)], self.device)
-        sampling = {"seed": [seed + sample for _ in waves for sample in range(samples)],
-                    "method": "ancestral" if samples > 1 else None}
-        if guidance is not None:
-            sampling["guidance"] = guidance
-        drawn = self._transcripts(STRATEGIES[strategy](self, batch, steps, sampling), batch, strategy)
-        return [_agree(drawn[start:start + samples]) for start in range(0, len(drawn), samples)]
+        drawn = self._transcripts(*self.run(waves, strategy, steps, seed, samples, guidance))
+        return [_agree(same) for same in grouped(drawn, len(waves))]
 
     def _transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
         """One transcript for each item of the batch."""
-        nfe = {"signal": 0, "logits": 0, "classifier": 0, **outcome.nfe}
         words = self.recogniser.words(outcome.logits.values, outcome.logits.lengths,
                                       **({} if outcome.logits.edges is None else {"edges": outcome.logits.edges}))
         durations = [length / self.sample_rate for length in batch.lengths.tolist()]
-        made = [Transcript(text, strategy, duration, dict(nfe), words=spoken)
+        made = [Transcript(text, strategy, duration, outcome.evaluations, words=spoken)
                 for text, duration, spoken in zip(self.decode(outcome.logits), durations, words)]
         if outcome.enhanced is not None:
             for transcript, heard, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
@@ -206,18 +166,7 @@ class Pipeline:
         `compile` and `channels_last` are those of `optimise`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
-        folder = find_package(name_or_dir)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if config.get("format") != FORMAT:
-                raise ValueError(f"package format {config.get('format')!r}, this version reads {FORMAT}")
-            signal = SignalModel.from_config(config["signal"])
-            signal.network.load_state_dict(_load_weights(folder / "signal.safetensors"))
-            logits = LogitsModel.from_config(config["logits"]) if "logits" in config else None
-            if logits is not None:
-                logits.network.load_state_dict(_load_weights(folder / "logits.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{folder}: not a usable cdasr model package ({str(error).splitlines()[0]})") from None
+        folder, config, signal, logits = cls.load_models(name_or_dir)
         name = config["recogniser"]
         local = folder / name
         frozen = load_recogniser(recogniser or (local if local.is_dir() else name), **options)
@@ -248,100 +197,8 @@ class Pipeline:
 
         `by_reference`: whether the recogniser is named or copied (see `save_recogniser`); a hub name is named.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_recogniser(self.recogniser, folder / "recogniser", by_reference)
-        self.config = {**self.config, "format": FORMAT, "recogniser": "recogniser"}
-        for name, model in (("signal", self.signal), ("logits", self.logits)):
-            if model is not None:
-                _save_weights(model.network, folder / f"{name}.safetensors", torch.float16 if half else torch.float32)
-                self.config[name] = model.config
-        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-
-
-# -- the strategies: (pipeline, batch, steps or None, sampling: {seed: one an item, method[, guidance]}) -> Outcome --
-
-
-def none(pipeline: Pipeline, batch: Batch, steps: int | None, sampling: dict) -> Outcome:
-    """The frozen recogniser alone: C(y)."""
-    return Outcome(pipeline.recogniser(batch.waves, batch.lengths), nfe={"classifier": 1})
-
-
-def observation_adding(pipeline: Pipeline, batch: Batch, steps: int | None, sampling: dict) -> Outcome:
-    """C on a mix of the enhanced and the degraded waveform: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
-    waves, nfe = pipeline.signal.enhance(batch.waves, batch.lengths, steps, sampling["seed"], sampling["method"])
-    mixed = Batch(torch.lerp(waves, batch.waves, pipeline.oa_weight), batch.lengths)
-    logits = pipeline.recogniser(mixed.waves, mixed.lengths)
-    return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
-
-
-def coupled(name: str) -> Callable[[Pipeline, Batch, int | None, dict], Outcome]:
-    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it.
-
-    A recogniser whose logits belong to a hypothesis (`WhisperDecoderRecogniser`) can be run in several `passes`, each
-    with the hypothesis that the one before it has come to.
-    """
-    def strategy(pipeline: Pipeline, batch: Batch, steps: int | None, sampling: dict) -> Outcome:
-        options = dict(pipeline.config.get("strategies", {}).get(name, {}))
-        sampling = {"guidance": options.pop("guidance", 1.0), **sampling}
-        own = [options.pop(key, None) for key in ("steps", "logits_steps")]
-        models = pipeline.signal, pipeline.logits
-        counts = strategy_steps(name, *models, *([steps, steps] if steps else own))
-        nfe, given = Counter(), None
-        for left in reversed(range(options.pop("passes", 1))):
-            sides = Sides(pipeline.recogniser, *models, batch.waves, batch.lengths, *counts, heard=given, **sampling)
-            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
-            heard = result.observed.context
-            logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
-            nfe.update(sides.nfe)
-            if left and heard.tokens is None:
-                raise ValueError(f"{name}: passes {left + 1}, but this recogniser decodes no hypothesis to start again "
-                                 "from; leave passes out")
-            if left:
-                given = pipeline.recogniser.renew(logits.values, heard)
-        cleaned = None if result.signal is None else Batch(sides.synthesise(result.signal), batch.lengths)
-        if cleaned and heard.tokens is not None and name in NEED_LOGITS:
-            heard = pipeline.recogniser.renew(heard.values, heard)  # with its own hypothesis, in place of that of C(y)
-        return Outcome(logits, cleaned, heard if cleaned else None, dict(nfe))
-    return strategy
-
-
-STRATEGIES: dict[str, Callable[[Pipeline, Batch, int | None, dict], Outcome]] = {
-    "none": none, "enhanced": coupled("enhanced"), "oa": observation_adding,
-    **{name: coupled(name) for name in coupling.STRATEGIES if name != "enhanced"}}
-NEED_LOGITS = frozenset(coupling.STRATEGIES) - {"enhanced"}
-
-
-def check_strategies(names: Sequence[str]) -> None:
-    """Raise ValueError for a strategy that does not exist."""
-    if unknown := [name for name in names if name not in STRATEGIES]:
-        raise ValueError(f"unknown strategy {', '.join(map(repr, unknown))}; known: {', '.join(STRATEGIES)}")
-
-
-def find_package(name_or_dir: str | os.PathLike) -> Path:
-    """The folder of a model package: a bundled one by name, or a path. Raises ValueError when there is none."""
-    for folder in (Path(name_or_dir), BUNDLED / str(name_or_dir)):
-        if (folder / "config.json").is_file():
-            return folder
-    bundled = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
-    raise ValueError(f"{name_or_dir}: no such model package; give a folder that save_pretrained wrote, or a bundled "
-                     f"name ({', '.join(bundled) or 'none is bundled'})")
-
-
-def _load_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f"{path.name}: {error}") from None
-
-
-def _save_weights(network: torch.nn.Module, path: Path, dtype: torch.dtype) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}, path)
+        save_recogniser(self.recogniser, Path(folder) / "recogniser", by_reference)
+        self.save_models(Path(folder), half, recogniser="recogniser")
 
 
 def _agree(drawn: Sequence[Transcript]) -> Transcript:

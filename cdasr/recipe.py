@@ -42,8 +42,8 @@ def recogniser(hparams: dict) -> None:
     from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import CleanAugment, train_recogniser
 
-    exp_dir, data = _folders(hparams)
-    device, folder = _device(hparams), exp_dir / "recogniser"
+    exp_dir, data = data_folders(hparams)
+    device, folder = compute_device(hparams), exp_dir / "recogniser"
     if hparams["asr"] and not hparams["asr_head"]:
         frozen = load_recogniser(hparams["asr"], **hparams["asr_options"]).to(device)
         _check_rate(frozen, hparams)
@@ -94,8 +94,8 @@ def signal(hparams: dict) -> None:
     from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
 
-    exp_dir, data = _folders(hparams)
-    device = _device(hparams)
+    exp_dir, data = data_folders(hparams)
+    device = compute_device(hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model", **hparams["asr_options"])
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     start = initial_signal(hparams["signal_init"]) if hparams["signal_init"] else None
@@ -114,7 +114,7 @@ def signal(hparams: dict) -> None:
     pipeline = Pipeline(frozen, model, device=device)
     choices = _tune(pipeline, valid_rows, hparams)
     write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
-    _save(pipeline, exp_dir, "signal")
+    save_package(pipeline, exp_dir, "signal")
     print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
 
 
@@ -144,8 +144,8 @@ def logits(hparams: dict) -> None:
     from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
 
-    exp_dir, data = _folders(hparams)
-    settings, device, rate, seed = hparams["logits"], _device(hparams), hparams["sample_rate"], hparams["seed"]
+    exp_dir, data = data_folders(hparams)
+    settings, device, rate, seed = hparams["logits"], compute_device(hparams), hparams["sample_rate"], hparams["seed"]
     pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
     frozen, model = pipeline.recogniser, pipeline.signal
     frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])
@@ -161,7 +161,7 @@ def logits(hparams: dict) -> None:
         return
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
     guided = with_injection(model, trained, hparams["coupled"]["condition"])
-    _save(Pipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
+    save_package(Pipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
 
 
 def coupled(hparams: dict) -> None:
@@ -172,8 +172,8 @@ def coupled(hparams: dict) -> None:
     from cdasr.training.coupled import train_coupled
     from cdasr.training.distributed import on_main
 
-    exp_dir, data = _folders(hparams)
-    device = _device(hparams)
+    exp_dir, data = data_folders(hparams)
+    device = compute_device(hparams)
     pipeline = Pipeline.from_pretrained(exp_dir / "logits" / "package", device=device)
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     models = train_coupled(pipeline.signal, pipeline.logits, pipeline.recogniser, train_rows, valid_rows,
@@ -185,7 +185,7 @@ def coupled(hparams: dict) -> None:
     choices = _tune(trained, valid_rows, hparams)
     choices["strategies"] = tune_strategies(trained, valid_rows, hparams["tuning"]["strategies"])
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
-    _save(trained, exp_dir, "coupled")
+    save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
 
 
@@ -196,9 +196,9 @@ def matched(hparams: dict) -> None:
     from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
 
-    exp_dir, data = _folders(hparams)
+    exp_dir, data = data_folders(hparams)
     settings = {**hparams["signal"], **hparams["matched"]}
-    pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=_device(hparams))
+    pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams))
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
                          settings, training_degrader(data, train_rows, hparams), pipeline.device, pipeline.signal)
@@ -207,7 +207,7 @@ def matched(hparams: dict) -> None:
     trained = Pipeline(pipeline.recogniser, model, pipeline.config, pipeline.device)
     choices = _tune(trained, valid_rows, hparams)
     write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams, tuning=choices))
-    _save(trained, exp_dir, "matched", latest=False)
+    save_package(trained, exp_dir, "matched", latest=False)
 
 
 def retrained(hparams: dict) -> None:
@@ -219,7 +219,7 @@ def retrained(hparams: dict) -> None:
     from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import train_recogniser
 
-    exp_dir, data = _folders(hparams)
+    exp_dir, data = data_folders(hparams)
     settings = {**hparams["recogniser"], **hparams["retrained"]}
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
@@ -227,12 +227,12 @@ def retrained(hparams: dict) -> None:
     if type(frozen) is not CTCRecogniser:
         raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
-                             lambda wave, rng: degrade(wave, rng)[0], _device(hparams), start=frozen)
+                             lambda wave, rng: degrade(wave, rng)[0], compute_device(hparams), start=frozen)
     if not on_main():
         return
     write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
-    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=_device(hparams)).signal
-    _save(Pipeline(tuned, signal, device=_device(hparams)), exp_dir, "retrained", latest=False)
+    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams)).signal
+    save_package(Pipeline(tuned, signal, device=compute_device(hparams)), exp_dir, "retrained", latest=False)
 
 
 def controls(hparams: dict) -> None:
@@ -277,9 +277,9 @@ def decode(hparams: dict) -> None:
     from cdasr.pipeline import NEED_LOGITS, Pipeline
     from cdasr.speech.manifest import read_manifest
 
-    exp_dir, data = _folders(hparams)
+    exp_dir, data = data_folders(hparams)
     settings = hparams["decode"]
-    device = _device(hparams)
+    device = compute_device(hparams)
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=device)
     others = {name: (Pipeline.from_pretrained(exp_dir / stage / "package", device=device), strategy)
               for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
@@ -311,9 +311,9 @@ def ablate(hparams: dict) -> None:
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
 
-    exp_dir, data = _folders(hparams)
+    exp_dir, data = data_folders(hparams)
     settings = hparams["ablation"]
-    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=_device(hparams))
+    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=compute_device(hparams))
     rows = [row for row in read_manifest(data / "eval.csv") if row["condition"] in settings["conditions"]]
     if not rows:
         print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
@@ -329,7 +329,7 @@ def score(hparams: dict) -> None:
     from cdasr.evaluation.report import plot_wer_by_snr
     from cdasr.evaluation.results import write_speech_results
 
-    exp_dir, _ = _folders(hparams)
+    exp_dir, _ = data_folders(hparams)
     scores = json.loads((exp_dir / "results" / "wer.json").read_text())
     plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
@@ -347,21 +347,21 @@ def _tune(pipeline, valid_rows, hparams: dict) -> dict:
     return choices
 
 
-def _save(pipeline, exp_dir: Path, stage: str, latest: bool = True) -> None:
+def save_package(pipeline, exp_dir: Path, stage: str, latest: bool = True) -> None:
     """Write the package of a stage and, unless it is a control, the recipe's `latest` one, which is scored."""
     for folder in (exp_dir / stage / "package", exp_dir / "package")[:2 if latest else 1]:
         pipeline.save_pretrained(folder, half=True)
         print(f"wrote {folder}")
 
 
-def _folders(hparams: dict) -> tuple[Path, Path]:
+def data_folders(hparams: dict) -> tuple[Path, Path]:
     exp_dir = Path(hparams["exp_dir"])
     if not (exp_dir / "data").is_dir():
         raise ValueError(f"{exp_dir / 'data'} is not there; run the recipe's stages 0 and 1 first")
     return exp_dir, exp_dir / "data"
 
 
-def _device(hparams: dict) -> str:
+def compute_device(hparams: dict) -> str:
     import torch
 
     from cdasr.device import resolve_device

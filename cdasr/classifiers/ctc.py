@@ -12,30 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.classifiers.hub import PLACE, loading, locate
+from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.padding import as_if_alone, maskable
-
-
-@dataclass
-class Logits:
-    """What a classifier says of a batch: `values` (B, M, V), `lengths` (B,) in frames, `hidden` (B, M, H).
-
-    Where the M positions are not frames but the tokens of a hypothesis (a decoder's), they also say when each begins
-    and the last one ends, `edges` (B, M + 1) in seconds; the hypothesis with its prefix, `tokens` (B, P + M); and the
-    `audio` (B, S, d) of `samples` (B,) samples as it was encoded.
-    """
-
-    values: Tensor
-    lengths: Tensor
-    hidden: Tensor | None = None
-    edges: Tensor | None = None
-    tokens: Tensor | None = None
-    audio: Tensor | None = None
-    samples: Tensor | None = None
-
-    @property
-    def positions(self) -> dict:
-        """Arguments with which the recogniser observes other audio of these utterances at the same positions."""
-        return {} if self.tokens is None else {"like": self}
 
 
 @dataclass(frozen=True)

@@ -6,28 +6,15 @@ stopped. Scoring reads those lines only.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from tqdm import tqdm
-
 from cdasr.evaluation.report import table
-from cdasr.evaluation.statistics import (
-    bootstrap,
-    calibration_error,
-    interval,
-    paired_p_value,
-    relative_interval,
-    surest,
-    wer,
-)
+from cdasr.evaluation.scoring import score, score_conditions  # noqa: F401 (known by these names here as well)
+from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id, read_decoded
 from cdasr.provenance import record, write_json
 from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_clean, read_manifest
@@ -57,19 +44,19 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     others = others or {}
     check_strategies([name for name in systems or () if name not in others])
     rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
-    fingerprint = _hash([str(rows)])
+    manifest_id = fingerprint([str(rows)])
     rows = _of_conditions(rows, conditions, manifest)
     _check_words(rows, manifest)
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
     systems = systems or [*pipeline.strategies, *others]
     pipeline.check([name for name in systems if name not in others])
-    settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint, "model": _model_id(pipeline),
+    settings = {"manifest": Path(manifest).name, "manifest_sha256": manifest_id, "model": model_id(pipeline),
                 "steps": steps, "seed": seed}
     if pipeline.precision != "fp32":
         settings["precision"] = pipeline.precision
     if others:
-        settings["others"] = {name: [_model_id(other), strategy] for name, (other, strategy) in others.items()}
-    _claim(output_dir, settings, overwrite)
+        settings["others"] = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
+    claim(output_dir, settings, overwrite)
     for system in systems:
         decode(rows, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl", steps,
                batch_seconds, seed)
@@ -111,26 +98,8 @@ def decode(rows: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str,
     """Append what `strategy` hears of every row that `path` does not hold yet, in batches sorted by length."""
     done = {entry["ID"] for entry in read_decoded(path)}
     waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file, tqdm(total=len(rows), initial=len(done), unit="utt",
-                                                        desc=f"decode {path.stem}") as bar:
-        for batch in _batches(waiting, batch_seconds):
-            lines = [json.dumps(entry, ensure_ascii=False) + "\n"
-                     for entry in _decode_batch(batch, pipeline, strategy, steps, seed)]
-            file.write("".join(lines))
-            file.flush()
-            bar.update(len(batch))
-
-
-def read_decoded(path: Path) -> list[dict]:
-    """The decoded utterances in `path`; a last line torn by a crash is cut off the file."""
-    if not path.is_file():
-        return []
-    data = path.read_bytes()  # not text: the tear may be inside a character
-    whole = data[:data.rfind(b"\n") + 1]
-    if whole != data:
-        path.write_bytes(whole)
-    return [json.loads(line) for line in whole.split(b"\n") if line]  # str.splitlines cuts at U+2028 as well
+    append_decoded(path, _batches(waiting, batch_seconds),
+                   lambda batch: _decode_batch(batch, pipeline, strategy, steps, seed), len(rows), "utt")
 
 
 def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, steps: int | None,
@@ -175,93 +144,6 @@ def _batches(rows: Sequence[Mapping[str, str]], batch_seconds: float) -> Iterato
         batch.append(row)
     if batch:
         yield batch
-
-
-# -- scoring ------------------------------------------------------------------------------------------------------
-
-
-def score(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str] | None = None) -> dict:
-    """Word error rates by condition (in the order of `conditions`) and system, with 95 % bootstrap intervals.
-
-    A system's p-values are those of its difference to every earlier system, paired by utterance; `relative` holds the
-    interval of that difference in per cent of the earlier system's rate.
-    """
-    systems = list(decoded)
-    conditions = conditions or list(dict.fromkeys(entry["condition"] for entry in decoded[systems[0]]))
-    return {"systems": systems, "conditions": {name: score_conditions(decoded, [name]) for name in conditions}}
-
-
-def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str]) -> dict:
-    """The scores of each system averaged over `conditions`, each condition counting alike."""
-    systems = list(decoded)
-    groups = [{system: sorted((entry for entry in decoded[system] if entry["condition"] == condition),
-                              key=lambda entry: entry["ID"]) for system in systems} for condition in conditions]
-    counts = [(np.array([[entry["errors"] for entry in group[system]] for system in systems]),
-               np.array([entry["words"] for entry in group[systems[0]]])) for group in groups]
-    rates = bootstrap(counts)
-    scores = {}
-    for index, system in enumerate(systems):
-        entries = [entry for group in groups for entry in group[system]]
-        scores[system] = {
-            "wer": float(np.mean([wer(errors[index], words) for errors, words in counts])),
-            "interval": interval(rates[:, index]),
-            "p_values": {systems[other]: paired_p_value(rates, index, other) for other in range(index)},
-            "relative": {systems[other]: relative_interval(rates, index, other) for other in range(index)},
-            "words": int(sum(words.sum() for _, words in counts)), "utterances": len(entries),
-            **{key: _mean([entry[key] for entry in entries if key in entry]) for key in ("si_sdr_input", "si_sdr")},
-            **_confidence(entries),
-            "nfe": {key: _mean([entry["nfe"][key] for entry in entries]) for key in entries[0]["nfe"]},
-            "rtf": sum(entry["seconds"] for entry in entries) / sum(entry["duration"] for entry in entries)}
-    return scores
-
-
-def _confidence(entries: Sequence[Mapping]) -> dict[str, float | None]:
-    """Calibration of the word confidences, and the word error rate of the surest 80 % of the utterances."""
-    kept = [entries[index] for index in surest([entry["confidence"] for entry in entries])]
-    words = sum(entry["words"] for entry in kept)
-    return {"calibration_error": calibration_error([value for entry in entries for value in entry["confidence"]],
-                                                   [right for entry in entries for right in entry["correct"]]),
-            "wer_surest": 100.0 * sum(entry["errors"] for entry in kept) / words if words else None}
-
-
-def _mean(numbers: Sequence[float]) -> float | None:
-    return float(np.mean(numbers)) if numbers else None
-
-
-# -- settings -----------------------------------------------------------------------------------------------------
-
-
-def _claim(output_dir: Path, settings: dict, overwrite: bool) -> None:
-    """Keep results of different settings apart: one set of settings an `output_dir`."""
-    path = output_dir / "evaluate.json"
-    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))) != settings:
-        if not overwrite:
-            changed = ", ".join(key for key in {**settings, **found} if found.get(key) != settings.get(key))
-            raise ValueError(f"{output_dir} holds results of other settings ({changed}); choose another --output-dir "
-                             "or discard them with --overwrite")
-        shutil.rmtree(output_dir / "decode", ignore_errors=True)
-    write_json(path, settings)
-
-
-def _model_id(pipeline) -> str:
-    """A fingerprint of the weights and settings that results depend on."""
-    models = [model for model in (pipeline.recogniser, pipeline.signal, pipeline.logits) if model is not None]
-    tensors = [tensor for model in models for tensor in model.state_dict().values()]
-    return _hash([json.dumps(pipeline.config, sort_keys=True), *map(_bytes, tensors)])
-
-
-def _bytes(tensor) -> bytes:
-    """The numbers of a tensor of any type, also of those that NumPy does not have."""
-    import torch
-
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _hash(parts: Sequence[str | bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
-    return digest.hexdigest()[:16]
 
 
 def _threads() -> int:

@@ -59,7 +59,7 @@ def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: s
             p_value = entry["p_values"].get(reference)
             lines.append([title, str(entry["words"]), system, _rate(entry),
                           "" if p_value is None else _change(entry["wer"], base, entry["relative"][reference]),
-                          "" if p_value is None else _p_value(p_value)])
+                          "" if p_value is None else p_text(p_value)])
     return render(lines, markdown)
 
 
@@ -69,7 +69,7 @@ def comparisons(scores: Mapping, systems: Sequence[str], references: Sequence[st
     for system in systems:
         entry = scores[system]
         lines.append([system, *(f"{_change(entry['wer'], scores[other]['wer'], entry['relative'][other])}, "
-                                f"p {_p_value(entry['p_values'][other])}" for other in references)])
+                                f"p {p_text(entry['p_values'][other])}" for other in references)])
     return render(lines, markdown)
 
 
@@ -129,7 +129,8 @@ def _change(rate: float, base: float, bounds: Sequence[float] | None) -> str:
     return f"{100 * (rate - base) / base:+.1f}" + (f" [{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds else "")
 
 
-def _p_value(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value for a table."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Side
+from cdasr.joint.sides import Sides, strategy_steps
 from cdasr.pipeline import NEED_LOGITS, Pipeline
 from cdasr.speech.audio import read_audio
-from cdasr.speech.sides import Sides, strategy_steps
 from cdasr.speech.stft import compress
 
 
@@ -55,7 +55,7 @@ def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | o
         raise ValueError(f"{path}: a picture shows at most 20 s of audio; cut the recording")
     found, sides = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
     heard = sides.logits_side.y[0]  # C(y), where the logits process starts
-    signals = [("noisy", _decibels(pipeline, sides.spectra.y[0, 0]))]
+    signals = [("noisy", _decibels(pipeline, sides.signal.y[0, 0]))]
     logits = [("C(y)", _posterior(pipeline, sides, heard))]
     for estimate in found:
         title = f"t = {estimate.time:.2f}"
@@ -90,7 +90,7 @@ def _decibels(pipeline: Pipeline, spectra: Tensor) -> np.ndarray:
 def _posterior(pipeline: Pipeline, sides: Sides, logits: Tensor) -> np.ndarray:
     """Posteriors (V, M) of an estimate (M, V); of coordinates, those of all tokens, at the frames of the spectra."""
     if pipeline.recogniser.blank is None:
-        logits = pipeline.recogniser.logits(sides.at_spectra(pipeline.logits.space.decode(logits)[None])[0])
+        logits = pipeline.recogniser.logits(sides.align(pipeline.logits.space.decode(logits)[None])[0])
     else:
         logits = pipeline.logits.space.decode(logits)
     return logits.softmax(dim=-1).T.cpu().numpy()

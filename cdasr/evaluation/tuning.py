@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 
 import torch
@@ -10,11 +10,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.logits import Logits
+from cdasr.joint import pipeline as joint
+from cdasr.joint.pipeline import CoupledPipeline
 from cdasr.pipeline import Batch, Pipeline
 from cdasr.speech.audio import read_audio
 from cdasr.speech.words import word_errors
 
 Rows = Sequence[Mapping[str, str]]
+Batches = Sequence[tuple[joint.Batch, Rows]]  # with the rows of each, which hold the truth
 
 
 @torch.inference_mode()
@@ -25,42 +29,62 @@ def tune(pipeline: Pipeline, rows: Rows, steps: Sequence[int], weights: Sequence
     (fewest steps, smallest weight) wins.
     """
     batches = batches_of(rows, pipeline.sample_rate, pipeline.device)
-    cleaned = {count: [pipeline.signal.enhance(batch.waves, batch.lengths, count)[0] for batch, _ in batches]
-               for count in tqdm(steps, desc="choose steps")}
-    by_steps = {count: _wer(pipeline.recogniser, batches, waves)["wer"] for count, waves in cleaned.items()}
+    by_steps, cleaned = tune_steps(pipeline, batches, steps)
     best_steps = min(by_steps, key=lambda count: (by_steps[count], count))
     by_weight = {}
     for weight in tqdm(weights, desc="choose observation adding"):
         mixed = [torch.lerp(wave, batch.waves, weight) for wave, (batch, _) in zip(cleaned[best_steps], batches)]
-        by_weight[weight] = _wer(pipeline.recogniser, batches, mixed)["wer"]
+        by_weight[weight] = classifier_rate(pipeline, batches, mixed)
     best_weight = min(by_weight, key=lambda weight: (by_weight[weight], weight))
     return {"steps": by_steps, "weights": by_weight, "best_steps": best_steps, "best_weight": best_weight}
 
 
 @torch.inference_mode()
+def tune_steps(pipeline: CoupledPipeline, batches: Batches,
+               steps: Sequence[int]) -> tuple[dict[int, float], dict[int, list[Tensor]]]:
+    """Error rates in per cent of the classifier after so many signal steps, and what they made of each batch."""
+    cleaned = {count: [pipeline.signal.enhance(batch.signals, batch.lengths, count)[0] for batch, _ in batches]
+               for count in tqdm(steps, desc="choose steps")}
+    return {count: classifier_rate(pipeline, batches, signals) for count, signals in cleaned.items()}, cleaned
+
+
 def tune_strategies(pipeline: Pipeline, rows: Rows, choices: Mapping[str, Mapping[str, Sequence]]) -> dict[str, list]:
-    """WER in per cent of each strategy with every combination of its `choices`, e.g. `{"parallel": {"steps": [2, 4]}}`.
+    """`tune_options` on a noisy manifest."""
+    return tune_options(pipeline, batches_of(rows, pipeline.sample_rate, pipeline.device), choices)
+
+
+def tune_options(pipeline: CoupledPipeline, batches: Batches,
+                 choices: Mapping[str, Mapping[str, Sequence]]) -> dict[str, list]:
+    """Error rate in per cent of each strategy with every combination of its `choices`, e.g. `{"parallel": {"steps":
+    [2, 4]}}`.
 
     The best combination of each strategy (among equals the first) goes into the package's `strategies`, and the best
-    of those strategies becomes its default. Returns `{strategy: [{"options", "wer"}, ...]}`.
+    of those strategies becomes its default. Returns `{strategy: [{"options", <rate>}, ...]}`.
     """
-    batches = batches_of(rows, pipeline.sample_rate, pipeline.device)
-    stored = pipeline.config.setdefault("strategies", {})
+    stored, rate = pipeline.config.setdefault("strategies", {}), pipeline.task.rate
     tried: dict[str, list] = {}
     for name, lists in choices.items():
         for values in tqdm(list(product(*lists.values())), desc=f"tune {name}"):
             stored[name] = dict(zip(lists, values))
-            tried.setdefault(name, []).append({"options": stored[name], "wer": _strategy_wer(pipeline, batches, name)})
-        stored[name] = min(tried[name], key=lambda entry: entry["wer"])["options"]
-    pipeline.config["strategy"] = min(tried, key=lambda name: min(entry["wer"] for entry in tried[name]))
+            answers = [pipeline.run(batch.rows(), name)[0].logits for batch, _ in batches]
+            tried.setdefault(name, []).append({"options": stored[name], rate: error_rate(pipeline, batches, answers)})
+        stored[name] = min(tried[name], key=lambda entry: entry[rate])["options"]
+    pipeline.config["strategy"] = min(tried, key=lambda name: min(entry[rate] for entry in tried[name]))
     return tried
 
 
-def _strategy_wer(pipeline: Pipeline, batches: Sequence[tuple[Batch, Rows]], strategy: str) -> float:
-    counts = [word_errors(row["text"], result.text) for batch, group in batches
-              for row, result in zip(group, pipeline.transcribe(batch.rows(), strategy))]
-    errors, words = map(sum, zip(*counts))
-    return 100.0 * errors / words
+def classifier_rate(pipeline: CoupledPipeline, batches: Batches, signals: Sequence[Tensor]) -> float:
+    """Error rate in per cent of the classifier alone on `signals`, one tensor a batch."""
+    return error_rate(pipeline, batches, [pipeline.classifier(made, batch.lengths)
+                                          for made, (batch, _) in zip(signals, batches)])
+
+
+def error_rate(pipeline: CoupledPipeline, batches: Batches, answers: Iterable[Logits]) -> float:
+    """Error rate in per cent of the answers to each batch."""
+    counts = [pipeline.task.count(pipeline.classifier, logits, [row[pipeline.task.truth] for row in group])
+              for logits, (_, group) in zip(answers, batches)]
+    errors, counted = map(sum, zip(*counts))
+    return 100.0 * errors / counted
 
 
 def recogniser_wer(recogniser: CTCRecogniser, rows: Rows) -> dict:

@@ -10,11 +10,13 @@ def make_network(config: dict) -> nn.Module:
 
     Raises ValueError for an unknown name or option.
     """
+    from cdasr.networks.image_unet import ImageUNet
     from cdasr.networks.logits_net import LogitsNet
     from cdasr.networks.ncsnpp import NCSNpp
     from cdasr.networks.tf_unet import TFUNet
 
-    registry = {"tf_unet": TFUNet, "ncsnpp": NCSNpp, "logits_net": LogitsNet}
+    registry = {"tf_unet": TFUNet, "ncsnpp": NCSNpp, "logits_net": LogitsNet,
+                "image_unet": ImageUNet}
     options = dict(config)
     name = options.pop("name", None)
     if name not in registry:

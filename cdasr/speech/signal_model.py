@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cdasr.device import autocast
-from cdasr.diffusion.coupling import Side
-from cdasr.diffusion.prediction import Prediction
+from cdasr.classifiers.logits import Logits
 from cdasr.diffusion.processes import make_process
-from cdasr.diffusion.samplers import time_grid
+from cdasr.joint.noise import FrameNoise, Seed  # noqa: F401 (known by these names here as well)
+from cdasr.joint.signal_model import SignalProcess
 from cdasr.networks import make_network
+from cdasr.networks.conditioning import align_frames
 from cdasr.networks.mirror import mirrored
 from cdasr.speech.stft import CompressedSTFT
 
-SAMPLING = {"steps": 3, "method": "deterministic", "spacing": "uniform"}
-Seed = int | Sequence[int]  # for all items of a batch, or for each
 LEVELS = {  # the gain of degraded waveforms (B, T) of some lengths before analysis
     "power": lambda waves, lengths: 0.1 / (waves.square().sum(dim=1) / lengths).sqrt().clamp_min(1e-6),  # RMS of 0.1
     "peak": lambda waves, lengths: 1.0 / waves.abs().amax(dim=1).clamp_min(1e-6),  # as the public SGMSE code has it
@@ -39,21 +36,19 @@ class Spectra:
         return int(self.lengths.max())
 
 
-class SignalModel(nn.Module):
-    """Degraded waveforms (B, T) to enhanced ones, by sampling the reverse process from y with few steps.
+class SignalModel(SignalProcess):
+    """Degraded waveforms (B, T) with `lengths` (B,) samples to enhanced ones, in few steps from y.
 
-    Of `config`, beside `sampling`: `prediction`, options of `Prediction`, says what the network estimates; `level`
-    (power or peak), what the input is scaled by; `padding` {multiple, mode: reflect or zeros} fills spectra up to a
-    multiple of so many frames. Published checkpoints need these; the defaults are: x0, power, none.
-    `precision` (bf16, fp16) is that of the network's evaluations, None for that of the surroundings.
+    Of `config`, beside what all processes have: `level` (power or peak) is what the input is scaled by; `padding`
+    {multiple, mode: reflect or zeros} fills spectra up to a multiple of so many frames. Published checkpoints need
+    these; the defaults are: power, none.
     """
 
+    defaults = {"steps": 3, "method": "deterministic", "spacing": "uniform"}
+
     def __init__(self, network: nn.Module, process, stft: CompressedSTFT, config: dict):
-        super().__init__()
-        self.network, self.process, self.stft, self.config = network, process, stft, config
-        self.prediction = Prediction(**config.get("prediction", {}))
-        self.level, self.padding = config.get("level", "power"), config.get("padding", {})
-        self.precision: str | None = None
+        super().__init__(network, process, config)
+        self.stft, self.level, self.padding = stft, config.get("level", "power"), config.get("padding", {})
         if self.level not in LEVELS:
             raise ValueError(f"level {self.level!r} of the signal model; known: {', '.join(LEVELS)}")
 
@@ -64,20 +59,18 @@ class SignalModel(nn.Module):
         network = make_network({"bins": stft.bins, **config["network"]})
         return cls(network, make_process(config["process"]), stft, config)
 
+    def with_network(self, network: nn.Module) -> SignalModel:
+        return SignalModel(network, self.process, self.stft, self.config)
+
     @property
     def sample_rate(self) -> int:
         return self.stft.sample_rate
-
-    @property
-    def sampling(self) -> dict:
-        """Default `steps`, `method` and `spacing` of the time grid."""
-        return {**SAMPLING, **self.config.get("sampling", {})}
 
     def analyse(self, waves: Tensor, lengths: Tensor) -> Spectra:
         """Bring zero-padded `waves` (B, T) with `lengths` (B,) samples to a common level and into spectra."""
         return Spectra(**self._spectra(waves, lengths, LEVELS[self.level](waves, lengths)))
 
-    def clean_spectra(self, waves: Tensor, degraded: Spectra) -> Tensor:
+    def target(self, waves: Tensor, degraded: Spectra) -> Tensor:
         """Spectra of the clean `waves` (B, T) at the degraded ones' gain: the training target x0."""
         return self._spectra(waves, degraded.lengths, degraded.gain)["y"]
 
@@ -86,38 +79,14 @@ class SignalModel(nn.Module):
         waves = self.stft.synthesise(x, spectra.samples, spectra.lengths) / spectra.gain[:, None]
         return waves * (torch.arange(waves.shape[1], device=waves.device) < spectra.lengths[:, None])
 
-    def estimate(self, x_t: Tensor, t: Tensor, spectra: Spectra, logits: Tensor | None = None) -> Tensor:
-        """D(x_t, t; y, logits) (B, 1, F, N); `logits` (B, N, V) are at the frames of the spectra, zeros for none."""
-        told = {} if logits is None else {"logits": logits}
-
-        def network(x: Tensor, time: Tensor, y: Tensor) -> Tensor:
-            with autocast(self.precision, x.device):
-                return self.network(x, time, y, mask=spectra.mask, **told)
-        return self.prediction.estimate(network, self.process, x_t, t, spectra.y)
-
-    def side(self, spectra: Spectra, align: Callable[[Tensor], Tensor] | None = None, steps: int | None = None,
-             seed: Seed = 0, method: str | None = None, guidance: float = 1.0) -> Side:
-        """The process, ready to be sampled from the degraded spectra.
-
-        `align` brings logits that the strategy gives to the frames of the spectra, `guidance` is their weight. `seed`
-        sets the noise of stochastic sampling methods, for each item by itself; `method` replaces the model's own.
-        """
-        sampling = self.sampling
-        grid = time_grid(self.process, steps or sampling["steps"], spacing=sampling["spacing"]).to(spectra.y.device)
-        noise = FrameNoise(seed, spectra.mask.sum(dim=1))
-
-        def denoiser(x_t: Tensor, t: Tensor, y: Tensor, given: Tensor | None) -> Tensor:
-            return self.estimate(x_t, t, spectra, None if given is None else align(given))
-        return Side(self.process, denoiser, spectra.y, grid, method or sampling["method"], noise,
-                    guidance=guidance,
-                    corrector={key: sampling[key] for key in ("snr", "corrector_steps") if key in sampling})
-
-    def enhance(self, waves: Tensor, lengths: Tensor, steps: int | None = None, seed: Seed = 0,
-                method: str | None = None) -> tuple[Tensor, int]:
-        """Enhanced waveforms (B, T), unguided by logits, and the number of network evaluations."""
-        spectra = self.analyse(waves, lengths)
-        side = self.side(spectra, steps=steps, seed=seed, method=method)
-        return self.synthesise(side.sample(given=None), spectra), side.nfe
+    def align(self, logits: Tensor, heard: Logits, spectra: Spectra, recogniser: nn.Module) -> Tensor:
+        """Logits (B, M, V) at the positions of C(y), interpolated by time at the frames of the spectra (B, N, V)."""
+        if heard.edges is None:
+            times = recogniser.frame_times(logits.shape[1]).to(logits.device)
+        else:
+            times = (heard.edges[:, :-1] + heard.edges[:, 1:]) / 2
+        new_times = self.stft.frame_times(spectra.y.shape[-1]).to(logits.device)
+        return align_frames(logits, heard.lengths, times, new_times)
 
     def _spectra(self, waves: Tensor, lengths: Tensor, gain: Tensor) -> dict:
         y = self.stft.analyse(waves * gain[:, None], lengths)
@@ -137,22 +106,3 @@ class SignalModel(nn.Module):
         y = (mirrored(y, frames, 0, longest) if self.padding["mode"] == "reflect"
              else torch.nn.functional.pad(y, (0, longest - y.shape[-1])))
         return y * mask[:, None, None], mask
-
-
-class FrameNoise:
-    """Standard noise, real or complex as the state is, that depends on neither batching nor padding.
-
-    Every item has its own generator, seeded alike or with its own seed, and draws for its own `frames` (B,) only, along
-    `axis` of the batch.
-    """
-
-    def __init__(self, seed: Seed, frames: Tensor, axis: int = -1):
-        self.frames, self.axis = frames.tolist(), axis
-        seeds = [seed] * len(self.frames) if isinstance(seed, int) else seed
-        self.generators = [torch.Generator().manual_seed(item) for item in seeds]
-
-    def __call__(self, like: Tensor) -> Tensor:
-        noise = torch.zeros(like.shape, dtype=like.dtype).movedim(self.axis, -1)
-        for row, frames, generator in zip(noise, self.frames, self.generators):
-            row[..., :frames] = torch.randn(*row.shape[:-1], frames, dtype=like.dtype, generator=generator)
-        return noise.movedim(-1, self.axis).to(like.device)

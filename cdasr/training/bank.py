@@ -1,6 +1,6 @@
-"""What the frozen recogniser makes of degraded, enhanced and clean versions of the training speech, kept on disk.
+"""What the frozen classifier makes of degraded, enhanced and clean versions of the training signals, kept on disk.
 
-The recogniser and the signal process are frozen while the logits process is trained, so each of their outputs is
+The classifier and the signal process are frozen while the logits process is trained, so each of their outputs is
 computed once: C(y), C(x_hat) and C(x0), values and hidden states, in half precision, one file a batch. Building goes on
 where it was interrupted.
 """
@@ -17,24 +17,26 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from speechbrain.utils.distributed import ddp_barrier
+from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.joint.signal_model import SignalProcess
+from cdasr.joint.task import Task, unpadded
 from cdasr.provenance import write_json
 from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_clean
-from cdasr.speech.signal_model import SignalModel
-from cdasr.training.data import DurationBatchSampler
+from cdasr.speech.task import SPEECH
+from cdasr.training.data import DurationBatchSampler, batch_limit
 from cdasr.training.distributed import on_main, shard
 
 Pairs = Callable[[Mapping[str, str], np.random.Generator], tuple[np.ndarray, np.ndarray]]  # row -> noisy, clean
 
 
 class Bank(Dataset):
-    """Items `{id, text, heard, seen, clean, heard_hidden, seen_hidden}`: (M, V) and (M, H) float32 each.
+    """Items `{id, heard, seen, clean, heard_hidden, seen_hidden}`: ([M,] V) and ([M,] H) float32 each; and the truth.
 
-    `rows` say ID, duration and text of each item, as a manifest does.
+    `rows` say ID, duration and truth (`text`) of each item, as a manifest does.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -49,15 +51,16 @@ class Bank(Dataset):
         with safe_open(self.folder / row["file"], "pt") as tensors:
             parts = {name: tensors.get_tensor(f"{row['place']}/{name}").float()
                      for name in ("heard", "seen", "clean", "heard_hidden", "seen_hidden")}
-        return {"id": row["ID"], "text": row["text"], **parts}
+        truth = {key: value for key, value in row.items() if key not in ("ID", "duration", "file", "place")}
+        return {"id": row["ID"], **truth, **parts}
 
     def clean_logits(self) -> Iterator[tuple[torch.Tensor, None]]:
         """C(x0) of every item, as `LogitsSpace.fit` takes them."""
-        return ((self[index]["clean"], None) for index in range(len(self)))
+        return ((torch.atleast_2d(self[index]["clean"]), None) for index in range(len(self)))
 
 
-def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, recogniser: CTCRecogniser,
-               signal_model: SignalModel, settings: Mapping, seed: int, device: str) -> Bank:
+def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, classifier: nn.Module,
+               signal_model: SignalProcess, settings: Mapping, seed: int, device: str, task: Task = SPEECH) -> Bank:
     """The bank in `folder`, built where it is not there yet: `passes` degraded versions of each row.
 
     Each batch is enhanced with one of the numbers of `steps`, so that the logits process meets signal estimates of the
@@ -65,18 +68,18 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, re
     """
     index = []
     batches = [(number, batch) for number in range(settings["passes"]) for batch in DurationBatchSampler(
-        [float(row["duration"]) for row in rows], settings["batch_seconds"], seed, epoch=number + 1)]
+        [float(row["duration"]) for row in rows], batch_limit(settings), seed, epoch=number + 1)]
     folder.mkdir(parents=True, exist_ok=True)
     rank, processes = shard()
     for place, (number, batch) in enumerate(tqdm(batches, desc=f"logits bank {folder.name}", disable=not on_main())):
         path = folder / f"{place:06d}.safetensors"
-        index += [{"ID": f"{rows[i]['ID']}-{number}", "duration": rows[i]["duration"], "text": rows[i]["text"],
+        index += [{"ID": f"{rows[i]['ID']}-{number}", "duration": rows[i]["duration"], task.truth: rows[i][task.truth],
                    "file": path.name, "place": str(k)} for k, i in enumerate(batch)]
         if path.is_file() or place % processes != rank:
             continue
         drawn = [pairs(rows[i], np.random.default_rng([seed, number, i])) for i in batch]
         steps = settings["steps"][place % len(settings["steps"])]
-        items = _observe(drawn, recogniser, signal_model, steps, device)
+        items = _observe(drawn, classifier, signal_model, steps, device, task)
         partial = path.with_suffix(".partial")
         save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
                    for name, value in item.items()}, partial)
@@ -88,18 +91,19 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, re
 
 
 @torch.no_grad()
-def _observe(drawn: Sequence[tuple[np.ndarray, np.ndarray]], recogniser: CTCRecogniser, signal_model: SignalModel,
-             steps: int, device: str) -> Iterable[dict[str, torch.Tensor]]:
-    """What the recogniser makes of each noisy utterance, of its enhanced version and of the clean one."""
-    lengths = torch.tensor([len(noisy) for noisy, _ in drawn], device=device)
-    noisy, clean = (torch.nn.utils.rnn.pad_sequence([torch.from_numpy(pair[side]) for pair in drawn],
-                                                    batch_first=True).to(device) for side in (0, 1))
+def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: SignalProcess, steps: int, device: str,
+             task: Task) -> Iterable[dict[str, torch.Tensor]]:
+    """What the classifier makes of each degraded signal, of its enhanced version and of the clean one."""
+    noisy, lengths = task.collate([pair[0] for pair in drawn])
+    clean, _ = task.collate([pair[1] for pair in drawn])
+    noisy, clean, lengths = noisy.to(device), clean.to(device), None if lengths is None else lengths.to(device)
     enhanced, _ = signal_model.enhance(noisy, lengths, steps)
-    heard = recogniser(noisy, lengths)
-    seen, known = (recogniser(waves, lengths, **heard.positions) for waves in (enhanced, clean))
-    for k, frames in enumerate(heard.lengths.tolist()):
-        yield {"heard": heard.values[k, :frames], "seen": seen.values[k, :frames], "clean": known.values[k, :frames],
-               "heard_hidden": heard.hidden[k, :frames], "seen_hidden": seen.hidden[k, :frames]}
+    heard = classifier(noisy, lengths)
+    seen, known = (classifier(signals, lengths, **heard.positions) for signals in (enhanced, clean))
+    parts = {"heard": heard.values, "seen": seen.values, "clean": known.values, "heard_hidden": heard.hidden,
+             "seen_hidden": seen.hidden}
+    items = {name: unpadded(values, heard.lengths) for name, values in parts.items()}
+    return [dict(zip(items, values)) for values in zip(*items.values())]
 
 
 def fixed_pairs(rate: int) -> Pairs:

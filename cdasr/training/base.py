@@ -25,7 +25,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cdasr.device import resolve_precision
-from cdasr.training.data import DurationBatchSampler, Utterances
+from cdasr.training.data import DurationBatchSampler, Utterances, batch_limit
 from cdasr.training.distributed import add_up, on_main, shard
 
 
@@ -38,11 +38,11 @@ class Trainer(sb.Brain):
     checkpoint and on early stopping.
     """
 
-    metric = "wer"
     unused_parameters = False  # whether a step may leave parameters without a gradient, which DDP has to be told
 
-    def __init__(self, networks: Mapping[str, nn.Module], output_dir: Path, hparams: dict, device: str = "cpu"):
-        self.output_dir = Path(output_dir)
+    def __init__(self, networks: Mapping[str, nn.Module], output_dir: Path, hparams: dict, device: str = "cpu",
+                 metric: str = "wer"):
+        self.output_dir, self.metric = Path(output_dir), metric
         self.counter = EpochCounterWithStopper(
             limit=hparams["epochs"], limit_to_stop=hparams.get("patience", hparams["epochs"]),
             limit_warmup=hparams.get("patience_warmup", 0), direction="min")
@@ -73,10 +73,10 @@ class Trainer(sb.Brain):
 
     def run(self, train: Utterances, valid: Utterances) -> nn.ModuleDict:
         """Train to the end (or go on from the last checkpoint) and return the EMA networks of the best epoch."""
-        hparams = self.hparams
+        hparams, limit = self.hparams, batch_limit(vars(self.hparams))
         self.train_data = train
-        self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], hparams.batch_seconds,
-                                            hparams.seed, getattr(hparams, "curriculum", None),
+        self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], limit, hparams.seed,
+                                            getattr(hparams, "curriculum", None),
                                             getattr(hparams, "epoch_items", None), shard=shard())
         if self.batches.steps(1) < self.grad_accumulation_factor:
             raise ValueError(f"grad_accumulation {self.grad_accumulation_factor}: an epoch has only "
@@ -84,7 +84,7 @@ class Trainer(sb.Brain):
         self.steps_before = [0, *accumulate(self.batches.steps(epoch + 1) for epoch in range(hparams.epochs))]
         workers = {"num_workers": getattr(hparams, "workers", 0), "collate_fn": PaddedBatch}
         valid_batches = DurationBatchSampler([float(row["duration"]) for row in valid.rows],
-                                             getattr(hparams, "valid_batch_seconds", hparams.batch_seconds), seed=0,
+                                             getattr(hparams, "valid_batch_seconds", limit), seed=0,
                                              shard=shard(), even=False)
         self.fit(self.counter, train,
                  SaveableDataLoader(valid, batch_sampler=valid_batches, **workers),

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from cdasr.speech.audio import read_audio
+from cdasr.speech.task import sample_lengths  # noqa: F401 (known by this name here as well)
 
 
 class Utterances(Dataset):
@@ -88,6 +89,11 @@ class DurationBatchSampler(Sampler[list[int]]):
         return len(self.batches)
 
 
+def batch_limit(settings: Mapping) -> float:
+    """Padded seconds in a batch, `batch_seconds`; or `batch_size`, where an item has no duration and counts as 1."""
+    return settings["batch_seconds"] if "batch_seconds" in settings else settings["batch_size"]
+
+
 def _fill(order: np.ndarray, durations: np.ndarray, batch_seconds: float) -> list[list[int]]:
     """Cut `order` into batches whose padded size (longest duration x items) stays within `batch_seconds`."""
     batches: list[list[int]] = [[]]
@@ -99,9 +105,3 @@ def _fill(order: np.ndarray, durations: np.ndarray, batch_seconds: float) -> lis
             longest = durations[index]
         batches[-1].append(int(index))
     return batches
-
-
-def sample_lengths(padded) -> torch.Tensor:
-    """Lengths (B,) in samples or frames of a SpeechBrain `PaddedData`, which holds them relative to the longest."""
-    data, relative = padded
-    return (relative * data.shape[1]).round().long()

@@ -1,4 +1,4 @@
-"""Stage 3: pretraining of the signal process, validated by what the frozen recogniser hears after real sampling."""
+"""Stage 3: pretraining of the signal process, validated by what the frozen classifier makes of real samples."""
 
 from __future__ import annotations
 
@@ -8,58 +8,67 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.diffusion.objectives import denoising_loss, draw_times, perturb
+from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
+from cdasr.joint.signal_model import SignalProcess
+from cdasr.joint.task import Task, unpadded
 from cdasr.speech.manifest import read_clean
-from cdasr.speech.metrics import si_sdr
 from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.words import word_errors
+from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
-from cdasr.training.data import Utterances, sample_lengths
+from cdasr.training.data import Utterances
 
 
 class SignalTrainer(Trainer):
-    """Denoising training of a `SignalModel` (method.md, Training 1): E |D(x_t, t; y) - x0|^2.
+    """Denoising training of a signal process (method.md, Training 1): E |D(x_t, t; y) - x0|^2.
 
-    A share of the times is drawn at t_max, where every few-step trajectory starts. `magnitude_weight` adds the error
-    of the amplitudes, which recognisers listen to. Validation samples with the real sampler and reports the
-    recogniser's word error rate and the SI-SDR in dB.
+    A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the task's. Validation
+    samples with the real sampler and reports the classifier's error rate and the quality in dB.
     """
 
-    def __init__(self, model: SignalModel, recogniser: CTCRecogniser, output_dir: Path, hparams: dict, device: str):
-        super().__init__({"network": model.network}, output_dir, hparams, device)
-        self.signal, self.recogniser = model, recogniser.to(device)
+    def __init__(self, model: SignalProcess, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
+                 task: Task = SPEECH):
+        super().__init__({"network": model.network}, output_dir, hparams, device, task.rate)
+        self.signal, self.classifier, self.task = model, classifier.to(device), task
 
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            spectra = self.signal.analyse(batch.noisy.data, sample_lengths(batch.noisy))
-            x0 = self.signal.clean_spectra(batch.clean.data, spectra)
+            degraded = self.signal.analyse(batch.noisy.data, self.task.lengths(batch.noisy))
+            x0 = self.signal.target(batch.clean.data, degraded)
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
             t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
-            x_t = perturb(self.signal.process, x0, spectra.y, t, gaussian_noise(generator))
-        model = SignalModel(self.modules.network, self.signal.process, self.signal.stft, self.signal.config)
-        return model.estimate(x_t, t, spectra), x0, spectra.mask
+            x_t = perturb(self.signal.process, x0, degraded.y, t, gaussian_noise(generator))
+        return self.signal.with_network(self.modules.network).estimate(x_t, t, degraded), x0, degraded
 
     def compute_objectives(self, predictions, batch, stage):
-        return signal_loss(*predictions, self.hparams.magnitude_weight)
+        return self.task.signal_loss(*predictions, self.hparams)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
-        model = SignalModel(networks.network, self.signal.process, self.signal.stft, self.signal.config)
-        lengths = sample_lengths(batch.noisy)
-        waves, _ = model.enhance(batch.noisy.data, lengths)
-        logits = self.recogniser(waves, lengths)
-        counts = [word_errors(text, heard)
-                  for text, heard in zip(batch.text, self.recogniser.decode(logits.values, logits.lengths))]
-        quality = [float(si_sdr(wave[:length], clean[:length]))
-                   for wave, clean, length in zip(waves, batch.clean.data, lengths)]
-        return {"errors": sum(count[0] for count in counts), "words": sum(count[1] for count in counts),
-                "si_sdr": sum(quality), "utterances": len(quality)}
+        lengths, (name, measure) = self.task.lengths(batch.noisy), self.task.quality
+        enhanced, _ = self.signal.with_network(networks.network).enhance(batch.noisy.data, lengths)
+        errors, counted = self.task.count(self.classifier, self.classifier(enhanced, lengths), self.task.truths(batch))
+        quality = [measure(*pair) for pair in zip(unpadded(enhanced, lengths), unpadded(batch.clean.data, lengths))]
+        return {"errors": errors, "counted": counted, name: sum(quality), "items": len(quality)}
 
     def summarise(self, sums):
-        return {"wer": 100.0 * sums["errors"] / sums["words"], "si_sdr": sums["si_sdr"] / sums["utterances"]}
+        name, _ = self.task.quality
+        return {self.task.rate: 100.0 * sums["errors"] / sums["counted"], name: sums[name] / sums["items"]}
+
+
+def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: Dataset, valid: Dataset,
+               output_dir: Path, hparams: dict, device: str, start: SignalProcess | None = None) -> SignalProcess:
+    """Train a signal process on items `{noisy, clean, <truth>}`, from the weights of `start` where it is given.
+
+    Returns the EMA model of the best epoch.
+    """
+    if start is not None:
+        model.network.load_state_dict(start.network.state_dict())
+    best = SignalTrainer(model, classifier, output_dir, hparams, device, task).run(train, valid)
+    return model.with_network(best.network)
 
 
 def train_signal(config: dict, recogniser: CTCRecogniser, train_rows, valid_rows, output_dir: Path, hparams: dict,
@@ -71,12 +80,9 @@ def train_signal(config: dict, recogniser: CTCRecogniser, train_rows, valid_rows
     """
     torch.manual_seed(hparams["seed"])
     model = SignalModel.from_config(config)
-    if start is not None:
-        model.network.load_state_dict(start.network.state_dict())
-    trainer = SignalTrainer(model, recogniser, output_dir, hparams, device)
-    best = trainer.run(Utterances(train_rows, model.sample_rate, hparams["seed"], True, noisy_and_clean(degrade)),
-                       FixedPairs(valid_rows, model.sample_rate))
-    return SignalModel(best.network, model.process, model.stft, model.config)
+    return fit_signal(model, recogniser, SPEECH,
+                      Utterances(train_rows, model.sample_rate, hparams["seed"], True, noisy_and_clean(degrade)),
+                      FixedPairs(valid_rows, model.sample_rate), output_dir, hparams, device, start)
 
 
 def noisy_and_clean(degrade: Callable) -> Callable[[np.ndarray, np.random.Generator], dict[str, np.ndarray]]:
@@ -93,15 +99,3 @@ class FixedPairs(Utterances):
     def __getitem__(self, index: int) -> dict:
         item = super().__getitem__(index)
         return {**item, "clean": torch.from_numpy(read_clean(self.rows[index], self.rate, len(item["noisy"])))}
-
-
-def signal_loss(x0_hat: torch.Tensor, x0: torch.Tensor, mask: torch.Tensor, magnitude_weight: float) -> torch.Tensor:
-    """Squared error of spectra (B, 1, F, N) over the frames of `mask` (B, N), plus that of their amplitudes."""
-    mask = mask[:, None, None]
-    return (denoising_loss(x0_hat, x0, mask=mask)
-            + magnitude_weight * denoising_loss(safe_abs(x0_hat), x0.abs(), mask=mask))
-
-
-def safe_abs(x: torch.Tensor) -> torch.Tensor:
-    """|x| of a complex tensor with a gradient that is finite at 0."""
-    return (x.real.square() + x.imag.square() + 1e-8).sqrt()

@@ -382,7 +382,7 @@ def test_what_is_heard_on_the_enhanced_signal_has_its_own_hypothesis(recogniser,
 def test_several_passes_are_for_recognisers_with_a_hypothesis(package_dir, tone):
     pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
     pipeline.config["strategies"] = {"cascade": {"passes": 2}}
-    with pytest.raises(ValueError, match="cascade: passes 2, but this recogniser decodes no hypothesis"):
+    with pytest.raises(ValueError, match="cascade: passes 2, but this classifier decodes no hypothesis"):
         pipeline(tone(0.5), strategy="cascade")
 
 
@@ -390,7 +390,7 @@ def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, mo
     waves, lengths = speech(3)
     sides = Sides(recogniser, *models, waves, lengths)
     heard = sides.observe(sides.signal.y)
-    aligned, edges = sides.at_spectra(heard.logits), heard.context.edges
+    aligned, edges = sides.align(heard.logits), heard.context.edges
     times = models[0].stft.frame_times(aligned.shape[1])
     for row, count in enumerate(heard.context.lengths.tolist()):
         centres = (edges[row, :-1] + edges[row, 1:]) / 2

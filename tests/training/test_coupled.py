@@ -10,9 +10,10 @@ import torch
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.diffusion.objectives import categorical_loss
 from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.task import sequence_loss
 from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
 from cdasr.training.coupled import train_coupled, with_injection
-from cdasr.training.logits import sequence_loss, train_logits
+from cdasr.training.logits import train_logits
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
 

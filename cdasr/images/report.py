@@ -1,0 +1,210 @@
+"""Tables of accuracies, the grid of pictures, and the RESULTS.md of the image recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from cdasr.evaluation.report import p_text, render, write_results
+from cdasr.evaluation.store import read_decoded
+
+COUPLED = ("parallel", "alternating", "nested")
+REFERENCES = ("none", "enhanced", "enhanced_matched", "card", "cascade", "retrained")
+STAGES = ("classifier", "signal", "logits", "coupled", "matched", "retrained")  # that train, in this order
+
+
+def table(scores: Mapping, markdown: bool = False) -> str:
+    """Top-1 accuracies in per cent with 95 % intervals, conditions as rows; then what the systems cost."""
+    lines = [["condition", "images", *scores["systems"]]]
+    parts = dict(scores["conditions"])
+    if len(parts) > 1:
+        parts["degraded, average"] = scores["average"]
+    for name, condition in parts.items():
+        lines.append([name, str(condition[scores["systems"][0]]["images"]),
+                      *(_accuracy(condition[system]) for system in scores["systems"])])
+    return (f"Top-1 accuracy % [95 % interval]\n{chr(10) if markdown else ''}{render(lines, markdown)}\n\n"
+            + costs(scores, markdown))
+
+
+def costs(scores: Mapping, markdown: bool = False) -> str:
+    """Top-5 accuracy, calibration, picture quality and cost of each system, over all degraded conditions."""
+    keys = list(scores["average"][scores["systems"][0]]["nfe"])
+    lines = [["system", "top-5 %", "ECE", "PSNR dB", "SSIM", *(f"NFE {key}" for key in keys), "images / s"]]
+    for system in scores["systems"]:
+        entry = scores["average"][system]
+        lines.append([system, _accuracy(entry["top5"]), f"{entry['calibration_error']:.3f}",
+                      _number(entry["psnr"], 1), _number(entry["ssim"], 3),
+                      *(f"{entry['nfe'][key]:g}" for key in keys), f"{1.0 / entry['rtf']:.0f}"])
+    return render(lines, markdown)
+
+
+def comparisons(scores: Mapping, systems: Sequence[str], references: Sequence[str], markdown: bool = True) -> str:
+    """Gain of each of `systems` over each of `references` in points of accuracy, with interval and paired p-value."""
+    lines = [["points over", *references]]
+    for system in systems:
+        lines.append([system, *(_gain(scores, system, other) for other in references)])
+    return render(lines, markdown)
+
+
+def plot_grid(rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str], Sequence[bool]]],
+              path: str | os.PathLike) -> None:
+    """Lines of pictures: title, images (H, W[, C]), what each is taken for, and whether that is right."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = len(rows[0][1])
+    figure, axes = plt.subplots(len(rows), columns, figsize=(1.15 * columns + 1.2, 1.35 * len(rows)), squeeze=False,
+                                layout="constrained")
+    for line, (title, images, labels, right) in zip(axes, rows):
+        for axis, image, label, good in zip(line, images, labels, right):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_title(label, fontsize=8, color="tab:green" if good else "tab:red", pad=2)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(title, fontsize=8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write_image_results(exp_dir: Path, hparams: Mapping, target: Path) -> None:
+    """Write RESULTS.md from what the stages of `exp_dir` recorded."""
+    scores = _read(exp_dir / "results" / "accuracy.json")
+    classifier = _read(exp_dir / "classifier" / "record.json")["settings"]
+    systems = scores["systems"]
+    coupled = [name for name in COUPLED if name in systems]
+    references = [name for name in REFERENCES if name in systems]
+    ablation = exp_dir / "results" / "ablation.json"
+    found = _read(ablation) if ablation.is_file() else None
+    tuning = _read(exp_dir / "coupled" / "record.json")["settings"]["tuning"]
+    sections = [
+        ("What was measured", _about(hparams, classifier, scores["conditions"]["clean"][systems[0]]["images"])),
+        ("Accuracy", table(scores, markdown=True)),
+        *([("Coupled strategies against the others", "All degraded conditions, each counting alike.\n\n"
+            + comparisons(scores["average"], coupled, references))] if coupled else []),
+        *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], scores),
+        *([("Targets", _targets(scores["average"], coupled, found))] if coupled else []),
+        *([("Ablations", _ablations(found))] if found else []),
+        ("Choices on validation data", _choices(tuning)),
+        ("Training", _training(exp_dir))]
+    write_results(target, f"Results of recipes/images, {hparams['dataset']}", scores["record"], sections)
+
+
+def _about(hparams: Mapping, classifier: Mapping, images: int) -> str:
+    split = hparams["data"]["eval_split"]
+    return (
+        f"{hparams['dataset']}: {images} {split} images, degraded once ({_degradations(hparams)}); all systems see the "
+        f"same images. The classifier was trained on clean images and is frozen: {classifier['accuracy']:.1f} % on the "
+        f"clean {split} images, {classifier['parameters']} parameters. Early stopping, numbers of steps and options of "
+        "the strategies were chosen on other images. Intervals: bootstrap over images; p-values: paired bootstrap. "
+        "`enhanced_matched`: the signal process of stage 3, trained on alone for about as long as the logits and the "
+        "coupled training took. `retrained`: the classifier itself, fine-tuned on degraded images; no longer frozen, a "
+        "reference only.")
+
+
+def _degradations(hparams: Mapping) -> str:
+    def text(config: Mapping) -> str:
+        return " ".join([config["name"].replace("_", " "),
+                         *(f"{key} {value}" for key, value in config.items() if key != "name")])
+    data = hparams["data"]
+    unseen = [f"{text(config)}, not trained on" for config in data["unseen"]]
+    return "; ".join([*map(text, data["degradations"]), *unseen])
+
+
+def _seeds(exp_dirs: Sequence[Path], scores: Mapping) -> list[tuple[str, str]]:
+    """Accuracy over the degraded conditions of each training seed, their mean and standard deviation."""
+    if len(exp_dirs) < 2:
+        return []
+    conditions = [name for name in scores["conditions"] if name != "clean"]
+    lines = [["system", *(f"seed {number}" for number in range(1, len(exp_dirs) + 1)), "mean", "standard deviation"]]
+    for system in scores["systems"]:
+        paths = [exp_dir / "results" / "decode" / f"{system}.jsonl" for exp_dir in exp_dirs]
+        if all(map(Path.is_file, paths)):
+            rates = [mean(mean(100.0 - 100.0 * entry["errors"] for entry in entries if entry["condition"] == condition)
+                          for condition in conditions) for entries in map(read_decoded, paths)]
+            lines.append([system, *(f"{rate:.2f}" for rate in rates), f"{mean(rates):.2f}", f"{stdev(rates):.2f}"])
+    return [("Training seeds", "Top-1 accuracy %, average of the degraded conditions.\n\n"
+             + render(lines, markdown=True))]
+
+
+def _targets(average: Mapping, coupled: Sequence[str], ablation: Mapping | None) -> str:
+    best = min(coupled, key=lambda name: average[name]["error"])
+    lines = [["target", "measured", "met"]]
+    for other in [name for name in ("enhanced_matched", "card") if name in average]:
+        gain, p = average[other]["error"] - average[best]["error"], _compared(average, best, other)[1]
+        lines.append([f"{best}: at least 3 points over {other}, p < 0.05", f"{gain:+.2f} points, p {p_text(p)}",
+                      _yes(gain >= 3.0 and p < 0.05)])
+    steps = {entry["variant"]: entry["error"] for entry in ablation["variants"]} if ablation else {}
+    few, many = (steps.get(f"{ablation['strategy']}, {count} + {count} steps") if steps else None
+                 for count in (10, 150))
+    if few is not None and many is not None:
+        lines.append([f"{ablation['strategy']}: 10 + 10 steps within 0.5 points of 150 + 150",
+                      f"{many - few:+.2f} points ({ablation['utterances']} images)", _yes(few - many <= 0.5)])
+    return render(lines, markdown=True)
+
+
+def _ablations(found: Mapping) -> str:
+    lines = [["variant", "accuracy %", "of C(x_hat) %", "change, points", "NFE signal", "NFE logits"]]
+    lines += [[entry["variant"], _accuracy(entry), _number(entry["error_enhanced"], 1, lambda error: 100.0 - error),
+               "{:+.1f} to {:+.1f}".format(*(0.0 - bound for bound in reversed(entry["difference"]))),
+               f"{entry['nfe']['signal']:g}", f"{entry['nfe']['logits']:g}"] for entry in found["variants"]]
+    return (f"{found['about']} {found['utterances']} images, {', '.join(found['conditions'])}; the change is against "
+            f"the first line, 95 % interval, paired.\n\n{render(lines, markdown=True)}")
+
+
+def _choices(tuning: Mapping) -> str:
+    steps = [["signal steps", *map(str, tuning["steps"])],
+             ["accuracy %", *(f"{100.0 - error:.1f}" for error in tuning["steps"].values())]]
+    lines = [["strategy", "options", "accuracy %"]]
+    for name, tried in tuning["strategies"].items():
+        best = min(tried, key=lambda entry: entry["error"])
+        lines += [[name, ", ".join(f"{key} {value}" for key, value in entry["options"].items())
+                   + (" (chosen)" if entry is best else ""), f"{100.0 - entry['error']:.1f}"] for entry in tried]
+    return f"{render(steps, markdown=True)}\n\n{render(lines, markdown=True)}"
+
+
+def _training(exp_dir: Path) -> str:
+    lines = [["model", "epochs", "minutes", "best epoch", "validation accuracy %"]]
+    for path in filter(Path.is_file, (exp_dir / name / "train_log.jsonl" for name in STAGES)):
+        log = [json.loads(line) for line in path.read_text().splitlines()]
+        best = min(log, key=lambda entry: entry["error"])
+        lines.append([path.parent.name, str(len(log)), f"{sum(entry['seconds'] for entry in log) / 60:.0f}",
+                      str(best["epoch"]), f"{100.0 - best['error']:.1f}"])
+    return (render(lines, markdown=True) + "\n\nMinutes as they passed on this machine, shared with other work. The "
+            "classifier is validated on clean images, all others on degraded ones.")
+
+
+def _compared(scores: Mapping, system: str, other: str) -> tuple[tuple[float, float], float]:
+    """Interval of the gain in points of `system` over `other`, and its p-value, whichever of them comes first."""
+    if other in scores[system]["p_values"]:
+        low, high = scores[system]["difference"][other]
+        return (0.0 - high, 0.0 - low), scores[system]["p_values"][other]
+    return tuple(scores[other]["difference"][system]), scores[other]["p_values"][system]
+
+
+def _gain(scores: Mapping, system: str, other: str) -> str:
+    (low, high), p = _compared(scores, system, other)
+    return f"{scores[other]['error'] - scores[system]['error']:+.1f} [{low:+.1f}, {high:+.1f}], p {p_text(p)}"
+
+
+def _accuracy(entry: Mapping) -> str:
+    low, high = entry["interval"]
+    return f"{100.0 - entry['error']:.1f} [{100.0 - high:.1f}, {100.0 - low:.1f}]"
+
+
+def _number(value: float | None, digits: int, change=lambda value: value) -> str:
+    return "-" if value is None else f"{change(value):.{digits}f}"
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "**no**"

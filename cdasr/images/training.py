@@ -1,0 +1,126 @@
+"""Training on images: the classifier of a recipe, and data for the shared trainers of both processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from cdasr.classifiers.image import ImageClassifier, make_model, prepare
+from cdasr.images.data import ImageSet
+from cdasr.training.base import Trainer
+
+
+class Pictures(Dataset):
+    """Items `{id, label, ...}` and what `transform(image, rng)` makes of an image (C, H, W) in [0, 1].
+
+    An item's randomness follows from (seed, epoch, index); with `train=False` it is the same in every epoch. `rows`
+    stand for a manifest: every image counts as one, in place of a duration.
+    """
+
+    def __init__(self, data: ImageSet, transform: Callable[[Tensor, np.random.Generator], dict[str, Tensor]],
+                 seed: int = 0, train: bool = True):
+        self.data, self.transform, self.seed, self.train = data, transform, seed, train
+        self.rows = [{"ID": f"{index:06d}", "duration": 1.0, "label": label, "index": index}
+                     for index, label in enumerate(data.labels.tolist())]
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, self.epoch if self.train else 0, index])
+        row = self.rows[index]
+        return {"id": row["ID"], "label": row["label"], **self.transform(self.data.images[index].float() / 255.0, rng)}
+
+
+def degraded_pictures(data: ImageSet, degrade: Callable, seed: int) -> Pictures:
+    """Items `{noisy, clean}`, degraded on the fly by `degrade(clean, rng) -> degraded, clean`."""
+    return Pictures(data, lambda image, rng: dict(zip(("noisy", "clean"), degrade(image, rng))), seed)
+
+
+class FixedPictures(Pictures):
+    """Items `{noisy, clean}` of a set that was degraded once."""
+
+    def __init__(self, degraded: ImageSet, clean: ImageSet):
+        super().__init__(degraded, lambda image, rng: {"noisy": image}, train=False)
+        self.clean = clean
+
+    def __getitem__(self, index: int) -> dict:
+        return {**super().__getitem__(index), "clean": self.clean.images[index].float() / 255.0}
+
+
+def augment(image: Tensor, rng: np.random.Generator, shift: int, flip: bool) -> Tensor:
+    """A clean image, moved by up to `shift` pixels (what is uncovered is reflected) and perhaps mirrored."""
+    height, width = image.shape[-2:]
+    if shift:
+        padded = F.pad(image, (shift,) * 4, mode="reflect")
+        top, left = rng.integers(2 * shift + 1, size=2)
+        image = padded[:, top:top + height, left:left + width]
+    return image.flip(-1) if flip and rng.random() < 0.5 else image
+
+
+class ClassifierTrainer(Trainer):
+    """Cross-entropy training on clean images; validation is the top-1 error in per cent."""
+
+    def __init__(self, network: nn.Module, config: dict, output_dir: Path, hparams: dict, device: str):
+        super().__init__({"network": network}, output_dir, hparams, device, "error")
+        self.mean, self.std = (torch.tensor(config[key], device=device).view(-1, 1, 1) for key in ("mean", "std"))
+        self.size = config.get("size")
+
+    def _forward(self, network: nn.Module, batch) -> Tensor:
+        return network(prepare(batch.image.data, self.mean, self.std, self.size))
+
+    def compute_forward(self, batch, stage):
+        return self._forward(self.modules.network, batch.to(self.device))
+
+    def compute_objectives(self, predictions, batch, stage):
+        return F.cross_entropy(predictions.float(), _labels(batch).to(self.device),
+                               label_smoothing=self.hparams.label_smoothing)
+
+    def validate_batch(self, batch, networks):
+        wrong = self._forward(networks.network, batch).argmax(dim=-1) != _labels(batch).to(self.device)
+        return {"errors": int(wrong.sum()), "images": len(wrong)}
+
+    def summarise(self, sums):
+        return {"error": 100.0 * sums["errors"] / sums["images"]}
+
+
+def train_classifier(data: ImageSet, valid: ImageSet, output_dir: Path, hparams: dict, device: str,
+                     degrade: Callable | None = None, start: ImageClassifier | None = None) -> ImageClassifier:
+    """Train on clean images, save with `save_pretrained` under `output_dir/model`, and return the frozen classifier.
+
+    With `degrade` and `start` a copy of that classifier is trained on degraded images instead: no longer frozen, a
+    reference for comparison.
+    """
+    torch.manual_seed(hparams["seed"])
+    if start is None:
+        pixels = data.images.float() / 255.0
+        config = {"architecture": hparams["architecture"], "classes": list(data.classes), "size": None,
+                  "mean": [round(float(channel), 4) for channel in pixels.mean(dim=(0, 2, 3))],
+                  "std": [round(float(channel), 4) for channel in pixels.std(dim=(0, 2, 3))]}
+    else:
+        config = start.config
+    network = make_model(config["architecture"], len(data.classes), data.images.shape[1])
+    network = network.to(memory_format=torch.channels_last)
+    if start is not None:
+        network.load_state_dict(start.model.state_dict())
+
+    def varied(image: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
+        image = augment(image, rng, hparams["shift"], hparams["flip"])
+        return {"image": image if degrade is None else degrade(image, rng)[0]}
+
+    best = ClassifierTrainer(network, config, output_dir, hparams, device).run(
+        Pictures(data, varied, hparams["seed"]), Pictures(valid, lambda image, rng: {"image": image}, train=False))
+    classifier = ImageClassifier(best.network, config)
+    classifier.save_pretrained(output_dir / "model")
+    return classifier
+
+
+def _labels(batch) -> Tensor:
+    return torch.as_tensor(batch.label)

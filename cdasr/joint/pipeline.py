@@ -1,0 +1,246 @@
+"""The pipeline of any domain: a frozen classifier, the diffusion processes around it, and the strategies on top.
+
+A model package is a folder of plain data: `config.json`, `signal.safetensors`, `logits.safetensors` where there is a
+logits process, and the classifier in a layout of its own. Reading one never runs code from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cdasr.classifiers.logits import Logits
+from cdasr.device import resolve_device
+from cdasr.diffusion import coupling
+from cdasr.joint.logits_model import LogitsModel
+from cdasr.joint.sides import Sides, strategy_steps
+from cdasr.joint.signal_model import SignalProcess
+from cdasr.joint.task import Task, unpadded
+
+BUNDLED = Path(__file__).parents[1] / "models"
+FORMAT = 1
+
+
+@dataclass
+class Batch:
+    """Signals (B, ...), padded to one length where `lengths` (B,) says how long each is; None: all are whole."""
+
+    signals: Tensor
+    lengths: Tensor | None = None
+
+    def rows(self) -> list[Tensor]:
+        """The items, each at its own length."""
+        return [row.cpu() for row in unpadded(self.signals, self.lengths)]
+
+
+@dataclass
+class Outcome:
+    """What a strategy returns for a batch."""
+
+    logits: Logits
+    enhanced: Batch | None = None
+    enhanced_logits: Logits | None = None
+    nfe: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """Evaluations of each network, 0 where there were none."""
+        return {"signal": 0, "logits": 0, "classifier": 0, **self.nfe}
+
+
+class CoupledPipeline:
+    """A frozen classifier with its signal process and, for the coupled strategies, its logits process.
+
+    Subclasses say how signals are batched, which classifier a package has, and what is made of an `Outcome`.
+    """
+
+    domain: ClassVar[str]  # as a package's config names it
+    task: ClassVar[Task]
+    model_class: ClassVar[type[SignalProcess]]
+
+    def __init__(self, classifier: nn.Module, signal: SignalProcess, config: dict | None = None, device: str = "auto",
+                 logits: LogitsModel | None = None):
+        self.device = resolve_device(device)
+        self.classifier, self.signal = classifier.to(self.device), signal.to(self.device).eval()
+        self.logits = None if logits is None else logits.to(self.device).eval()
+        self.config = config or {}
+        if logits is not None:
+            classifier.hidden_layers = logits.hidden_layers
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies that this package can run."""
+        return [name for name in STRATEGIES if self.logits is not None or name not in NEED_LOGITS]
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise ValueError for a strategy that does not exist, or that this package cannot run."""
+        check_strategies(names)
+        if lacking := [name for name in names if name not in self.strategies]:
+            raise ValueError(f"the strategy {lacking[0]!r} needs a logits process, which this package does not have; "
+                             f"choose one of {', '.join(self.strategies)}")
+
+    @property
+    def default_strategy(self) -> str:
+        """The strategy that the package was tuned for; `enhanced` where it names none."""
+        return self.config.get("strategy", "enhanced")
+
+    @property
+    def oa_weight(self) -> float:
+        """Share of the degraded signal in observation adding, as chosen on development data."""
+        return float(self.config.get("observation_adding", {}).get("weight", 0.0))
+
+    def batch(self, signals: Sequence[Tensor]) -> Batch:
+        """Signals (...) of their own lengths as a batch on the device."""
+        padded, lengths = self.task.collate(signals)
+        return Batch(padded.to(self.device), None if lengths is None else lengths.to(self.device))
+
+    @torch.inference_mode()
+    def run(self, signals: Sequence[Tensor], strategy: str | None = None, steps: int | None = None, seed: int = 0,
+            samples: int = 1, guidance: float | None = None) -> tuple[Outcome, Batch, str]:
+        """The outcome for a batch in which each signal stands `samples` times in a row; that batch; and the strategy.
+
+        The options default to the package's; `samples` > 1 are sampled stochastically, each with another seed. Raises
+        ValueError for an unknown strategy, or one that needs a logits process where the package has none.
+        """
+        strategy = strategy or self.default_strategy
+        self.check([strategy])
+        for name, count in (("steps", steps), ("samples", samples)):
+            if count is not None and count < 1:
+                raise ValueError(f"the number of {name} must be at least 1, got {count}")
+        samples = 1 if strategy == "none" else samples
+        batch = self.batch([signal for signal in signals for _ in range(samples)])
+        sampling = {"seed": [seed + sample for _ in signals for sample in range(samples)],
+                    "method": "ancestral" if samples > 1 else None}
+        if guidance is not None:
+            sampling["guidance"] = guidance
+        return STRATEGIES[strategy](self, batch, steps, sampling), batch, strategy
+
+    # -- packages -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_models(cls, name_or_dir: str | os.PathLike) -> tuple[Path, dict, SignalProcess, LogitsModel | None]:
+        """Folder, config and both models of a package. Raises ValueError in one line when it cannot be used."""
+        folder = find_package(name_or_dir)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if config.get("format") != FORMAT:
+                raise ValueError(f"package format {config.get('format')!r}, this version reads {FORMAT}")
+            if (domain := config.get("domain", "speech")) != cls.domain:
+                raise ValueError(f"it is for {domain}, not for {cls.domain}")
+            signal = cls.model_class.from_config(config["signal"])
+            signal.network.load_state_dict(_load_weights(folder / "signal.safetensors"))
+            logits = LogitsModel.from_config(config["logits"]) if "logits" in config else None
+            if logits is not None:
+                logits.network.load_state_dict(_load_weights(folder / "logits.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{folder}: not a usable cdasr model package ({str(error).splitlines()[0]})") from None
+        return folder, config, signal, logits
+
+    def save_models(self, folder: Path, half: bool, **config) -> None:
+        """Write `config.json`, with the further entries of `config`, and the weights of the processes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = {**self.config, "format": FORMAT, **config}
+        for name, model in (("signal", self.signal), ("logits", self.logits)):
+            if model is not None:
+                _save_weights(model.network, folder / f"{name}.safetensors", torch.float16 if half else torch.float32)
+                self.config[name] = model.config
+        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+
+
+# -- the strategies: (pipeline, batch, steps or None, sampling: {seed: one an item, method[, guidance]}) -> Outcome --
+
+
+def none(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
+    """The frozen classifier alone: C(y)."""
+    return Outcome(pipeline.classifier(batch.signals, batch.lengths), nfe={"classifier": 1})
+
+
+def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
+    """C on a mix of the enhanced and the degraded signal: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
+    signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
+    mixed = replace(batch, signals=torch.lerp(signals, batch.signals, pipeline.oa_weight))
+    logits = pipeline.classifier(mixed.signals, mixed.lengths)
+    return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
+
+
+def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]:
+    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it.
+
+    A recogniser whose logits belong to a hypothesis (`WhisperDecoderRecogniser`) can be run in several `passes`, each
+    with the hypothesis that the one before it has come to.
+    """
+    def strategy(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
+        options = dict(pipeline.config.get("strategies", {}).get(name, {}))
+        sampling = {"guidance": options.pop("guidance", 1.0), **sampling}
+        own = [options.pop(key, None) for key in ("steps", "logits_steps")]
+        models = pipeline.signal, pipeline.logits
+        counts = strategy_steps(name, *models, *([steps, steps] if steps else own))
+        nfe, given = Counter(), None
+        for left in reversed(range(options.pop("passes", 1))):
+            sides = Sides(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, heard=given, **sampling)
+            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
+            heard = result.observed.context
+            logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
+            nfe.update(sides.nfe)
+            if left and heard.tokens is None:
+                raise ValueError(f"{name}: passes {left + 1}, but this classifier decodes no hypothesis to start again "
+                                 "from; leave passes out")
+            if left:
+                given = pipeline.classifier.renew(logits.values, heard)
+        cleaned = None if result.signal is None else replace(batch, signals=sides.synthesise(result.signal))
+        if cleaned and heard.tokens is not None and name in NEED_LOGITS:
+            heard = pipeline.classifier.renew(heard.values, heard)  # with its own hypothesis, in place of that of C(y)
+        return Outcome(logits, cleaned, heard if cleaned else None, dict(nfe))
+    return strategy
+
+
+STRATEGIES: dict[str, Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]] = {
+    "none": none, "enhanced": coupled("enhanced"), "oa": observation_adding,
+    **{name: coupled(name) for name in coupling.STRATEGIES if name != "enhanced"}}
+NEED_LOGITS = frozenset(coupling.STRATEGIES) - {"enhanced"}
+
+
+def check_strategies(names: Sequence[str]) -> None:
+    """Raise ValueError for a strategy that does not exist."""
+    if unknown := [name for name in names if name not in STRATEGIES]:
+        raise ValueError(f"unknown strategy {', '.join(map(repr, unknown))}; known: {', '.join(STRATEGIES)}")
+
+
+def grouped(drawn: Sequence, items: int) -> list[Sequence]:
+    """The samples of each of so many items, which stand in a row."""
+    samples = len(drawn) // max(items, 1)
+    return [drawn[start:start + samples] for start in range(0, len(drawn), samples)]
+
+
+def find_package(name_or_dir: str | os.PathLike) -> Path:
+    """The folder of a model package: a bundled one by name, or a path. Raises ValueError when there is none."""
+    for folder in (Path(name_or_dir), BUNDLED / str(name_or_dir)):
+        if (folder / "config.json").is_file():
+            return folder
+    bundled = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    raise ValueError(f"{name_or_dir}: no such model package; give a folder that save_pretrained wrote, or a bundled "
+                     f"name ({', '.join(bundled) or 'none is bundled'})")
+
+
+def _load_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _save_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}, path)

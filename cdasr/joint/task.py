@@ -1,0 +1,61 @@
+"""What the shared training and evaluation need to be told about a domain: how to batch, judge and weigh it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cdasr.classifiers.logits import Logits, frame_mask
+from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.diffusion.coupling import Observation
+from cdasr.diffusion.objectives import categorical_loss, denoising_loss
+from cdasr.joint.signal_model import Analysis
+
+
+@dataclass(frozen=True)
+class Task:
+    """Speech or images, as functions.
+
+    - `truth`: the column of a manifest, and the field of a training item, with the right answer.
+    - `rate`: what the error rate in per cent is called (word error rate: `wer`).
+    - `errors(classifier, logits, truths)`: errors and what they are counted against, for each item.
+    - `collate(signals)`: signals of one batch to a tensor (B, ...) and their lengths (B,), None where all are whole.
+    - `lengths(padded)`: the same lengths from a SpeechBrain `PaddedData`.
+    - `signal_loss(x0_hat, x0, analysis, hparams)` and `logits_loss(l_hat, clean, space, classifier, hparams)`.
+    - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
+    """
+
+    truth: str
+    rate: str
+    errors: Callable[[nn.Module, Logits, Sequence], list[tuple[int, int]]]
+    collate: Callable[[Sequence[np.ndarray | Tensor]], tuple[Tensor, Tensor | None]]
+    lengths: Callable[[object], Tensor | None]
+    signal_loss: Callable[[Tensor, Tensor, Analysis, object], Tensor]
+    logits_loss: Callable[[Tensor, Observation, LogitsSpace, nn.Module, object], Tensor]
+    quality: tuple[str, Callable[[Tensor, Tensor], float]]
+
+    def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:
+        """Errors of a batch, and what they are counted against."""
+        errors, counted = map(sum, zip(*self.errors(classifier, logits, truths)))
+        return errors, counted
+
+    def truths(self, batch) -> list:
+        """The right answers of a training batch."""
+        found = getattr(batch, self.truth)
+        return found.tolist() if isinstance(found, torch.Tensor) else list(found)
+
+
+def posterior_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, kl_weight: float) -> Tensor:
+    """Squared error in the space, plus the divergence of the posteriors, each a mean over frames."""
+    mask = frame_mask(clean.context)
+    return (denoising_loss(l_hat, clean.logits, mask=None if mask is None else mask[..., None])
+            + kl_weight * categorical_loss(space.decode(l_hat), space.decode(clean.logits), mask))
+
+
+def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
+    """The items of a batch, each at its own length."""
+    return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]

@@ -1,0 +1,74 @@
+"""recipes/images from scikit-learn's digits, and from a folder of pictures, to RESULTS.md, as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdasr.images.data import ImageSet
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(exp_dir, *options):
+    return subprocess.run(["bash", "recipes/images/run.sh", "--size", "tiny", "--exp-dir", str(exp_dir), "--threads",
+                           "1", *options], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHON": sys.executable})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    exp_dir = tmp_path_factory.mktemp("exp")
+    done = run(exp_dir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return exp_dir, done
+
+
+def test_all_stages_run_and_say_so(finished):
+    exp_dir, done = finished
+    for stage in range(10):
+        assert f"stage {stage} (" in done.stdout and (exp_dir / "done" / f"stage{stage}").is_file()
+    results = (exp_dir / "RESULTS.md").read_text()
+    for words in ("pixel noise level 0.3", "gaussian blur kernel 5 sigma 2.0", "cascade", "alternating", "nested",
+                  "enhanced_matched", "retrained", "oracle", "ECE", "PSNR", "top-5", "Targets"):
+        assert words in results
+    assert (exp_dir / "results" / "pictures.png").stat().st_size > 5000
+
+
+def test_all_systems_saw_the_same_images(finished):
+    exp_dir, _ = finished
+    clean = ImageSet.load(exp_dir / "data" / "eval.safetensors")
+    for condition in ("pixel_noise", "gaussian_blur"):
+        degraded = ImageSet.load(exp_dir / "data" / "eval" / f"{condition}.safetensors")
+        assert degraded.labels.equal(clean.labels) and not degraded.images.equal(clean.images)
+    inputs = []
+    for path in (exp_dir / "results" / "decode").glob("*.jsonl"):
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        inputs.append({entry["ID"]: (entry.get("psnr_input"), entry["label"]) for entry in entries})
+        assert len(entries) == len(inputs[-1]) == 3 * len(clean)
+    assert len(inputs) == 9 and all(found == inputs[0] for found in inputs)
+
+
+def test_a_second_run_redoes_nothing_and_the_package_works(finished, tmp_path):
+    exp_dir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in exp_dir.rglob("*") if path.is_file()}
+    again = run(exp_dir)
+    assert again.returncode == 0 and again.stdout.count("done already") == 10
+    assert {path: path.stat().st_mtime_ns for path in exp_dir.rglob("*") if path.is_file()} == before
+    from cdasr.images.pipeline import write_image
+
+    write_image(tmp_path / "digit.png", ImageSet.load(exp_dir / "data" / "eval.safetensors").images[0] / 255.0)
+    done = subprocess.run([sys.executable, "-m", "cdasr.cli", "enhance-classify", str(tmp_path / "digit.png"),
+                           "--model", str(exp_dir / "package"), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["label"] in "0123456789"
+
+
+def test_wrong_use_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for options, reason in ((("--dataset", "cifar10", "--data-dir", str(tmp_path / "empty")), "no images"),
+                            (("--no-such-key", "1"), "no key 'no_such_key'"), (("--dataset", "mnist"), "mnist")):
+        done = run(tmp_path / "exp", *options)
+        assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr
