@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 MASKABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "wav2vec2-conformer")
 
@@ -46,14 +47,10 @@ def as_if_alone(model: nn.Module, samples: Tensor, frames: Tensor) -> Iterator[N
 
 
 def group_norm(x: Tensor, norm: nn.GroupNorm, lengths: Tensor) -> Tensor:
-    """`norm` of x (B, C, N), each item with the statistics of its first `lengths` (B,) frames."""
-    mask = _mask(x, lengths)[:, :, None]
-    groups = x.float().unflatten(1, (norm.num_groups, -1)) * mask
-    count = lengths.view(-1, 1, 1, 1) * groups.shape[2]
-    centred = (groups - groups.sum(dim=(2, 3), keepdim=True) / count) * mask
-    variance = centred.square().sum(dim=(2, 3), keepdim=True) / count
-    normed = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2)
-    return (normed * norm.weight.float()[:, None] + norm.bias.float()[:, None]).to(x.dtype)
+    """`norm` of x (B, C, N), each item with the statistics of its first `lengths` (B,) frames; zero behind them."""
+    rows = [F.group_norm(row[None, :, :length], norm.num_groups, norm.weight, norm.bias, norm.eps)
+            for row, length in zip(x, lengths.tolist())]
+    return torch.cat([F.pad(row, (0, x.shape[-1] - row.shape[-1])) for row in rows])
 
 
 def _silence(lengths: Tensor, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
