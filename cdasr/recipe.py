@@ -55,6 +55,7 @@ def recogniser(hparams: dict) -> None:
         frozen = train_head(hparams, *speech, *learn) if hparams["asr"] else train_recogniser(*speech, *learn)
     if not on_main():
         return
+    frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])  # whether it has them: now, not in stage 4
     clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")) or read_manifest(data / "valid.csv"))
     noisy = recogniser_wer(frozen, read_manifest(data / "valid_noisy.csv"))
     write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
