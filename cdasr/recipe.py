@@ -55,6 +55,7 @@ def recogniser(hparams: dict) -> None:
         frozen = train_head(hparams, *speech, *learn) if hparams["asr"] else train_recogniser(*speech, *learn)
     if not on_main():
         return
+    frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])  # whether it has them: now, not in stage 4
     clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")) or read_manifest(data / "valid.csv"))
     noisy = recogniser_wer(frozen, read_manifest(data / "valid_noisy.csv"))
     write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
@@ -99,6 +100,9 @@ def signal(hparams: dict) -> None:
     frozen = load_recogniser(exp_dir / "recogniser" / "model", **hparams["asr_options"])
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     start = initial_signal(hparams["signal_init"]) if hparams["signal_init"] else None
+    if start and start.sample_rate != hparams["sample_rate"]:
+        raise ValueError(f"{hparams['signal_init']} works at {start.sample_rate} Hz and the recipe at "
+                         f"{hparams['sample_rate']} Hz; start from another signal process")
     if hparams["signal"]["epochs"]:
         config = start.config if start else hparams["signal_model"]
         degrade = training_degrader(data, train_rows, hparams)
@@ -341,7 +345,8 @@ def _tune(pipeline, valid_rows, hparams: dict) -> dict:
     """Choose the signal steps and the observation-adding weight on the validation set; they go into the package."""
     from cdasr.evaluation.tuning import tune
 
-    choices = tune(pipeline, valid_rows, hparams["tuning"]["steps"], hparams["tuning"]["oa_weights"])
+    steps = {*hparams["tuning"]["steps"], *([pipeline.signal.sampling["steps"]] if hparams["signal_init"] else ())}
+    choices = tune(pipeline, valid_rows, sorted(steps), hparams["tuning"]["oa_weights"])
     pipeline.signal.config["sampling"]["steps"] = choices["best_steps"]
     pipeline.config["observation_adding"] = {"weight": choices["best_weight"]}
     return choices

@@ -30,6 +30,12 @@ def test_code_is_refused(tmp_path, tag):
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_empty_mapping_takes_any_keys(base):
+    base.write_text("options: {}\nseed: 1\n")
+    assert load_hparams([base], ["--options", "{dtype: bfloat16}"])["options"] == {"dtype": "bfloat16"}
+    assert load_hparams([base], ["--options.dtype", "float16"])["options"] == {"dtype": "float16"}
+
+
 def test_mistakes_are_named(base):
     for overrides, reason in ((["--signal.rate", "1"], "no key 'signal.rate'"), (["--seed"], "needs a value"),
                               (["seed", "1"], "expected --key value")):

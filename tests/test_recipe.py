@@ -50,7 +50,11 @@ def prepared(tmp_path, recogniser_dir, write_wav, tone):
 def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, package_dir, tmp_path):
     with pytest.raises(ValueError, match="untrained"):
         signal(prepared)
+    with pytest.raises(ValueError, match="works at 16000 Hz and the recipe at 8000"):
+        signal({**prepared, "signal_init": str(package_dir), "sample_rate": 8000})
     signal({**prepared, "signal_init": str(package_dir)})
+    tried = json.loads((tmp_path / "exp" / "signal" / "record.json").read_text())["settings"]["tuning"]["steps"]
+    assert list(tried) == ["1", "2"], "the recipe's numbers of steps, and the package's own"
     made = Pipeline.from_pretrained(tmp_path / "exp" / "package", device="cpu").signal.network.state_dict()
     given = initial_signal(str(package_dir)).network.state_dict()
     assert made.keys() == given.keys()

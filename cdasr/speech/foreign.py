@@ -63,7 +63,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Mapping]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Mapping]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -159,13 +159,20 @@ def _table(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; a Kaldi data directory has wav.scp, text and utt2spk")
     table: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _lines(path):
         key, *value = line.split(maxsplit=1)[:2] if line.strip() else ("",)
         if key in table:
             raise ValueError(f"{path}: {key} comes twice")
         if key:
-            table[key] = value[0] if value else ""
+            table[key] = value[0].rstrip() if value else ""
     return table
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")  # splitlines cuts at U+2028 as well
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8 ({error})") from None
 
 
 def _known(table: Mapping, key: str, path: Path):

@@ -124,11 +124,12 @@ def test_segments_are_cut_once(waves, tmp_path):
     ("a.csv", "path,speaker\n0.wav,s\n", "line 2 has no text"), ("a.csv", "wav,text\nnone.wav,one\n", "no such file"),
     ("a.csv", "wav,text\n0.wav,one\n0.wav,two\n", "comes twice"), ("a.csv", "wav,text\n", "no utterances"),
     ("a.jsonl", "{\n", "line 1 is not JSON"), ("a.jsonl", "[1]\n", "not a JSON object"),
-    ("b.csv", None, "no such manifest"), ("wav.scp", "u touch ran; cat 0.wav |\n", "commands are not run")])
+    ("a.jsonl", "\udcff\n", "not text in UTF-8"), ("b.csv", None, "no such manifest"),
+    ("wav.scp", "u touch ran; cat 0.wav |\n", "commands are not run")])
 def test_what_cannot_be_used_is_one_line_and_runs_nothing(waves, monkeypatch, capsys, name, text, reason):
     monkeypatch.chdir(waves)
     if text is not None:
-        (waves / name).write_text(text)
+        (waves / name).write_bytes(text.encode("utf-8", "surrogateescape"))
     (waves / "text").write_text("u one\n")
     given = "." if name == "wav.scp" else name
     assert main(["new-recipe", "mine", "--manifest", f"train={given}", "--manifest", f"test={given}"]) == (
