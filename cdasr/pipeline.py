@@ -171,9 +171,9 @@ class Pipeline(CoupledPipeline):
         local = folder / name
         frozen = load_recogniser(recogniser or (local if local.is_dir() else name), **options)
         tokens = signal.config["network"].get("tokens")
-        if recogniser and tokens and tokens != frozen.vocab_size:
+        if recogniser and tokens and tokens != (classes := getattr(frozen, "vocab_size", tokens)):
             raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; {recogniser} has "
-                             f"{frozen.vocab_size}")
+                             f"{classes}")
         return cls(frozen, signal, config, device, logits).optimise(precision, compile, channels_last)
 
     def optimise(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:

@@ -188,3 +188,37 @@ def test_what_is_no_ctc_recogniser_of_waveforms_says_so(tmp_path):
     recogniser = load_recogniser(write_model(tmp_path / "good", "wav2vec2-group"))
     with pytest.raises(ValueError, match="no layer 3"):
         recogniser.hidden_layers = (0, 3)
+
+
+@pytest.mark.parametrize("weights", ["safetensors", "bin"])
+def test_folders_of_older_versions_are_read_too(tmp_path, weights):
+    """As on the hub: no processor_config.json, a bare preprocessor_config.json, weight norm under its old names."""
+    from safetensors.torch import load_file, save_file
+
+    folder = write_model(tmp_path / "model", "wav2vec2-group")
+    wave, length = torch.randn(1, 8000), torch.tensor([8000])
+    known = load_recogniser(folder)
+    for path in folder.glob("*.json"):
+        if path.name not in ("config.json", "vocab.json"):
+            path.unlink()
+    (folder / "preprocessor_config.json").write_text(json.dumps(
+        {"do_normalize": True, "feature_size": 1, "padding_side": "right", "padding_value": 0.0,
+         "return_attention_mask": False, "sampling_rate": 16_000}))
+    specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(specials))
+    (folder / "tokenizer_config.json").write_text(json.dumps(
+        {**specials, "do_lower_case": False, "word_delimiter_token": "|", "tokenizer_class": "Wav2Vec2CTCTokenizer",
+         "processor_class": "Wav2Vec2ProcessorWithLM"}))
+    state = load_file(folder / "model.safetensors")
+    for old, new in (("weight_g", "parametrizations.weight.original0"),
+                     ("weight_v", "parametrizations.weight.original1")):
+        state = {name.replace(new, old): value for name, value in state.items()}
+    assert any(name.endswith("conv.weight_g") for name in state)
+    (folder / "model.safetensors").unlink()
+    if weights == "bin":
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    found = load_recogniser(folder)
+    torch.testing.assert_close(found(wave, length).values, known(wave, length).values, atol=0, rtol=0)
+    assert found.tokens == known.tokens and found.blank == 0 and found.normalise
