@@ -11,6 +11,7 @@ _LAZY = {
     "Pipeline": "cdasr.pipeline",
     "Transcript": "cdasr.pipeline",
     "CTCRecogniser": "cdasr.classifiers.ctc",
+    "load_recogniser": "cdasr.classifiers.load",
     "ImagePipeline": "cdasr.images.pipeline",
     "Classification": "cdasr.images.pipeline",
     "ImageClassifier": "cdasr.classifiers.image",
