@@ -140,3 +140,22 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, packag
     package = Pipeline.from_pretrained(tmp_path / "package", "cpu")
     assert package(waves[1].numpy(), strategy="none").text == "b"
     assert [word.word for word in package(waves[1].numpy(), strategy="enhanced").words]
+
+
+def test_the_coupled_strategies_run_with_it(recogniser, tone):
+    from cdasr.speech.logits_model import LogitsModel
+    from cdasr.speech.signal_model import SignalModel
+    from tests.conftest import TINY_LOGITS, TINY_SIGNAL
+
+    tokens = {"tokens": recogniser.vocab_size}
+    signal = SignalModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], **tokens, "condition": 8}})
+    logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], **tokens, "hidden": 48},
+                                      "hidden_layers": [1, -1]})
+    pipeline = Pipeline(recogniser, signal, device="cpu", logits=logits)
+    waves = [torch.from_numpy(tone(seconds, 500)) for seconds in (0.5, 0.9)]
+    for strategy in ("parallel", "nested"):
+        together = pipeline.transcribe(waves, strategy)
+        for wave, result in zip(waves, together):
+            alone = pipeline.transcribe([wave], strategy)[0]
+            assert alone.text == result.text and alone.nfe == result.nfe
+            torch.testing.assert_close(alone.wave, result.wave, atol=1e-4, rtol=0)
