@@ -323,7 +323,8 @@ def ablate(hparams: dict) -> None:
         print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
         return
     found = ablate(pipeline, rows[::settings["every"]], settings["strategy"], settings["steps"], settings["guidance"])
-    about = f"Every {settings['every']}th string; one training seed." if settings["every"] > 1 else "One training seed."
+    share = f"One in {settings['every']} test utterances; o" if settings["every"] > 1 else "O"
+    about = f"{share}ne training seed."
     write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": settings["conditions"],
                                                        "record": record(stage="ablate", hparams=hparams)})
 
