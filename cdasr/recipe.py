@@ -82,9 +82,9 @@ def _check_rate(frozen, hparams: dict) -> None:
 
 
 def _about(frozen) -> dict:
-    """Size and geometry of a recogniser, for its record."""
+    """Size and geometry of a recogniser, for its record; a decoder has no `stride` (samples)."""
     return {"class": type(frozen.model).__name__, "parameters": sum(part.numel() for part in frozen.parameters()),
-            "sample_rate": frozen.sample_rate, "stride": frozen.stride}
+            "sample_rate": frozen.sample_rate, "stride": getattr(frozen, "stride", None)}
 
 
 def signal(hparams: dict) -> None:
