@@ -82,9 +82,9 @@ def _check_rate(frozen, hparams: dict) -> None:
 
 
 def _about(frozen) -> dict:
-    """Size and geometry of a recogniser, for its record."""
+    """Size and geometry of a recogniser, for its record; a decoder has no `stride` (samples)."""
     return {"class": type(frozen.model).__name__, "parameters": sum(part.numel() for part in frozen.parameters()),
-            "sample_rate": frozen.sample_rate, "stride": frozen.stride}
+            "sample_rate": frozen.sample_rate, "stride": getattr(frozen, "stride", None)}
 
 
 def signal(hparams: dict) -> None:
@@ -323,7 +323,8 @@ def ablate(hparams: dict) -> None:
         print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
         return
     found = ablate(pipeline, rows[::settings["every"]], settings["strategy"], settings["steps"], settings["guidance"])
-    about = f"Every {settings['every']}th string; one training seed." if settings["every"] > 1 else "One training seed."
+    share = f"One in {settings['every']} test utterances; o" if settings["every"] > 1 else "O"
+    about = f"{share}ne training seed."
     write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": settings["conditions"],
                                                        "record": record(stage="ablate", hparams=hparams)})
 

@@ -10,6 +10,7 @@ from cdasr.hparams import load_hparams
 from cdasr.pipeline import Pipeline
 from cdasr.recipe import initial_signal, recogniser, signal
 from tests.classifiers.test_whisper_ctc import whisper_dir  # noqa: F401 (a fixture)
+from tests.classifiers.whisper import make_whisper
 
 HPARAMS = Path(__file__).parents[1] / "recipes" / "librispeech" / "hparams"
 
@@ -61,7 +62,7 @@ def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, p
     assert all(torch.allclose(made[name], given[name], atol=1e-3) for name in given), "up to half precision"
 
 
-def test_stage_2_puts_a_head_on_whisper(prepared, whisper_dir, tmp_path):  # noqa: F811
+def test_stage_2_takes_whisper_with_a_head_or_as_it_is(prepared, whisper_dir, tmp_path):  # noqa: F811
     from cdasr.classifiers.load import load_recogniser
 
     model = tmp_path / "exp" / "recogniser" / "model"
@@ -73,5 +74,9 @@ def test_stage_2_puts_a_head_on_whisper(prepared, whisper_dir, tmp_path):  # noq
     assert type(load_recogniser(model)).__name__ == "WhisperCTCRecogniser"
     found = json.loads((model.parent / "record.json").read_text())["settings"]
     assert found["clean"]["words"] == 1 and found["recogniser"]["sample_rate"] == 16_000
+
+    make_whisper(tmp_path / "decoder")  # as a whole, through its decoder
+    recogniser({**asked, "asr": str(tmp_path / "decoder"), "asr_head": ""})
+    assert type(load_recogniser(model)).__name__ == "WhisperDecoderRecogniser"
     with pytest.raises(ValueError, match="--asr-head is whisper"):
         recogniser({**asked, "asr_head": "ctc"})

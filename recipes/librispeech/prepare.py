@@ -34,7 +34,7 @@ from cdasr.speech.audio import file_format
 from cdasr.speech.manifest import write_manifest
 from cdasr.speech.noise import NoiseSource
 
-MIRRORS = ("https://www.openslr.org/resources", "https://us.openslr.org/resources", "https://openslr.elda.org/resources")
+MIRRORS = tuple(f"https://{host}/resources" for host in ("www.openslr.org", "us.openslr.org", "openslr.elda.org"))
 SUBSETS = {  # name: (MD5 as openslr.org publishes it, GB of the archive)
     "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.4), "dev-other": ("c8d0bcc9cca99d4f8b62fcc847357931", 0.4),
     "test-clean": ("32fa31d27d2e1cad72775fee3f4849a9", 0.4), "test-other": ("fb5a50374b501bb3bac4815ee91d3135", 0.4),
