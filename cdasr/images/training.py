@@ -68,6 +68,8 @@ def augment(image: Tensor, rng: np.random.Generator, shift: int, flip: bool) -> 
 class ClassifierTrainer(Trainer):
     """Cross-entropy training on clean images; validation is the top-1 error in per cent."""
 
+    average_buffers = True
+
     def __init__(self, network: nn.Module, config: dict, output_dir: Path, hparams: dict, device: str):
         super().__init__({"network": network}, output_dir, hparams, device, "error")
         self.mean, self.std = (torch.tensor(config[key], device=device).view(-1, 1, 1) for key in ("mean", "std"))

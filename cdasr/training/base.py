@@ -38,6 +38,7 @@ class Trainer(sb.Brain):
     checkpoint and on early stopping.
     """
 
+    average_buffers = False  # whether the EMA is also of buffers, as batch normalisation needs it
     unused_parameters = False  # whether a step may leave parameters without a gradient, which DDP has to be told
 
     def __init__(self, networks: Mapping[str, nn.Module], output_dir: Path, hparams: dict, device: str = "cpu",
@@ -60,7 +61,8 @@ class Trainer(sb.Brain):
                       "find_unused_parameters": self.unused_parameters},
             checkpointer=Checkpointer(self.output_dir / "checkpoints"))
         self.networks = nn.ModuleDict(networks)  # stays as it is where `modules` are wrapped by DDP or compiled
-        self.ema = AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]))
+        self.ema = AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(hparams["ema_decay"]),
+                                 use_buffers=self.average_buffers)
         for name, part in (("networks", self.networks), ("ema", self.ema), ("counter", self.counter)):
             self.checkpointer.add_recoverable(name, part)
         for network in networks.values():

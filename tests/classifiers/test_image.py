@@ -1,6 +1,7 @@
 """The frozen image classifier: any architecture, hidden states, checkpoints that cannot run code, frozen weights."""
 
 import copy
+import importlib.util
 
 import pytest
 import torch
@@ -78,6 +79,9 @@ def test_what_cannot_be_loaded_is_one_line(classifier, tmp_path):  # noqa: F811
             ImageClassifier.from_checkpoint(tmp_path / name, config)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "ran").exists()
+    if importlib.util.find_spec("timm") is None:
+        with pytest.raises(ValueError, match="needs timm: pip install timm"):
+            make_model("timm/resnet18", 7)
     with pytest.raises(ValueError, match="no image classifier"):
         ImageClassifier.from_pretrained(tmp_path)
 

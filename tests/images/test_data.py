@@ -1,5 +1,6 @@
 """Data sets: official layouts are read, splits are disjoint and seeded, and no file can run code."""
 
+import hashlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
 from cdasr.images.data import ImageSet, load_dataset, split, unpickle_arrays
 
@@ -41,6 +43,36 @@ def test_a_folder_and_its_zip_are_the_same(tmp_path):
         assert parts["train"].images.shape == (6, 3, 6, 4) and parts["train"].labels.tolist() == [0] * 3 + [1] * 3
         assert parts["train"].images[4, :, 0, 0].tolist() == [1, 100, 200]
     assert torch.equal(read[0]["test"].images, read[1]["test"].images)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_torchvisions_layout_is_read_after_its_md5(name, tmp_path, monkeypatch):
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    folder, key = tmp_path / kind.base_folder, {"cifar10": "labels", "cifar100": "fine_labels"}[name]
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+
+    def write(file, content):
+        (folder / file).write_bytes(pickle.dumps(content))
+        return [file, hashlib.md5((folder / file).read_bytes()).hexdigest()]
+
+    def batch(count):
+        return {"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8), key: rng.integers(0, 3, count).tolist()}
+
+    known = batch(4)
+    monkeypatch.setattr(kind, "train_list", [write("one", known), write("two", batch(5))])
+    monkeypatch.setattr(kind, "test_list", [write("three", batch(3))])
+    meta = write("meta", {kind.meta["key"]: ["cat", "dog", "frog"]})
+    monkeypatch.setattr(kind, "meta", {"filename": meta[0], "key": kind.meta["key"], "md5": meta[1]})
+    for given in (tmp_path, folder):
+        parts = load_dataset(name, given, tmp_path / "unused")
+        assert [len(parts[part]) for part in ("train", "test")] == [9, 3]
+        assert torch.equal(parts["train"].images[:4].flatten(1), torch.from_numpy(known["data"]))
+        assert parts["train"].labels[:4].tolist() == known[key] and parts["test"].classes == ("cat", "dog", "frog")
+    (folder / "two").write_bytes(pickle.dumps({"data": Evil(tmp_path / "ran")}))
+    with pytest.raises(ValueError, match="not the official files"):
+        load_dataset(name, tmp_path, tmp_path / "unused")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_imagenet32_is_a_seeded_subset_of_the_official_batches(tmp_path):
