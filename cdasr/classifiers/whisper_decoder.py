@@ -127,8 +127,9 @@ class WhisperDecoderRecogniser(nn.Module):
     def read(self, logits: Logits) -> Logits:
         """The answer that `logits` at the positions of a hypothesis stand for, as logits of a hypothesis of its own.
 
-        The tokens of the old hypothesis are kept up to the first that the logits replace; from there on the decoder
-        goes on greedily with their audio. Where tokens were kept `values` are those given: `decode` gives what was read.
+        The tokens of the old hypothesis are kept up to the first that the logits replace, which is put in its place;
+        from there on the decoder goes on greedily with their audio. Up to there `values` are those given, so that
+        `decode` gives what was read.
         """
         best, _ = self.best(logits.values, logits.lengths)
         same = (best == logits.tokens[:, -best.shape[1]:]) | ~_valid(logits.values, logits.lengths)

@@ -382,6 +382,25 @@ def test_what_is_heard_on_the_enhanced_signal_has_its_own_hypothesis(recogniser,
     assert twice[0].nfe["classifier"] == 2 * cascade[0].nfe["classifier"]
 
 
+def test_a_further_pass_starts_from_what_was_read(recogniser, models, monkeypatch):
+    pipeline = Pipeline(recogniser, degrading(models[0]), {"strategies": {"cascade": {"passes": 2}}}, "cpu", models[1])
+    observed, listen = [], type(recogniser).forward
+    monkeypatch.setattr(type(recogniser), "forward", lambda *given, **options: (
+        observed.append(listen(*given, **options)) or observed[-1]))
+    waves, lengths = speech(4)
+    found = pipeline.transcribe([wave[:length] for wave, length in zip(waves, lengths)], "cascade")
+    first, seen, again, seen_again = observed  # C(y) and C(x_hat), twice
+    assert torch.equal(first.tokens, seen.tokens) and torch.equal(again.tokens, seen_again.tokens)
+    assert torch.equal(again.tokens, recogniser.read(seen).tokens), "an untrained logits process returns C(x_hat)"
+    assert not torch.equal(again.tokens[:, :5], first.tokens[:, :5])
+    assert [result.text for result in found] == recogniser.decode(*_read(recogniser, seen))
+
+
+def _read(recogniser, logits):
+    read = recogniser.read(logits)
+    return read.values, read.lengths
+
+
 def test_several_passes_are_for_recognisers_with_a_hypothesis(package_dir, tone):
     pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
     pipeline.config["strategies"] = {"cascade": {"passes": 2}}
