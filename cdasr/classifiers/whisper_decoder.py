@@ -15,16 +15,18 @@ positions, prefixes, lengths and times, exactly as the frames of a CTC recognise
 fixed function of the audio, as the strategies of `diffusion/coupling.py` take it. The hypothesis comes from the
 degraded audio y, in training as in use: no network is ever shown a prefix that it would not have.
 
-*Reading.* The transcript of logits is the best token of each position, up to the first end of text.
-1. Of an observation that decoded its own hypothesis w, that is w: greedy decoding takes the best token given the
-   tokens before. So where nothing is diffused the transcript is the recogniser's own.
-2. Let the logits be C(x; w), with their first best token other than w's at position i. Then the transcript equals
-   greedy decoding of x up to position i, that token included: until there both have the same prefixes. Replaced tokens
-   are put right in one go where the decoder returns to its path after a wrong one; a token that is missing or too
-   much moves those behind it, and what lies beyond i may be wrong.
-3. `renew` therefore keeps the transcript up to position i and decodes the rest greedily, with as many or as few
-   tokens as it takes: the hypothesis of a next pass of the strategy. By 2, C(x; w) itself, renewed, is greedy
-   decoding of x, whatever w was.
+*Reading.* `decode` takes the best token of each position, up to the first end of text. Of an observation that decoded
+its own hypothesis w this gives w, for greedy decoding takes the best token given the tokens before. Of any logits l at
+the positions of w, let i be the first position whose best token is not w's. Up to i, that token included, l was
+conditioned on just the tokens that are read; what follows was conditioned on a token that has been taken back. There a
+replaced token may do little harm, but one that is missing or too much moves all others. So `read` keeps the tokens up
+to i and lets the decoder go on greedily from there, with the audio of the observation and as many or few tokens as it
+takes. It follows that
+1. where nothing is diffused (l = C(y; w)) the transcript is the recogniser's own;
+2. C(x; w) is read as the greedy decoding of x, whatever w is (by induction over positions: both take the best token
+   given x and the same tokens before): a logits process that returns C(x_hat) answers what `enhanced` answers;
+3. what the logits process changes first is in the answer, and all that follows has been decoded given that change.
+A further pass of the strategy, with what was read as its hypothesis, lets the logits process see the rest again.
 """
 
 from __future__ import annotations
@@ -122,16 +124,23 @@ class WhisperDecoderRecogniser(nn.Module):
         features = self.log_mel(waves, lengths).to(self.model.dtype)
         return self.model.get_encoder()(features).last_hidden_state
 
-    def renew(self, values: Tensor, seen: Logits) -> Logits:
-        """A new hypothesis, of any length, from logits `values` (B, L, d) at the positions of `seen`.
+    def read(self, logits: Logits) -> Logits:
+        """The answer that `logits` at the positions of a hypothesis stand for, as logits of a hypothesis of its own.
 
-        The tokens of `values` are kept up to the first that differs from the hypothesis of `seen`; from there on the
-        decoder goes on greedily with the audio of `seen`. Returns that audio's observation for the new hypothesis.
+        The tokens of the old hypothesis are kept up to the first that the logits replace, which is put in its place;
+        from there on the decoder goes on greedily with their audio. Up to there `values` are those given, so that
+        `decode` gives what was read.
         """
-        best, _ = self.best(values, seen.lengths)
-        same = best == seen.tokens[:, -values.shape[1]:]
-        kept = (same.cumprod(dim=1).sum(dim=1) + 1).minimum(seen.lengths)
-        return self._hypothesise(seen.audio, seen.samples, best, kept)
+        best, _ = self.best(logits.values, logits.lengths)
+        same = (best == logits.tokens[:, -best.shape[1]:]) | ~_valid(logits.values, logits.lengths)
+        if bool(same.all()):
+            return logits
+        kept = (same.cumprod(dim=1).sum(dim=1) + 1).minimum(logits.lengths)
+        answer = self._hypothesise(logits.audio, logits.samples, best, kept)
+        count = min(best.shape[1], answer.values.shape[1])
+        old = (torch.arange(count, device=kept.device) < kept[:, None])[..., None]
+        answer.values[:, :count] = torch.where(old, logits.values[:, :count], answer.values[:, :count])
+        return answer
 
     def _hypothesise(self, encoded: Tensor, samples: Tensor, given: Tensor | None = None,
                      kept: Tensor | None = None) -> Logits:

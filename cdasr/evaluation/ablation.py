@@ -84,4 +84,5 @@ def _told(pipeline: CoupledPipeline, batch: Batch, clean: Batch | None) -> Outco
         told = pipeline.logits.observation(known).logits
     seen = sides.observe(sides.signal.sample(given=told))
     answer = told if clean is None else logits.sample(given=seen)
-    return Outcome(pipeline.logits.decoded(answer, heard.context), enhanced_logits=seen.context, nfe=sides.nfe)
+    read = sides.read(pipeline.logits.decoded(answer, (heard if clean is None else seen).context))
+    return Outcome(read, enhanced_logits=sides.read(seen.context), nfe=sides.nfe)

@@ -184,21 +184,18 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
         models = pipeline.signal, pipeline.logits
         counts = strategy_steps(name, *models, *([steps, steps] if steps else own))
         nfe, given = Counter(), None
-        for left in reversed(range(options.pop("passes", 1))):
+        for _ in range(passes := options.pop("passes", 1)):
             sides = Sides(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, heard=given, **sampling)
             result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
             heard = result.observed.context
             logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
             nfe.update(sides.nfe)
-            if left and heard.tokens is None:
-                raise ValueError(f"{name}: passes {left + 1}, but this classifier decodes no hypothesis to start again "
+            if passes > 1 and heard.tokens is None:
+                raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
                                  "from; leave passes out")
-            if left:
-                given = pipeline.classifier.renew(logits.values, heard)
+            given = logits = sides.read(logits)
         cleaned = None if result.signal is None else replace(batch, signals=sides.synthesise(result.signal))
-        if cleaned and heard.tokens is not None and name in NEED_LOGITS:
-            heard = pipeline.classifier.renew(heard.values, heard)  # with its own hypothesis, in place of that of C(y)
-        return Outcome(logits, cleaned, heard if cleaned else None, dict(nfe))
+        return Outcome(logits, cleaned, sides.read(heard) if cleaned else None, dict(nfe))
     return strategy
 
 

@@ -45,6 +45,10 @@ class Sides:
         self.heard = self.heard or heard
         return Observation(heard.values, heard) if self.logits_model is None else self.logits_model.observation(heard)
 
+    def read(self, logits: Logits) -> Logits:
+        """Logits as they are to be decoded: those at the positions of a hypothesis become those of their own."""
+        return logits if logits.tokens is None else self.classifier.read(logits)
+
     def synthesise(self, x: Tensor) -> Tensor:
         """Signals (B, ...) of a signal estimate."""
         return self.signal_model.synthesise(x, self.analysis)

@@ -131,7 +131,7 @@ class CoupledTrainer(Trainer):
             result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe)
             heard = result.observed.context
             for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
-                sums[key], sums["counted"] = self.task.count(self.classifier, answer, truths)
+                sums[key], sums["counted"] = self.task.count(self.classifier, sides.read(answer), truths)
         return sums
 
     def summarise(self, sums):

@@ -1,5 +1,7 @@
 """The frozen Whisper decoder hears what transformers hears; coordinates are its logits, and strategies run on them."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 
@@ -119,8 +121,9 @@ def test_one_encoder_pass_an_observation_and_one_decoder_pass_a_token(recogniser
     recogniser(waves, lengths, like=logits)
     assert calls == {"encoder": 1, "decoder": 1}
     calls.update(encoder=0, decoder=0)
-    recogniser.renew(logits.values, logits)
-    assert calls["encoder"] == 0
+    assert recogniser.read(logits) is logits and calls == {"encoder": 0, "decoder": 0}
+    recogniser.read(recogniser(waves[:, :4000], lengths.clamp(max=4000), like=logits))
+    assert calls["encoder"] == 1
 
 
 # -- coordinates ------------------------------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def test_all_observations_of_an_utterance_have_the_positions_of_the_first(recogn
     assert (clean.values - heard.values).abs().max() > 0.1
 
 
-def test_the_text_of_other_audio_is_right_up_to_its_first_new_token_and_renewed_all_of_it(recogniser):
+def test_other_audio_at_a_hypothesis_is_right_up_to_its_first_new_token_and_is_read_as_its_greedy_decoding(recogniser):
     waves, lengths = speech()
     heard = recogniser(noisy(waves, lengths), lengths)
     seen = recogniser(waves, lengths, like=heard)
@@ -221,33 +224,32 @@ def test_the_text_of_other_audio_is_right_up_to_its_first_new_token_and_renewed_
             assert torch.equal(best[row, :until], own[row, :until])
             changed += 1
     assert changed > 4
-    renewed = recogniser.renew(seen.values, seen)
-    assert recogniser.decode(renewed.values, renewed.lengths) == recogniser.decode(free.values, free.lengths)
-    assert torch.equal(renewed.lengths, free.lengths) and not torch.equal(renewed.lengths, heard.lengths)
-    kept = recogniser.renew(heard.values, heard)
-    assert recogniser.decode(kept.values, kept.lengths) == recogniser.decode(heard.values, heard.lengths)
+    read = recogniser.read(seen)
+    assert recogniser.decode(read.values, read.lengths) == recogniser.decode(free.values, free.lengths)
+    assert torch.equal(read.lengths, free.lengths) and not torch.equal(read.lengths, heard.lengths)
+    assert torch.equal(read.tokens, free.tokens)
 
 
-def test_renewal_keeps_what_the_logits_say(recogniser):
+def test_reading_keeps_what_the_logits_say(recogniser):
     waves, lengths = speech(3)
     heard = recogniser(waves, lengths)
     wanted = torch.full((3,), 7)  # a token that the logits process would rather have in position 2
     assert not torch.isin(heard.tokens[:, prefix(recogniser, heard) + 2], wanted).any()
     values = heard.values.clone()
     values[:, 2] += 50.0 * recogniser.basis[wanted]
-    renewed = recogniser.renew(values, heard)
-    tokens = renewed.tokens[:, prefix(recogniser, renewed):]
+    read = recogniser.read(replace(heard, values=values))
+    tokens = read.tokens[:, prefix(recogniser, read):]
+    torch.testing.assert_close(read.values[:, :3], values[:, :3])
+    assert torch.equal(recogniser.best(read.values, read.lengths)[0][:, 2], wanted)
     assert torch.equal(tokens[:, :2], heard.tokens[:, prefix(recogniser, heard):][:, :2])
     assert torch.equal(tokens[:, 2], wanted)
     for row in range(3):  # what follows is greedy decoding given that token
-        more = recogniser(waves[row:row + 1], lengths[row:row + 1], like=renewed_row(renewed, row))
+        more = recogniser(waves[row:row + 1], lengths[row:row + 1], like=only(read, row))
         best, _ = recogniser.best(more.values, more.lengths)
-        assert torch.equal(best[0, 3:int(more.lengths)], tokens[row, 3:int(renewed.lengths[row])])
+        assert torch.equal(best[0, 3:int(more.lengths)], tokens[row, 3:int(read.lengths[row])])
 
 
-def renewed_row(logits, row):
-    from dataclasses import fields, replace
-
+def only(logits, row):
     return replace(logits, **{field.name: getattr(logits, field.name)[row:row + 1] for field in fields(logits)})
 
 
@@ -371,12 +373,32 @@ def test_what_is_heard_on_the_enhanced_signal_has_its_own_hypothesis(recogniser,
     rows = [wave[:length] for wave, length in zip(waves, lengths)]
     enhanced = [result.text for result in pipeline.transcribe(rows, "enhanced")]
     cascade = pipeline.transcribe(rows, "cascade")
-    assert [result.text_enhanced for result in cascade] == enhanced
-    assert [result.text for result in cascade] != enhanced, "an untrained logits process returns C(x_hat; w)"
+    none = [result.text for result in pipeline.transcribe(rows, "none")]
+    assert [result.text_enhanced for result in cascade] == enhanced != none
+    assert [result.text for result in cascade] == enhanced, "an untrained logits process returns C(x_hat; w)"
     pipeline.config["strategies"]["cascade"] = {"passes": 2}
     twice = pipeline.transcribe(rows, "cascade")
-    assert [result.text for result in twice] == enhanced, "the second pass starts from the hypothesis of x_hat"
+    assert [result.text for result in twice] == enhanced
     assert twice[0].nfe["classifier"] == 2 * cascade[0].nfe["classifier"]
+
+
+def test_a_further_pass_starts_from_what_was_read(recogniser, models, monkeypatch):
+    pipeline = Pipeline(recogniser, degrading(models[0]), {"strategies": {"cascade": {"passes": 2}}}, "cpu", models[1])
+    observed, listen = [], type(recogniser).forward
+    monkeypatch.setattr(type(recogniser), "forward", lambda *given, **options: (
+        observed.append(listen(*given, **options)) or observed[-1]))
+    waves, lengths = speech(4)
+    found = pipeline.transcribe([wave[:length] for wave, length in zip(waves, lengths)], "cascade")
+    first, seen, again, seen_again = observed  # C(y) and C(x_hat), twice
+    assert torch.equal(first.tokens, seen.tokens) and torch.equal(again.tokens, seen_again.tokens)
+    assert torch.equal(again.tokens, recogniser.read(seen).tokens), "an untrained logits process returns C(x_hat)"
+    assert not torch.equal(again.tokens[:, :5], first.tokens[:, :5])
+    assert [result.text for result in found] == recogniser.decode(*_read(recogniser, seen))
+
+
+def _read(recogniser, logits):
+    read = recogniser.read(logits)
+    return read.values, read.lengths
 
 
 def test_several_passes_are_for_recognisers_with_a_hypothesis(package_dir, tone):
