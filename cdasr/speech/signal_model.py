@@ -14,7 +14,7 @@ from cdasr.joint.signal_model import SignalProcess
 from cdasr.networks import make_network
 from cdasr.networks.conditioning import align_frames
 from cdasr.networks.mirror import mirrored
-from cdasr.speech.stft import CompressedSTFT
+from cdasr.speech.stft import EDGES, CompressedSTFT
 
 LEVELS = {  # the gain of degraded waveforms (B, T) of some lengths before analysis
     "power": lambda waves, lengths: 0.1 / (waves.square().sum(dim=1) / lengths).sqrt().clamp_min(1e-6),  # RMS of 0.1
@@ -51,6 +51,9 @@ class SignalModel(SignalProcess):
         self.stft, self.level, self.padding = stft, config.get("level", "power"), config.get("padding", {})
         if self.level not in LEVELS:
             raise ValueError(f"level {self.level!r} of the signal model; known: {', '.join(LEVELS)}")
+        if self.padding and (set(self.padding) != {"multiple", "mode"} or self.padding["mode"] not in EDGES):
+            raise ValueError(f"padding {self.padding} of the signal model: give multiple, and mode "
+                             f"{' or '.join(EDGES)}")
 
     @classmethod
     def from_config(cls, config: dict) -> SignalModel:

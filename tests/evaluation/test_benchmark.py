@@ -10,7 +10,7 @@ from cdasr.evaluation.benchmark import PUBLISHED, PeakMemory, benchmark_publishe
 
 
 def test_the_published_network_is_measured_under_both_samplers(monkeypatch):
-    network = {"nf": 4, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []}
+    network = {"nf": 4, "ch_mult": [1, 1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": []}
     bridge, public = (config["sampling"] for config in PUBLISHED.values())
     assert (bridge["steps"], public["steps"], public["method"]) == (4, 30, "pc")
     monkeypatch.setitem(public, "steps", 8)

@@ -55,6 +55,9 @@ def test_silence_stays_silent():
         assert spectra.y.isfinite().all() and model.synthesise(spectra.y, spectra).abs().max() < 1e-6
 
 
-def test_unknown_levels_are_named():
+def test_unknown_levels_and_paddings_are_named():
+    for padding in ({"multiple": 4}, {"multiple": 4, "mode": "wrap"}):
+        with pytest.raises(ValueError, match="padding .*give multiple, and mode zeros or reflect"):
+            SignalModel.from_config({**BRIDGE, "padding": padding})
     with pytest.raises(ValueError, match="level 'loud'.*power, peak"):
         SignalModel.from_config({**BRIDGE, "level": "loud"})
