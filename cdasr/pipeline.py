@@ -157,23 +157,25 @@ class Pipeline(CoupledPipeline):
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto",
-                        recogniser: str | os.PathLike | None = None, precision: str = "fp32", compile: bool = False,
-                        channels_last: bool = False, **options) -> Pipeline:
+                        recogniser: str | os.PathLike | torch.nn.Module | None = None, precision: str = "fp32",
+                        compile: bool = False, channels_last: bool = False, **options) -> Pipeline:
         """Load a bundled package by name or a package folder.
 
-        `recogniser`: where the package's recogniser is now, if not where the package says. `options` of the recogniser
-        (`dtype`, `attn_implementation`, ...; see `load_recogniser`) replace those that the package stores. `precision`,
+        `recogniser`: where the package's recogniser is now, if not where the package says, or the recogniser itself, if
+        it is loaded already. `options` of the recogniser (`dtype`, `attn_implementation`, ...; see `load_recogniser`)
+        replace those that the package stores. `precision`,
         `compile` and `channels_last` are those of `optimise`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
         folder, config, signal, logits = cls.load_models(name_or_dir)
         name = config["recogniser"]
         local = folder / name
-        frozen = load_recogniser(recogniser or (local if local.is_dir() else name), **options)
+        loaded = isinstance(recogniser, torch.nn.Module)
+        frozen = recogniser if loaded else load_recogniser(recogniser or (local if local.is_dir() else name), **options)
         tokens = signal.config["network"].get("tokens")
         if recogniser and tokens and tokens != (classes := getattr(frozen, "vocab_size", tokens)):
-            raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; {recogniser} has "
-                             f"{classes}")
+            raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; "
+                             f"{type(recogniser).__name__ if loaded else recogniser} has {classes}")
         return cls(frozen, signal, config, device, logits).optimise(precision, compile, channels_last)
 
     def optimise(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:

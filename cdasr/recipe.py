@@ -285,8 +285,7 @@ def decode(hparams: dict) -> None:
     settings = hparams["decode"]
     device = compute_device(hparams)
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=device)
-    others = {name: (Pipeline.from_pretrained(exp_dir / stage / "package", device=device), strategy)
-              for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
+    others = control_systems(exp_dir, pipeline)
     coupled = [name for name in pipeline.strategies if name in NEED_LOGITS]
     plain = [name for name in pipeline.strategies if name not in coupled]
     systems = settings["systems"] or [name for name in (*plain, *others, *coupled)
@@ -299,6 +298,16 @@ def decode(hparams: dict) -> None:
         rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]
         own = [name for name in systems if name not in others]
         write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
+
+
+def control_systems(exp_dir: Path, pipeline) -> dict:
+    """The pipeline and strategy of each control that was trained; what is frozen in all of them is loaded once."""
+    packages = {}
+    for stage in dict.fromkeys(stage for stage, _ in CONTROLS.values()):
+        if (exp_dir / stage / "package").is_dir():
+            frozen = {} if stage == "retrained" else {"recogniser": pipeline.recogniser}
+            packages[stage] = type(pipeline).from_pretrained(exp_dir / stage / "package", pipeline.device, **frozen)
+    return {name: (packages[stage], strategy) for name, (stage, strategy) in CONTROLS.items() if stage in packages}
 
 
 def _adds_something(name: str, pipeline, strategy: str) -> bool:

@@ -112,3 +112,24 @@ def test_a_recogniser_of_other_classes_is_refused(package_dir, tmp_path):
     other = write_model(tmp_path / "other", "wav2vec2-group", vocabulary={"<pad>": 0, "<unk>": 1, "|": 2})
     with pytest.raises(ValueError, match="was trained for a recogniser with logits of 14 classes; .*other has 9"):
         Pipeline.from_pretrained(package_dir, "cpu", recogniser=other)
+
+
+def test_packages_can_share_a_recogniser_that_is_loaded(package_dir, tone):
+    first = Pipeline.from_pretrained(package_dir, "cpu")
+    second = Pipeline.from_pretrained(package_dir, "cpu", recogniser=first.recogniser)
+    assert second.recogniser is first.recogniser and second(tone(0.5)).text == first(tone(0.5)).text
+
+
+def test_the_controls_of_a_recipe_share_what_is_frozen(package_dir, tmp_path):
+    from cdasr.recipe import control_systems
+
+    first = Pipeline.from_pretrained(package_dir, "cpu")
+    for stage in ("matched", "retrained"):
+        shutil.copytree(package_dir, tmp_path / stage / "package")
+    systems = control_systems(tmp_path, first)
+    assert {name: strategy for name, (_, strategy) in systems.items()} == {
+        "enhanced_matched": "enhanced", "oa_matched": "oa", "retrained": "none"}
+    assert systems["enhanced_matched"][0] is systems["oa_matched"][0]
+    assert systems["enhanced_matched"][0].recogniser is first.recogniser
+    assert systems["retrained"][0].recogniser is not first.recogniser
+    assert control_systems(tmp_path / "none", first) == {}
