@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -52,7 +52,7 @@ class WhisperDecoderRecogniser(nn.Module):
     """Waveforms to coordinates of token logits, and to text, through a Whisper whose weights nothing can train.
 
     Language, task and suppressed tokens are those of the model's generation configuration; `language` and `task` set
-    them there. Multilingual models without a language detect it. `hidden_layers` as in `CTCRecogniser`, of the decoder.
+    them there. Multilingual models without a language detect it.
     """
 
     blank = None  # every position holds a token
@@ -63,7 +63,7 @@ class WhisperDecoderRecogniser(nn.Module):
         self.processor = processor
         self.log_mel = LogMel(processor.feature_extractor)
         self.sample_rate: int = self.log_mel.sample_rate
-        self.hidden_layers: tuple[int, ...] = (-1,)
+        self._hidden_layers: tuple[int, ...] = (-1,)
         self.generation = _greedy(model.generation_config, language, task)
         self.heads = _watched_heads(model, self.generation)
         ends = self.generation.eos_token_id
@@ -102,6 +102,19 @@ class WhisperDecoderRecogniser(nn.Module):
     def train(self, mode: bool = True) -> WhisperDecoderRecogniser:
         """Stays in evaluation mode, also inside a network that is being trained."""
         return super().train(False)
+
+    @property
+    def hidden_layers(self) -> tuple[int, ...]:
+        """Which of the decoder's `hidden_states` are handed out, as in `CTCRecogniser`."""
+        return self._hidden_layers
+
+    @hidden_layers.setter
+    def hidden_layers(self, layers: Sequence[int]) -> None:
+        states = self.model.config.decoder_layers + 1
+        if bad := [layer for layer in layers if not -states <= layer < states]:
+            raise ValueError(f"hidden_layers: the recogniser's decoder has {states} hidden states, 0 to {states - 1}; "
+                             f"there is no {bad[0]}")
+        self._hidden_layers = tuple(layers)
 
     # -- listening ----------------------------------------------------------------------------------------------------
 
@@ -229,7 +242,7 @@ class WhisperDecoderRecogniser(nn.Module):
         if not places:
             return []
         found, _, spans = _combine_tokens_into_words(self.processor.tokenizer, best[places].tolist(), self._language())
-        return [Word(word.strip().lower(), float(edges[places[span[0]]]), float(edges[places[span[-1]] + 1]),
+        return [Word("".join(word.split()).lower(), float(edges[places[span[0]]]), float(edges[places[span[-1]] + 1]),
                      float(posterior[[places[index] for index in span]].mean()))
                 for word, span in zip(found, spans) if word.strip()]
 
