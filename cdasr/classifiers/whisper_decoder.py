@@ -33,14 +33,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cdasr.classifiers.ctc import Logits, Word, checked_options
+from cdasr.classifiers.decoding_steps import DecodingSteps, normalised
 from cdasr.classifiers.hub import PLACE, loading, locate
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.token_times import centred_edges, warped_edges
@@ -52,7 +51,7 @@ class WhisperDecoderRecogniser(nn.Module):
     """Waveforms to coordinates of token logits, and to text, through a Whisper whose weights nothing can train.
 
     Language, task and suppressed tokens are those of the model's generation configuration; `language` and `task` set
-    them there. Multilingual models without a language detect it. `hidden_layers` as in `CTCRecogniser`, of the decoder.
+    them there. Multilingual models without a language detect it.
     """
 
     blank = None  # every position holds a token
@@ -63,7 +62,7 @@ class WhisperDecoderRecogniser(nn.Module):
         self.processor = processor
         self.log_mel = LogMel(processor.feature_extractor)
         self.sample_rate: int = self.log_mel.sample_rate
-        self.hidden_layers: tuple[int, ...] = (-1,)
+        self._hidden_layers: tuple[int, ...] = (-1,)
         self.generation = _greedy(model.generation_config, language, task)
         self.heads = _watched_heads(model, self.generation)
         ends = self.generation.eos_token_id
@@ -102,6 +101,19 @@ class WhisperDecoderRecogniser(nn.Module):
     def train(self, mode: bool = True) -> WhisperDecoderRecogniser:
         """Stays in evaluation mode, also inside a network that is being trained."""
         return super().train(False)
+
+    @property
+    def hidden_layers(self) -> tuple[int, ...]:
+        """Which of the decoder's `hidden_states` are handed out, as in `CTCRecogniser`."""
+        return self._hidden_layers
+
+    @hidden_layers.setter
+    def hidden_layers(self, layers: Sequence[int]) -> None:
+        states = self.model.config.decoder_layers + 1
+        if bad := [layer for layer in layers if not -states <= layer < states]:
+            raise ValueError(f"hidden_layers: the recogniser's decoder has {states} hidden states, 0 to {states - 1}; "
+                             f"there is no {bad[0]}")
+        self._hidden_layers = tuple(layers)
 
     # -- listening ----------------------------------------------------------------------------------------------------
 
@@ -151,7 +163,7 @@ class WhisperDecoderRecogniser(nn.Module):
         from transformers import LogitsProcessorList
         from transformers.modeling_outputs import BaseModelOutput
 
-        steps = _Steps(self, given, kept)
+        steps = DecodingSteps(self, given, kept)
         with steps.watching():
             tokens = self.model.generate(
                 encoder_outputs=BaseModelOutput(last_hidden_state=encoded), generation_config=self.generation,
@@ -229,7 +241,7 @@ class WhisperDecoderRecogniser(nn.Module):
         if not places:
             return []
         found, _, spans = _combine_tokens_into_words(self.processor.tokenizer, best[places].tolist(), self._language())
-        return [Word(word.strip().lower(), float(edges[places[span[0]]]), float(edges[places[span[-1]] + 1]),
+        return [Word("".join(word.split()).lower(), float(edges[places[span[0]]]), float(edges[places[span[-1]] + 1]),
                      float(posterior[[places[index] for index in span]].mean()))
                 for word, span in zip(found, spans) if word.strip()]
 
@@ -247,82 +259,6 @@ class WhisperDecoderRecogniser(nn.Module):
         return LANGUAGES.get(language, language)
 
 
-class _Steps:
-    """A logits processor that writes down each step of `generate`."""
-
-    def __init__(self, recogniser: WhisperDecoderRecogniser, given: Tensor | None, kept: Tensor | None):
-        self.recogniser, self.given, self.kept = recogniser, given, kept
-        self.latest: dict[object, Tensor] = {}
-        self.steps: list[dict[object, Tensor]] = []
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """While this is open, what the decoder's last query sees is noted, and Q H stands in for W.
-
-        They are the same up to rounding, but so the best tokens of the coordinates are those that are generated, in
-        half precision as well.
-        """
-        model, heads = self.recogniser.model, self.recogniser.heads
-        layers, projection = model.get_decoder().layers, model.get_output_embeddings()
-        head = _Head(self.recogniser)
-        places = [*layers, head]  # what comes in: hidden_states as transformers counts them
-        handles = [places[layer].register_forward_pre_hook(self._noting(layer))
-                   for layer in {*self.recogniser.hidden_layers, -1}]
-        handles += [layers[layer].encoder_attn.register_forward_hook(self._noting_attention(layer, chosen))
-                    for layer, chosen in heads.items()]
-        model.set_output_embeddings(head)
-        try:
-            yield
-        finally:
-            model.set_output_embeddings(projection)
-            for handle in handles:
-                handle.remove()
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = len(self.steps)
-        self.steps.append(dict(self.latest))
-        if self.given is None or step >= self.given.shape[1]:
-            return scores
-        forced = torch.full_like(scores, -torch.inf).scatter(1, self.given[:, step:step + 1], 0.0)
-        return torch.where((step < self.kept)[:, None], forced, scores)
-
-    def values(self) -> Tensor:
-        """Coordinates (B, L, d)."""
-        return self.recogniser.coordinates(self._stacked(-1))
-
-    def hidden(self) -> Tensor:
-        return normalised([self._stacked(layer) for layer in self.recogniser.hidden_layers])
-
-    def attention(self) -> Tensor:
-        """(B, heads, L, S) of the watched heads."""
-        return torch.cat([torch.stack([step["heads", layer] for step in self.steps], dim=2)
-                          for layer in self.recogniser.heads], dim=1)
-
-    def _stacked(self, layer: int) -> Tensor:
-        return torch.stack([step[layer] for step in self.steps], dim=1)
-
-    def _noting(self, layer: int):
-        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.latest[layer] = inputs[0][:, -1]
-        return note
-
-    def _noting_attention(self, layer: int, heads: list[int]):
-        def note(module: nn.Module, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-            self.latest["heads", layer] = output[1][:, heads, -1]
-        return note
-
-
-class _Head(nn.Module):
-    """Last hidden states to logits, by way of the coordinates."""
-
-    def __init__(self, recogniser: WhisperDecoderRecogniser):
-        super().__init__()
-        self.logits = lambda hidden: recogniser.logits(recogniser.coordinates(hidden))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.logits(hidden)
-
-
 @torch.no_grad()
 def isometry(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Q (V, d) and H (d, d) of an output projection (V, d) without its mean row: W - mean = Q H, in float64.
@@ -336,11 +272,6 @@ def isometry(weight: Tensor) -> tuple[Tensor, Tensor]:
     gains = powers.clamp_min(0.0).sqrt()
     inverse = torch.where(gains > 1e-6 * gains.max(), 1.0 / gains, 0.0)
     return centred @ ((directions * inverse) @ directions.T), (directions * gains) @ directions.T
-
-
-def normalised(layers: list[Tensor]) -> Tensor:
-    """Hidden states (B, L, d) of several layers side by side, each normalised in every position."""
-    return torch.cat([F.layer_norm(layer.float(), layer.shape[-1:]) for layer in layers], dim=-1)
 
 
 def _greedy(config, language: str | None, task: str | None):

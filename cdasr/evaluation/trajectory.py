@@ -96,7 +96,7 @@ def _posterior(pipeline: Pipeline, sides: Sides, logits: Tensor) -> np.ndarray:
     return logits.softmax(dim=-1).T.cpu().numpy()
 
 
-def _rows(pipeline: Pipeline, posteriors: list[np.ndarray], most: int = 40) -> list[int]:
+def _rows(pipeline: Pipeline, posteriors: list[np.ndarray], most: int = 24) -> list[int]:
     """The tokens to show: all but the blank, or of a decoder's those `most` that come nearest to being heard."""
     if pipeline.recogniser.blank is not None:
         return [index for index in range(len(posteriors[0])) if index != pipeline.recogniser.blank]

@@ -477,6 +477,8 @@ def test_mistakes_are_named(recogniser, recogniser_dir, whisper_dir, tmp_path):
             WhisperDecoderRecogniser.from_pretrained(folder)
     with pytest.raises(ValueError, match="no CTC recogniser could be loaded"):
         CTCRecogniser.from_pretrained(whisper_dir)
+    with pytest.raises(ValueError, match="3 hidden states, 0 to 2; there is no 3"):
+        recogniser.hidden_layers = (1, 3)
     english = recogniser.model.generation_config
     english.lang_to_id = None
     with pytest.raises(ValueError, match="language 'de'.*names no languages"):
