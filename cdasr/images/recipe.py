@@ -220,7 +220,7 @@ def ablate(hparams: dict) -> None:
     found = ablate_batches(pipeline, _batches(pipeline, pictures, hparams),
                            lambda batch, rows: pipeline.batch([pictures[row["index"]]["clean"] for row in rows]),
                            settings["strategy"] or pipeline.default_strategy, settings["steps"], settings["guidance"])
-    about = f"Every {settings['every']}th image; one training seed." if settings["every"] > 1 else "One training seed."
+    about = f"One image in {settings['every']}; one training seed." if settings["every"] > 1 else "One training seed."
     conditions = [config["name"] for config in hparams["data"]["degradations"]]
     write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": conditions,
                                                        "record": record(stage="ablate", hparams=hparams)})
