@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+OPEN = ("lr_factors", "strategies")  # mappings whose keys are names that a recipe's default need not mention
 CODE_TAGS = re.compile(r"!(new|name|apply|applyref|module|include|!python)\b")
 
 
@@ -91,6 +92,8 @@ def _check_known(node: yaml.Node, changes: dict, outer: str = "") -> None:
     for key, value in changes.items():
         if str(key) not in known:
             raise ValueError(f"there is no key {outer + str(key)!r} to override; known here: {', '.join(known)}")
+        if key in OPEN:
+            continue
         inner = known[str(key)]
         options = isinstance(value, dict) and all(isinstance(name, str) for name in value)  # not a map such as {3: 1.5}
         if options and isinstance(inner, yaml.MappingNode) and inner.value:  # an empty one may hold anything

@@ -36,6 +36,16 @@ def test_an_empty_mapping_takes_any_keys(base):
     assert load_hparams([base], ["--options.dtype", "float16"])["options"] == {"dtype": "float16"}
 
 
+def test_options_of_strategies_and_rates_of_parts_may_be_new(base):
+    base.write_text("tuning: {strategies: {parallel: {steps: [2]}}}\nlr_factors: {a: 1.0}\n")
+    hparams = load_hparams([base], ["--tuning.strategies", "{parallel: {switch: [1.0]}, nested: {inner: [1]}}",
+                                    "--lr_factors", "{b.*: 0.2}"])
+    assert hparams["tuning"]["strategies"] == {"parallel": {"steps": [2], "switch": [1.0]}, "nested": {"inner": [1]}}
+    assert hparams["lr_factors"] == {"a": 1.0, "b.*": 0.2}
+    with pytest.raises(ValueError, match="no key 'tuning.strategy'"):
+        load_hparams([base], ["--tuning.strategy", "{}"])
+
+
 def test_mistakes_are_named(base):
     for overrides, reason in ((["--signal.rate", "1"], "no key 'signal.rate'"), (["--seed"], "needs a value"),
                               (["seed", "1"], "expected --key value")):
