@@ -45,7 +45,7 @@ def claim(output_dir: Path, settings: Mapping, overwrite: bool) -> None:
         if not overwrite:
             changed = ", ".join(key for key in {**settings, **found} if found.get(key) != settings.get(key))
             raise ValueError(f"{output_dir} holds results of other settings ({changed}); choose another --output-dir "
-                             "or discard them with --overwrite")
+                             "or discard them with --overwrite (in a recipe: --decode.overwrite true)")
         shutil.rmtree(output_dir / "decode", ignore_errors=True)
     write_json(path, settings)
 

@@ -27,19 +27,19 @@ TOP = 5
 
 def evaluate_images(sets: Mapping[str, ImageSet], clean: ImageSet, pipeline: ImagePipeline, systems: Sequence[str],
                     output_dir: str | os.PathLike, *, batch_size: int = 250, seed: int = 0,
-                    others: Mapping[str, tuple[ImagePipeline, str]] | None = None) -> str:
+                    others: Mapping[str, tuple[ImagePipeline, str]] | None = None, overwrite: bool = False) -> str:
     """Decode each condition of `sets`, the same images degraded in some way, with each system; return the table.
 
     `others` are systems of further packages, each a pipeline and its strategy. Writes `accuracy.json`, `table.txt` and
     `table.md`; an interrupted run goes on. Raises ValueError for an unknown system, or an `output_dir` that holds
-    results of other settings.
+    results of other settings, unless `overwrite` says to discard them.
     """
     others, output_dir = others or {}, Path(output_dir)
     pipeline.check([name for name in systems if name not in others])
     settings = {"images": fingerprint(part.images.numpy().tobytes() for part in sets.values()),
                 "model": model_id(pipeline), "seed": seed,
                 "others": {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}}
-    claim(output_dir, settings, overwrite=False)
+    claim(output_dir, settings, overwrite)
     for system in systems:
         decode(sets, clean, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
                batch_size, seed)

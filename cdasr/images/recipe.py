@@ -198,9 +198,11 @@ def decode(hparams: dict) -> None:
     others = {name: (ImagePipeline.from_pretrained(exp_dir / stage / "package", device=device), strategy)
               for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
     able = [name for name in pipeline.strategies if name != "oa"]
-    systems = hparams["decode"]["systems"] or sorted([*able, *others], key=lambda name: name in NEED_LOGITS)
+    settings = hparams["decode"]
+    systems = settings["systems"] or sorted([*able, *others], key=lambda name: name in NEED_LOGITS)
     print(evaluate_images(_conditions(data, hparams), _load(data, "eval"), pipeline, systems, exp_dir / "results",
-                          batch_size=hparams["decode"]["batch_size"], seed=hparams["seed"], others=others))
+                          batch_size=settings["batch_size"], seed=hparams["seed"], others=others,
+                          overwrite=settings["overwrite"]))
 
 
 def ablate(hparams: dict) -> None:
