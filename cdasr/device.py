@@ -21,8 +21,9 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """`auto` becomes bf16 where the hardware multiplies it natively (fp16 on older GPUs), else fp32.
+    """`auto` becomes bf16 where it is faster (fp16 on older GPUs), else fp32.
 
+    On a CPU that is where there are units for matrices (AMX); vector instructions alone gain nothing here.
     Raises ValueError for an unknown precision.
     """
     if precision not in ("auto", "fp32", *PRECISIONS):
@@ -31,7 +32,7 @@ def resolve_precision(precision: str, device: str) -> str:
         return precision
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def autocast(precision: str | None, device: torch.device) -> AbstractContextManager:

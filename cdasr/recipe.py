@@ -268,7 +268,8 @@ def training_sources(data: Path, train_rows, hparams: dict):
 
     lists, rate = json.loads((data / "noise.json").read_text()), hparams["sample_rate"]
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
-                        speech=[row["wav"] for row in train_rows], rate=rate)
+                        speech=[row["wav"] for row in train_rows], rate=rate,
+                        file_share=hparams["signal"]["file_share"])
     rooms = room_source(lists["rooms"]["train"], hparams["data"]["train_rooms"], hparams["seed"], rate,
                         data / "rooms" / "train")
     return noise, rooms

@@ -64,7 +64,8 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Conv1d(dim, 3 * dim, 1), nn.Conv1d(dim, dim, 1)
 
     def forward(self, z: Tensor, frames: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(z)).unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
+        qkv = self.qkv(self.norm(z)).unflatten(1, (3, self.heads, -1))
+        q, k, v = qkv.transpose(-1, -2).contiguous().unbind(1)  # without, attention falls back to slow products
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=frames.bool()[:, None, None])
         return self.out(attended.transpose(-1, -2).flatten(1, 2))
 
