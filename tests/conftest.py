@@ -91,3 +91,19 @@ def package_dir(recogniser_dir, tmp_path_factory):
     config = {"observation_adding": {"weight": 0.25}}
     Pipeline(recogniser, signal, config, "cpu", logits).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """`killed(trainer, when, train)`: train until `when(run)` holds before a batch, and stop there as by Ctrl-C."""
+    def run(trainer, when, train):
+        step = trainer.fit_batch
+
+        def fit_batch(self, batch):
+            if when(self):
+                raise KeyboardInterrupt
+            return step(self, batch)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(trainer, "fit_batch", fit_batch)
+            train()
+    return run

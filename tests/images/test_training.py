@@ -45,7 +45,7 @@ def log(folder):
     return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
 
 
-def test_all_stages_learn_and_leave_the_classifier_alone(pairs, classifier, tmp_path, monkeypatch):
+def test_all_stages_learn_and_leave_the_classifier_alone(pairs, classifier, tmp_path, killed):
     before = fingerprint(classifier)
     folders = {name: tmp_path / name for name in ("signal", "logits", "whole", "resumed")}
     for folder in folders.values():
@@ -79,17 +79,7 @@ def test_all_stages_learn_and_leave_the_classifier_alone(pairs, classifier, tmp_
     assert injections and all(value.detach().abs().max() > 0 for value in injections), "injection has learnt"
     assert fingerprint(classifier) == before
 
-    step = CoupledTrainer.fit_batch
-
-    def dies(self, batch):
-        if self.optimizer_step == 7:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(CoupledTrainer, "fit_batch", dies)
-    with pytest.raises(KeyboardInterrupt):
-        couple("resumed")
-    monkeypatch.setattr(CoupledTrainer, "fit_batch", step)
+    killed(CoupledTrainer, lambda run: run.optimizer_step == 7, lambda: couple("resumed"))
     assert fingerprint(*(model.network for model in couple("resumed"))) == fingerprint(
         *(model.network for model in whole))
 

@@ -100,7 +100,7 @@ def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, si
 
 
 def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signal, tmp_path,  # noqa: F811
-                                                       monkeypatch):
+                                                       killed):
     from cdasr.training.coupled import CoupledTrainer
 
     bank = build(tmp_path / "bank", corpus, recogniser, signal)
@@ -117,17 +117,7 @@ def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signa
     logits_before = fingerprint(logits.network)
     whole = both(train("whole"))
     assert fingerprint(logits.network) == logits_before, "training works on its own copies"
-    step = CoupledTrainer.fit_batch
-
-    def dies(self, batch):
-        if self.optimizer_step == 3:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(CoupledTrainer, "fit_batch", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train("resumed")
-    monkeypatch.setattr(CoupledTrainer, "fit_batch", step)
+    killed(CoupledTrainer, lambda run: run.optimizer_step == 3, lambda: train("resumed"))
     assert both(train("resumed")) == whole
 
 

@@ -48,21 +48,12 @@ def fingerprint(module) -> str:
 
 
 @pytest.mark.parametrize("killed_at", [2, 4])
-def test_a_killed_run_ends_at_the_same_numbers(corpus, recogniser_dir, tmp_path, monkeypatch, killed_at):
+def test_a_killed_run_ends_at_the_same_numbers(corpus, recogniser_dir, tmp_path, monkeypatch, killed, killed_at):
     whole, _ = train(corpus, recogniser_dir, tmp_path / "whole")
 
-    step = SignalTrainer.fit_batch
     monkeypatch.setattr(SignalTrainer, "_should_save_intra_epoch_ckpt", lambda *_: True)  # one after each step
-
-    def dies(self, batch):
-        if self.optimizer_step == killed_at:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(SignalTrainer, "fit_batch", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train(corpus, recogniser_dir, tmp_path / "resumed")
-    monkeypatch.setattr(SignalTrainer, "fit_batch", step)
+    killed(SignalTrainer, lambda run: run.optimizer_step == killed_at,
+           lambda: train(corpus, recogniser_dir, tmp_path / "resumed"))
     resumed, _ = train(corpus, recogniser_dir, tmp_path / "resumed")
     assert fingerprint(resumed.network) == fingerprint(whole.network)
 
@@ -89,28 +80,22 @@ def test_mixed_precision_reaches_the_network_and_not_the_recogniser(corpus, reco
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in model.network.parameters())
 
 
-def test_gradients_are_accumulated_and_a_killed_run_still_ends_the_same(corpus, recogniser_dir, tmp_path, monkeypatch):
+def test_gradients_are_accumulated_and_a_killed_run_still_ends_the_same(corpus, recogniser_dir, tmp_path, monkeypatch,
+                                                                        killed):
     def accumulate(folder, every=2):
         (tmp_path / folder).mkdir(exist_ok=True)
         return train_signal(TINY_SIGNAL, CTCRecogniser.from_pretrained(recogniser_dir), *corpus, tmp_path / folder,
                             {**HPARAMS, "batch_seconds": 0.7, "grad_accumulation": every}, add_noise, "cpu")
 
-    steps, fit, update = [], SignalTrainer.fit_batch, SignalTrainer.optimizers_step
+    steps, update = [], SignalTrainer.optimizers_step
     monkeypatch.setattr(SignalTrainer, "optimizers_step", lambda self: (steps.append(self.step), update(self))[1])
     whole = accumulate("whole")
     assert steps == [2, 4, 6] * 2, "six batches of one utterance an epoch"
 
     monkeypatch.setattr(sb.Brain, "_should_save_intra_epoch_ckpt", lambda *_: True)
 
-    def dies(self, batch):
-        if self.optimizer_step == 4 and self.step == 4:  # in between two steps of the optimiser
-            raise KeyboardInterrupt
-        return fit(self, batch)
-
-    monkeypatch.setattr(SignalTrainer, "fit_batch", dies)
-    with pytest.raises(KeyboardInterrupt):
-        accumulate("resumed")
-    monkeypatch.setattr(SignalTrainer, "fit_batch", fit)
+    killed(SignalTrainer, lambda run: run.optimizer_step == 4 and run.step == 4,  # between steps of the optimiser
+           lambda: accumulate("resumed"))
     assert fingerprint(accumulate("resumed").network) == fingerprint(whole.network)
     with pytest.raises(ValueError, match="grad_accumulation 7: an epoch has only 6 batches"):
         accumulate("none", every=7)
