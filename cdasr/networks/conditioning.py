@@ -7,6 +7,7 @@ in seconds, then embedded without any bias, so that logits of zero say nothing a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,16 +43,25 @@ class FiLM(nn.Module):
 
 
 class LogitsEmbedding(nn.Module):
-    """Logits (B, V, N) to features (B, dim, N) over some neighbouring frames; zeros become zeros."""
+    """Logits (B, V, N) to features (B, dim, N) over neighbouring frames; zeros become zeros.
 
-    def __init__(self, tokens: int, dim: int, kernel: int = 5):
+    CTC marks a word by one or two frames, and what was said there spreads over half a second: with a `kernel` of 5 the
+    `dilations` let each frame see 26 others on both sides. A kernel of 1 is for logits without frames.
+    """
+
+    def __init__(self, tokens: int, dim: int, kernel: int = 5, dilations: Sequence[int] = (1, 3, 9)):
         super().__init__()
-        self.first = nn.Conv1d(tokens, dim, kernel, padding=kernel // 2, bias=False)
-        self.second = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, bias=False)
+        self.layers = nn.ModuleList(
+            nn.Conv1d(before, dim, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=False)
+            for before, dilation in zip((tokens, *(dim for _ in dilations)), dilations))
+        for layer in self.layers:  # SiLU lets 0.36 of unit variance pass: features as large as the logits
+            nn.init.normal_(layer.weight, std=(0.36 * layer.in_channels * kernel) ** -0.5)
 
     def forward(self, logits: Tensor, frames: Tensor) -> Tensor:
         """`frames` (B, N) marks valid frames; `logits` are zero elsewhere."""
-        return F.silu(self.second(F.silu(self.first(logits)) * frames[:, None])) * frames[:, None]
+        for layer in self.layers:
+            logits = F.silu(layer(logits)) * frames[:, None]
+        return logits
 
 
 def align_frames(values: Tensor, lengths: Tensor, times: Tensor, new_times: Tensor) -> Tensor:
