@@ -188,11 +188,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio")
     verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio in any format soundfile reads")
-    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
-    verb.add_argument("--guidance", type=float, metavar="W", help="weight of the logits in the signal process, "
-                      "0 for none; default: the package's")
-    verb.add_argument("--samples", type=int, default=1, metavar="K", help="sample K times and take what they agree on; "
-                      "confidences are then the share that agrees; default: %(default)s")
+    _strategy_options(verb, samples="take what they agree on; confidences are then the share that agrees")
     verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")
     verb.add_argument("--json", action="store_true", help="print one JSON object a file")
     _model_options(verb)
@@ -201,16 +197,10 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("enhance-classify", help="classify degraded images and write the enhanced pictures")
     verb.add_argument("files", nargs="+", type=Path, metavar="IMAGE", help="images in any format that Pillow reads")
     verb.add_argument("--model", required=True, metavar="DIR", help="model package, as recipes/images writes it")
-    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
-    verb.add_argument("--guidance", type=float, metavar="W", help="weight of the logits in the signal process, "
-                      "0 for none; default: the package's")
-    verb.add_argument("--samples", type=int, default=1, metavar="K", help="sample K times and average the "
-                      "probabilities; default: %(default)s")
+    _strategy_options(verb, samples="average the probabilities")
     verb.add_argument("--output-dir", type=Path, help="write IMAGE.enhanced.png there, at the model's size")
     verb.add_argument("--json", action="store_true", help="print one JSON object an image, with the five best classes")
-    verb.add_argument("--steps", type=int, help="steps of each process; default: the package's")
-    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
-    verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    _sampling_options(verb)
     verb.set_defaults(run=enhance_classify)
 
     verb = verbs.add_parser("simulate", help="mix a fixed noisy set from a manifest of clean utterances")
@@ -286,12 +276,24 @@ def _model_options(verb: argparse.ArgumentParser) -> None:
                       "where the package says: a folder or a name on the Hugging Face hub")
     verb.add_argument("--recogniser-dtype", metavar="DTYPE", help="of its weights, e.g. bfloat16; default: as stored")
     verb.add_argument("--attn-implementation", metavar="NAME", help="its attention: eager, sdpa, ...")
-    verb.add_argument("--steps", type=int, help="steps of each process; default: the package's")
-    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
+    _sampling_options(verb)
     verb.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="fp32", help="of the processes' "
                       "networks, not of the recogniser; default: %(default)s")
     verb.add_argument("--compile", action="store_true", help="torch.compile the processes' networks")
     verb.add_argument("--channels-last", action="store_true", help="memory layout that convolutions on GPUs prefer")
+
+
+def _strategy_options(verb: argparse.ArgumentParser, samples: str) -> None:
+    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
+    verb.add_argument("--guidance", type=float, metavar="W", help="weight of the logits in the signal process, "
+                      "0 for none; default: the package's")
+    verb.add_argument("--samples", type=int, default=1, metavar="K", help=f"sample K times and {samples}; "
+                      "default: %(default)s")
+
+
+def _sampling_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--steps", type=int, help="steps of each process; default: the package's")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
     verb.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 

@@ -26,15 +26,7 @@ from cdasr.classifiers.logits import Logits
 from cdasr.device import resolve_precision
 from cdasr.joint import pipeline as joint
 from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.pipeline import (  # noqa: F401 (known by these names here as well)
-    NEED_LOGITS,
-    STRATEGIES,
-    CoupledPipeline,
-    Outcome,
-    check_strategies,
-    find_package,
-    grouped,
-)
+from cdasr.joint.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.speech.audio import read_audio, resample
 from cdasr.speech.segments import split_long
 from cdasr.speech.signal_model import SignalModel

@@ -144,7 +144,6 @@ def logits(hparams: dict) -> None:
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
-    from cdasr.training.coupled import with_injection
     from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
 
@@ -164,7 +163,7 @@ def logits(hparams: dict) -> None:
     if not on_main():
         return
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
-    guided = with_injection(model, trained, hparams["coupled"]["condition"])
+    guided = model.with_injection(trained, hparams["coupled"]["condition"])
     save_package(Pipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
 
 
@@ -279,7 +278,8 @@ def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.pipeline import NEED_LOGITS, Pipeline
+    from cdasr.joint.pipeline import NEED_LOGITS
+    from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
 
     exp_dir, data = data_folders(hparams)

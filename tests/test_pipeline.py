@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cdasr import Pipeline
-from cdasr.pipeline import STRATEGIES
+from cdasr.joint.pipeline import STRATEGIES
 
 
 @pytest.fixture(scope="module")

@@ -221,13 +221,13 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(write, tmp_path, monkeypatc
 
 def test_coupled_training_starts_from_the_imported_process(write, corpus, recogniser_dir, tmp_path):  # noqa: F811
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.speech.logits_model import LogitsModel
-    from cdasr.training.coupled import train_coupled, with_injection
+    from cdasr.joint.logits_model import LogitsModel
+    from cdasr.training.coupled import train_coupled
 
     recogniser, signal = CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(write({**V2, "N": 2}))
     tokens = recogniser.model.config.vocab_size
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
-    guided = with_injection(signal, logits, 8)
+    guided = signal.with_injection(logits, 8)
     spectra = signal.analyse(0.1 * torch.randn(2, 6000), torch.tensor([6000, 4000]))
     told = torch.randn(2, spectra.y.shape[-1], tokens)
     given = spectra.y, torch.tensor([0.3, 1.0]), spectra

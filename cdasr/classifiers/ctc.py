@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.hub import PLACE, loading, locate
+from cdasr.classifiers.hub import loading, locate, place_of
 from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.padding import as_if_alone, maskable
 
@@ -58,14 +58,13 @@ class CTCRecogniser(nn.Module):
         options = checked_options(options)
         place = locate(name_or_dir, options)
         with loading(name_or_dir, "CTC recogniser"):
-            processor = Wav2Vec2Processor.from_pretrained(place, **{key: options[key] for key in PLACE
-                                                                    if key in options})
+            processor = Wav2Vec2Processor.from_pretrained(place, **place_of(options))
             model, report = AutoModelForCTC.from_pretrained(place, output_loading_info=True, trust_remote_code=False,
                                                             **options)
             _check_model(model, processor, report["missing_keys"])
             if target_lang is not None:
                 processor.tokenizer.set_target_lang(target_lang)
-                model.load_adapter(target_lang, **{key: options[key] for key in PLACE if key in options})
+                model.load_adapter(target_lang, **place_of(options))
         return cls(model, processor)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

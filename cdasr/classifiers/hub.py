@@ -23,7 +23,7 @@ def locate(name_or_dir: str | os.PathLike, options: dict | None = None) -> str:
     name = os.fspath(name_or_dir)
     if Path(name).is_dir():
         return name
-    place = {key: value for key, value in (options or {}).items() if key in PLACE}
+    place = place_of(options or {})
     try:
         if (reason := _unreachable(name, place)) is None:
             return name
@@ -32,6 +32,11 @@ def locate(name_or_dir: str | os.PathLike, options: dict | None = None) -> str:
         raise ValueError(f"{name}: no such folder, and not a name that the hub could have; {WAYS_OUT}") from None
     except LocalEntryNotFoundError:
         raise ValueError(f"{name}: no such folder, nothing in the hub's cache, and {reason}; {WAYS_OUT}") from None
+
+
+def place_of(options: dict) -> dict:
+    """Those of the options of `from_pretrained` that say which files."""
+    return {key: options[key] for key in PLACE if key in options}
 
 
 def _unreachable(name: str, place: dict) -> str | None:

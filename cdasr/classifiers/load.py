@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from cdasr.classifiers.ctc import CTCRecogniser, checked_options
-from cdasr.classifiers.hub import PLACE, loading, locate, source_of
+from cdasr.classifiers.hub import loading, locate, place_of, source_of
 from cdasr.provenance import write_json
 
 REFERENCE = "recogniser.json"  # in place of a copy: where a recogniser is, and the options to load it with
@@ -66,7 +66,7 @@ def _class_of(place: str, options: dict) -> type:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
     with loading(place, "recogniser"):
-        config, _ = PreTrainedConfig.get_config_dict(place, **{key: options[key] for key in PLACE if key in options})
+        config, _ = PreTrainedConfig.get_config_dict(place, **place_of(options))
         kind = config["model_type"]
     if kind in MODEL_FOR_CTC_MAPPING_NAMES:
         return CTCRecogniser

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.classifiers.ctc import CTCRecogniser, Logits, checked_options
-from cdasr.classifiers.hub import PLACE, loading, locate, source_of
+from cdasr.classifiers.hub import loading, locate, place_of, source_of
 from cdasr.classifiers.log_mel import LogMel
 
 ENCODER_KEYS = {r"^model\.encoder\.": "", r"^encoder\.": ""}  # of whole Whisper models
@@ -191,8 +191,7 @@ def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, 
     options = checked_options(options)
     place = locate(name_or_dir, options)
     with loading(name_or_dir, "Whisper encoder"):
-        extractor = WhisperFeatureExtractor.from_pretrained(place, **{key: options[key] for key in PLACE
-                                                                      if key in options})
+        extractor = WhisperFeatureExtractor.from_pretrained(place, **place_of(options))
         encoder, report = WhisperEncoder.from_pretrained(place, key_mapping=ENCODER_KEYS, output_loading_info=True,
                                                          **options)
         if report["missing_keys"]:

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.ctc import Logits, Word, checked_options
 from cdasr.classifiers.decoding_steps import DecodingSteps, normalised
-from cdasr.classifiers.hub import PLACE, loading, locate
+from cdasr.classifiers.hub import loading, locate, place_of
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.token_times import centred_edges, warped_edges
 
@@ -86,8 +86,7 @@ class WhisperDecoderRecogniser(nn.Module):
         options = checked_options(options)
         place = locate(name_or_dir, options)
         with loading(name_or_dir, "Whisper model"):
-            processor = WhisperProcessor.from_pretrained(place, **{key: options[key] for key in PLACE
-                                                                   if key in options})
+            processor = WhisperProcessor.from_pretrained(place, **place_of(options))
             model, report = WhisperForConditionalGeneration.from_pretrained(place, output_loading_info=True, **options)
             if report["missing_keys"]:
                 raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdasr.evaluation.report import table
-from cdasr.evaluation.scoring import score, score_conditions  # noqa: F401 (known by these names here as well)
+from cdasr.evaluation.scoring import score
 from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id, read_decoded
 from cdasr.provenance import record, write_json
 from cdasr.speech.audio import read_audio
@@ -37,7 +37,8 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     Raises ValueError for an unknown system or condition, a bad manifest, a condition without words, or an
     `output_dir` that holds results of other settings, before anything is written.
     """
-    from cdasr.pipeline import Pipeline, check_strategies
+    from cdasr.joint.pipeline import check_strategies
+    from cdasr.pipeline import Pipeline
 
     if systems is not None and not systems:
         raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from cdasr.evaluation.evaluate import read_decoded, score_conditions
 from cdasr.evaluation.report import averages, comparisons, render, table, write_results
+from cdasr.evaluation.scoring import score_conditions
 from cdasr.evaluation.statistics import wer
+from cdasr.evaluation.store import read_decoded
 
 STAGES = ("recogniser", "signal", "logits", "coupled", "matched", "retrained")  # that train, in this order
 AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))

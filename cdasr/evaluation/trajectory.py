@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Side
+from cdasr.joint.pipeline import NEED_LOGITS
 from cdasr.joint.sides import Sides, strategy_steps
-from cdasr.pipeline import NEED_LOGITS, Pipeline
+from cdasr.pipeline import Pipeline
 from cdasr.speech.audio import read_audio
 from cdasr.speech.stft import compress
 

@@ -112,7 +112,6 @@ def logits(hparams: dict) -> None:
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.task import IMAGES
     from cdasr.training.bank import build_bank
-    from cdasr.training.coupled import with_injection
     from cdasr.training.logits import train_logits
 
     (exp_dir, data), settings, device = data_folders(hparams), hparams["logits"], compute_device(hparams)
@@ -133,7 +132,7 @@ def logits(hparams: dict) -> None:
                  ("valid", valid.rows, fixed, {**settings["bank"], "passes": 1, "steps": [model.sampling["steps"]]}))]
     trained = train_logits(hparams["logits_model"], frozen, *banks, exp_dir / "logits", settings, device, IMAGES)
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
-    guided = with_injection(model, trained, hparams["coupled"]["condition"])
+    guided = model.with_injection(trained, hparams["coupled"]["condition"])
     save_package(ImagePipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
 from cdasr.diffusion.processes import make_process
-from cdasr.joint.noise import FrameNoise, Seed  # noqa: F401 (known by these names here as well)
 from cdasr.joint.signal_model import SignalProcess
 from cdasr.networks import make_network
 from cdasr.networks.conditioning import align_frames

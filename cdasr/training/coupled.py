@@ -23,7 +23,7 @@ from cdasr.joint.task import Task
 from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances
-from cdasr.training.logits import choose, detached, drop_hidden, per_item, where
+from cdasr.training.logits import choose, detached, drawn, drop_hidden, per_item, where
 from cdasr.training.signal import FixedPairs, noisy_and_clean
 
 CONDITIONS = ("none", "heard", "estimate", "noised")  # what the signal network may be given as logits
@@ -107,7 +107,7 @@ class CoupledTrainer(Trainer):
 
         Sampling makes its states of estimates; a network that has only met states made of the truth trusts them.
         """
-        own = torch.rand(len(clean), generator=generator, device=clean.device) < self.hparams.own_states
+        own = drawn(self.hparams.own_states, clean, generator)
         return torch.where(per_item(own, clean), estimate, clean)
 
     def _told(self, signal: SignalProcess, logits: LogitsModel, heard: Observation, estimate: Tensor,
@@ -147,7 +147,7 @@ def fit_coupled(signal: SignalProcess, logits: LogitsModel, classifier: nn.Modul
     Items are `{noisy, clean, <truth>}`. Returns the EMA models of the best epoch.
     """
     torch.manual_seed(hparams["seed"])
-    guided = with_injection(signal, logits, hparams["condition"])
+    guided = signal.with_injection(logits, hparams["condition"])
     trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, task)
     return trainer.models(trainer.run(train, valid))
 
@@ -159,8 +159,3 @@ def train_coupled(signal: SignalProcess, logits: LogitsModel, recogniser: nn.Mod
     train = Utterances(train_rows, signal.sample_rate, hparams["seed"], True, noisy_and_clean(degrade))
     return fit_coupled(signal, logits, recogniser, SPEECH, train, FixedPairs(valid_rows, signal.sample_rate),
                        output_dir, hparams, device)
-
-
-def with_injection(signal: SignalProcess, logits: LogitsModel, condition: int) -> SignalProcess:
-    """The signal model with `condition` channels for logits, which do nothing yet: the same outputs, bit for bit."""
-    return signal.with_injection(logits.config["network"]["tokens"], condition)

@@ -14,7 +14,6 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from cdasr.speech.audio import read_audio
-from cdasr.speech.task import sample_lengths  # noqa: F401 (known by this name here as well)
 
 
 class Utterances(Dataset):

@@ -79,7 +79,7 @@ def train_logits(config: dict, classifier: nn.Module, train: Bank, valid: Bank, 
 
 def choose(first: Observation, second: Observation, share: float, generator: torch.Generator) -> Observation:
     """`first`, with a random `share` of the items replaced by `second`'s."""
-    return where(_draw(share, first, generator), second, first)
+    return where(drawn(share, first.logits, generator), second, first)
 
 
 def where(pick: Tensor, first: Observation, second: Observation) -> Observation:
@@ -99,7 +99,7 @@ def detached(observation: Observation) -> Observation:
 def drop_hidden(observation: Observation, share: float, generator: torch.Generator) -> Observation:
     """The observation without the hidden states of a random `share` of the items."""
     context = observation.context
-    hidden = context.hidden.masked_fill(per_item(_draw(share, observation, generator), context.hidden), 0.0)
+    hidden = context.hidden.masked_fill(per_item(drawn(share, context.hidden, generator), context.hidden), 0.0)
     return Observation(observation.logits, Logits(context.values, context.lengths, hidden))
 
 
@@ -108,6 +108,6 @@ def per_item(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (like.dim() - 1))
 
 
-def _draw(share: float, like: Observation, generator: torch.Generator) -> Tensor:
-    """True (B,) for a random share of the items."""
-    return torch.rand(len(like.logits), generator=generator, device=like.logits.device) < share
+def drawn(share: float, items: Tensor, generator: torch.Generator) -> Tensor:
+    """True (B,) for a random share of the items (B, ...)."""
+    return torch.rand(len(items), generator=generator, device=items.device) < share

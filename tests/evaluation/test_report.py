@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from cdasr.evaluation.evaluate import score, score_conditions
 from cdasr.evaluation.report import averages, plot_wer_by_snr, table, write_results
+from cdasr.evaluation.scoring import score, score_conditions
 
 CONDITIONS = ("clean", "seen_0dB", "seen_5dB", "unseen_0dB", "unseen_5dB")
 RECORD = {"time": "2024-05-06T23:59:59+00:00", "command": "cdasr evaluate --manifest set.csv", "commit": "abcdef" * 6,

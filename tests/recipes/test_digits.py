@@ -1,7 +1,6 @@
 """recipes/digits from a copy of FSDD's layout to RESULTS.md, as a user runs it, on synthetic talkers."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
+from tests.recipes.staged import check_whole_run, run_recipe
 
-ROOT = Path(__file__).parents[2]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -33,10 +32,7 @@ def corpus(tmp_path_factory):
 
 
 def run(corpus, exp_dir, *options):
-    return subprocess.run(
-        ["bash", "recipes/digits/run.sh", "--size", "tiny", "--exp-dir", str(exp_dir), "--data-dir", str(corpus),
-         "--noise-dir", str(corpus / "noise"), *options], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "PYTHON": sys.executable})
+    return run_recipe("digits", exp_dir, "--data-dir", str(corpus), "--noise-dir", str(corpus / "noise"), *options)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +46,8 @@ def finished(corpus, tmp_path_factory):
 def test_all_stages_run_and_say_so(finished):
     exp_dir, done = finished
     assert "no recordings with index 0 to 4" in done.stderr
-    for stage in range(10):
-        assert f"stage {stage} (" in done.stdout and (exp_dir / "done" / f"stage{stage}").is_file()
-    results = (exp_dir / "RESULTS.md").read_text()
-    for words in ("unseen_10dB", "enhanced", "parallel", "nested", "enhanced_matched",
-                  "retrained", "oracle", "RTF", "Targets"):
-        assert words in results
+    check_whole_run(exp_dir, done, ("unseen_10dB", "enhanced", "parallel", "nested", "enhanced_matched", "retrained",
+                                    "oracle", "RTF", "Targets"))
     assert (exp_dir / "results" / "wer.png").stat().st_size > 5000
 
 

@@ -3,9 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -16,8 +13,8 @@ import torch
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
+from tests.recipes.staged import ROOT, check_whole_run, run_recipe
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ("SHE DIDN'T SAY", "A SMALL BOAT", "NOTHING MORE", "HE LEFT AT DAWN", "COME IN", "IT RAINED")
 TALKERS = {"train-clean-100": {19: "en-us+f2", 26: "en-us+m3"}, "dev-clean": {84: "en-us+f1"},
            "test-clean": {61: "en-us+m1"}, "test-other": {367: "en-us+m7"}}
@@ -58,10 +55,7 @@ def corpus(tmp_path_factory):
 
 
 def run(corpus, exp_dir, *options):
-    return subprocess.run(
-        ["bash", "recipes/librispeech/run.sh", "--size", "tiny", "--exp-dir", str(exp_dir), "--data-dir", str(corpus),
-         "--asr", str(corpus / "asr"), *options], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "PYTHON": sys.executable})
+    return run_recipe("librispeech", exp_dir, "--data-dir", str(corpus), "--asr", str(corpus / "asr"), *options)
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +68,9 @@ def finished(corpus, tmp_path_factory):
 
 def test_all_stages_run_and_write_the_results(finished):
     exp_dir, done = finished
-    for stage in range(10):
-        assert f"stage {stage} (" in done.stdout and (exp_dir / "done" / f"stage{stage}").is_file()
-    results = (exp_dir / "RESULTS.md").read_text()
-    for words in ("test-other_noise_10dB", "test-clean_babble_0dB", "test-clean_reverb", "cascade", "parallel",
-                  "nested", "enhanced_matched", "retrained", "All test sets with noise",
-                  "of test-clean, test-other (3 of each"):
-        assert words in results
+    results = check_whole_run(exp_dir, done, (
+        "test-other_noise_10dB", "test-clean_babble_0dB", "test-clean_reverb", "cascade", "parallel", "nested",
+        "enhanced_matched", "retrained", "All test sets with noise", "of test-clean, test-other (3 of each"))
     assert "Targets" not in results and "digit" not in results
     record = json.loads((exp_dir / "recogniser" / "record.json").read_text())["settings"]
     assert record["recogniser"]["class"] == "Wav2Vec2ForCTC" and record["recogniser"]["stride"] == 320
