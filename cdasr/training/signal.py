@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.joint.signal_model import SignalProcess
+from cdasr.joint.signal_model import Analysis, SignalProcess
 from cdasr.joint.task import Task, unpadded
 from cdasr.speech.manifest import read_clean
 from cdasr.speech.signal_model import SignalModel
@@ -25,8 +27,9 @@ from cdasr.training.data import Utterances
 class SignalTrainer(Trainer):
     """Denoising training of a signal process (method.md, Training 1): E |D(x_t, t; y) - x0|^2.
 
-    A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the task's. Validation
-    samples with the real sampler and reports the classifier's error rate and the quality in dB.
+    A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the task's. With a
+    `recogniser_weight` the loss of C(x_hat0) against C(x0) is added, whose gradient passes through C and leaves C as it
+    is. Validation samples with the real sampler and reports the classifier's error rate and the quality in dB.
     """
 
     def __init__(self, model: SignalProcess, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
@@ -45,7 +48,21 @@ class SignalTrainer(Trainer):
         return self.signal.with_network(self.modules.network).estimate(x_t, t, degraded), x0, degraded
 
     def compute_objectives(self, predictions, batch, stage):
-        return self.task.signal_loss(*predictions, self.hparams)
+        loss = self.task.signal_loss(*predictions, self.hparams)
+        if weight := getattr(self.hparams, "recogniser_weight", 0.0):
+            loss = loss + weight * self._classified_loss(predictions[0], predictions[2], batch)
+        return loss
+
+    def _classified_loss(self, x_hat: Tensor, degraded: Analysis, batch) -> Tensor:
+        """The loss of C(x_hat0), in the logits space of this batch's C(x0)."""
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            with torch.no_grad():
+                clean = self.classifier(batch.clean.data, degraded.lengths)
+            coordinates = getattr(self.classifier, "blank", 0) is None  # of a decoder, see whisper_decoder.py
+            space = LogitsSpace.fit([(clean.values, clean.lengths)], coordinates)
+            estimated = self.classifier(self.signal.synthesise(x_hat, degraded), degraded.lengths, **clean.positions)
+            return self.task.logits_loss(space.encode(estimated.values), Observation(space.encode(clean.values), clean),
+                                         space, self.classifier, self.hparams)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         lengths, (name, measure) = self.task.lengths(batch.noisy), self.task.quality

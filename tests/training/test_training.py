@@ -1,6 +1,7 @@
 """Training: a killed run ends at the same numbers, the recogniser never changes, batches follow the curriculum."""
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import speechbrain as sb
 import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_manifest, write_manifest
+from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.task import collate_waves
 from cdasr.training.base import learning_rate_factor, parameter_groups
 from cdasr.training.data import DurationBatchSampler, Utterances
 from cdasr.training.recogniser import dropout_rate
@@ -110,6 +114,26 @@ def test_training_leaves_the_recogniser_alone_and_lowers_the_loss(corpus, recogn
     losses = [float(line.split('"train_loss": ')[1].split(",")[0])
               for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
     assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_the_loss_of_the_recogniser_trains_the_signal_process_and_nothing_else(corpus, recogniser_dir, tmp_path):
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    model = SignalModel.from_config(TINY_SIGNAL)
+    trainer = SignalTrainer(model, recogniser, tmp_path, {**HPARAMS, "recogniser_weight": 1.0, "kl_weight": 0.0,
+                                                          "sequence_weight": 0.0}, "cpu")
+    noisy, clean = (collate_waves([read_audio(row[name], 16_000)[0] for row in corpus[1]])
+                    for name in ("wav", "clean_wav"))
+    batch = SimpleNamespace(clean=SimpleNamespace(data=clean[0]))
+    degraded = model.analyse(*noisy)
+    x0 = model.target(clean[0], degraded)
+    best, worse = (trainer._classified_loss(x, degraded, batch) for x in (x0, degraded.y))
+    assert best < 0.05 * worse, "C of the clean spectra is C(x0) but for rounding; C(y) is far from it"
+
+    x_hat = model.estimate(degraded.y, torch.ones(len(x0)), degraded)
+    trainer._classified_loss(x_hat, degraded, batch).backward()
+    assert all(parameter.grad is None for parameter in recogniser.parameters())
+    assert sum(float(parameter.grad.square().sum()) for parameter in model.network.parameters()
+               if parameter.grad is not None) > 0
 
 
 def test_batches_fit_cover_and_follow_the_curriculum():
