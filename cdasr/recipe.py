@@ -303,7 +303,7 @@ def decode(hparams: dict) -> None:
                                       if _adds_something(name, *others.get(name, (pipeline, name)))]
     print(evaluate(data / "eval.csv", pipeline, systems, exp_dir / "results", seed=hparams["seed"],
                    batch_seconds=settings["batch_seconds"], others=others,
-                   conditions=settings["conditions"] or None, overwrite=settings["overwrite"]))
+                   conditions=settings["conditions"] or None, only=settings["only"], overwrite=settings["overwrite"]))
     if settings["timed_utterances"]:
         rows = read_manifest(data / "eval.csv")
         rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]

@@ -7,6 +7,7 @@ stopped. Scoring reads those lines only.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,12 +29,13 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
              steps: int | None = None, batch_seconds: float = 60.0, device: str = "auto", seed: int = 0,
              limit: int | None = None, overwrite: bool = False,
              others: Mapping[str, tuple[Pipeline, str]] | None = None,
-             conditions: Sequence[str] | None = None) -> str:
+             conditions: Sequence[str] | None = None, only: Mapping[str, str] | None = None) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
 
     `model` is a package's name or folder, or a `Pipeline`; `systems` None means all that it can run; `others` are
     systems of further packages, each a pipeline and its strategy, by the names that `systems` has for them. `limit`
-    keeps the manifest's first utterances only, `conditions` those of some conditions; a later run can add others.
+    keeps the manifest's first utterances only, `conditions` those of some conditions, `only` those of which the name
+    fits a system's regular expression; a later run can add others.
     Raises ValueError for an unknown system or condition, a bad manifest, a condition without words, or an
     `output_dir` that holds results of other settings, before anything is written.
     """
@@ -59,7 +61,8 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
         settings["others"] = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
     claim(output_dir, settings, overwrite)
     for system in systems:
-        decode(rows, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl", steps,
+        wanted = [row for row in rows if re.fullmatch((only or {}).get(system, ".*"), _condition(row))]
+        decode(wanted, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl", steps,
                batch_seconds, seed)
     scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
                    conditions=list(dict.fromkeys(map(_condition, rows))))

@@ -13,31 +13,34 @@ MOST_INTERVALS = 5  # systems in a table that still has room for intervals
 def table(scores: Mapping, markdown: bool = False) -> str:
     """Word error rates in per cent, conditions as rows, systems as columns; then what the systems cost.
 
-    Each rate has its 95 % interval, in tables of many systems only their widest half-width is told.
+    Each rate has its 95 % interval, in tables of many systems only their widest half-width is told. A dash stands
+    where a system did not decode a condition.
     """
     systems = scores["systems"]
-    entries = [condition[system] for condition in scores["conditions"].values() for system in systems]
+    entries = [entry for condition in scores["conditions"].values() for entry in condition.values()]
     widest = max((entry["interval"][1] - entry["interval"][0]) / 2 for entry in entries)
     narrow = len(systems) > MOST_INTERVALS
     lines = [["condition", "words", *systems]]
     for name, condition in scores["conditions"].items():
-        lines.append([name, str(condition[systems[0]]["words"]),
-                      *(f"{condition[system]['wer']:.1f}" if narrow else _rate(condition[system])
-                        for system in systems)])
+        rates = {system: f"{entry['wer']:.1f}" if narrow else _rate(entry) for system, entry in condition.items()}
+        lines.append([name, str(next(iter(condition.values()))["words"]), *(rates.get(name, "-") for name in systems)])
     title = f"WER % (95 % intervals: at most +-{widest:.1f})" if narrow else "WER % [95 % interval]"
     return f"{title}\n" + ("\n" if markdown else "") + f"{render(lines, markdown)}\n\n{costs(scores, markdown)}"
 
 
 def costs(scores: Mapping, markdown: bool = False) -> str:
-    """SI-SDR, use of the confidences, network evaluations and real-time factor of each system, over all conditions.
+    """SI-SDR, use of the confidences, network evaluations and real-time factor, over the conditions that all have.
 
     SI-SDR leaves out conditions without it, such as clean ones. ECE is the expected calibration error of the words'
     confidences; the last WER is that of the 80 % of the utterances that the system is surest of.
     """
-    keys = list(next(iter(scores["conditions"].values()))[scores["systems"][0]]["nfe"])
+    common = [condition for condition in scores["conditions"].values() if condition.keys() >= set(scores["systems"])]
+    if not common:
+        return "No condition was decoded by all systems."
+    keys = list(common[0][scores["systems"][0]]["nfe"])
     lines = [["system", "SI-SDR dB", *(f"NFE {key}" for key in keys), "RTF", "ECE", "WER % of the surest 80 %"]]
     for system in scores["systems"]:
-        entries = [condition[system] for condition in scores["conditions"].values()]
+        entries = [condition[system] for condition in common]
         lines.append([system, _average(entries, "si_sdr", 1),
                       *(f"{sum(entry['nfe'][key] for entry in entries) / len(entries):g}" for key in keys),
                       _average(entries, "rtf", 3), _average(entries, "calibration_error", 3),
@@ -54,7 +57,7 @@ def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: s
     """Averages `{title: scores by system}` with the change against `reference`, its interval and paired p-value."""
     lines = [["average over", "words", "system", "WER %", f"relative to {reference}, %", f"p against {reference}"]]
     for title, scores in scored.items():
-        for system in systems:
+        for system in filter(scores.__contains__, systems):
             entry, base = scores[system], scores[reference]["wer"]
             p_value = entry["p_values"].get(reference)
             lines.append([title, str(entry["words"]), system, _rate(entry),
@@ -101,8 +104,10 @@ def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
         points.sort(key=lambda point: point[0])
         snrs = [snr for snr, _ in points]
         for system in scores["systems"]:
-            axis.plot(snrs, [point[system]["wer"] for _, point in points], marker="o", label=system)
-            axis.fill_between(snrs, *zip(*(point[system]["interval"] for _, point in points)), alpha=0.15)
+            if known := [(snr, point[system]) for snr, point in points if system in point]:
+                at, entries = zip(*known)
+                axis.plot(at, [entry["wer"] for entry in entries], marker="o", label=system)
+                axis.fill_between(at, *zip(*(entry["interval"] for entry in entries)), alpha=0.15)
         axis.set(title=f"{kind} noise", xlabel="SNR (dB)", xticks=snrs)
         axis.grid(alpha=0.3)
     axes[0, 0].set(ylabel="WER (%)", ylim=(0, None))

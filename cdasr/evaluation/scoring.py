@@ -22,7 +22,7 @@ def score(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str] | Non
 
     A system's p-values are those of its difference to every earlier system, paired by item; `difference` holds the
     interval of that difference in points, `relative` in per cent of the earlier system's rate. `names` as in
-    `score_conditions`.
+    `score_conditions`. A system that did not decode a condition is not in its scores.
     """
     systems = list(decoded)
     conditions = conditions or list(dict.fromkeys(entry["condition"] for entry in decoded[systems[0]]))
@@ -34,9 +34,11 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence
                      counted: str = "words", means: Sequence[str] = ("si_sdr_input", "si_sdr")) -> dict:
     """The scores of each system averaged over `conditions`, each condition counting alike.
 
-    Entries hold `errors` out of so many `counted`; their error rate is called `rate`; `means` are averaged.
+    Entries hold `errors` out of so many `counted`; their error rate is called `rate`; `means` are averaged. Systems
+    that lack one of the conditions are left out.
     """
-    systems = list(decoded)
+    has = {system: {entry["condition"] for entry in entries} for system, entries in decoded.items()}
+    systems = [system for system in decoded if has[system].issuperset(conditions)]
     groups = [{system: sorted((entry for entry in decoded[system] if entry["condition"] == condition),
                               key=lambda entry: entry["ID"]) for system in systems} for condition in conditions]
     counts = [(np.array([[entry["errors"] for entry in group[system]] for system in systems]),

@@ -7,7 +7,8 @@ import pytest
 
 from cdasr import Pipeline
 from cdasr.evaluation.evaluate import evaluate, read_decoded
-from cdasr.evaluation.report import table
+from cdasr.evaluation.report import plot_wer_by_snr, table
+from cdasr.evaluation.scoring import score_conditions
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.words import word_errors
 
@@ -74,6 +75,19 @@ def test_conditions_can_be_added_later(manifest, pipeline, tmp_path):
     assert after[:4] == before and {entry["condition"] for entry in after[4:]} == {"unseen_5dB"}
     with pytest.raises(ValueError, match="no condition loud; it has unseen_5dB, clean"):
         evaluate(manifest, pipeline, ["none"], tmp_path / "out", conditions=["loud"])
+
+
+def test_a_system_can_be_kept_to_some_conditions(manifest, pipeline, tmp_path):
+    shown = evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", only={"enhanced": "unseen_.*"})
+    scores = json.loads((tmp_path / "out" / "wer.json").read_text())
+    assert {name: list(found) for name, found in scores["conditions"].items()} == {
+        "unseen_5dB": ["none", "enhanced"], "clean": ["none"]}
+    assert re.search(r"(?m)^clean +8 +\S+ \[.*\] +-$", shown)
+    both = score_conditions({name: read_decoded(tmp_path / "out" / "decode" / f"{name}.jsonl")
+                             for name in ("none", "enhanced")}, ["unseen_5dB", "clean"])
+    assert list(both) == ["none"], "an average over conditions is that of systems that have them all"
+    plot_wer_by_snr(scores, tmp_path / "wer.png")
+    assert (tmp_path / "wer.png").is_file()
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(manifest, pipeline, tmp_path, monkeypatch):
