@@ -267,7 +267,8 @@ def training_degrader(data: Path, train_rows, hparams: dict):
 
     settings = hparams["signal"]
     return TrainingDegrader(*training_sources(data, train_rows, hparams), snr_range=tuple(settings["snr_range"]),
-                            reverb_share=settings["reverb_share"], clean_share=settings["clean_share"])
+                            reverb_share=settings["reverb_share"], clean_share=settings["clean_share"],
+                            speed_range=tuple(settings["speed_range"]), channel_db=settings["channel_db"])
 
 
 def training_sources(data: Path, train_rows, hparams: dict):

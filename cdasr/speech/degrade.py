@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 from scipy import fft
 
-from cdasr.speech.noise import NoiseSource
-from cdasr.speech.noise_families import rms
+from cdasr.speech.noise import NoiseSource, equalise
+from cdasr.speech.noise_families import random_equaliser, rms
 from cdasr.speech.rooms import RoomSource
 
 SILENT = 1e-7  # RMS
@@ -76,8 +77,10 @@ def degrade(clean: np.ndarray, rng: np.random.Generator, noise_source: NoiseSour
 class TrainingDegrader:
     """Degradation on the fly: `(clean, rng) -> (noisy, clean)`, different for every state of `rng`.
 
-    SNR and level (RMS) are uniform within their ranges, in dB. `reverb_share` of the utterances is in a room,
-    and `clean_share` has neither noise nor room, so that a network learns to leave clean speech alone.
+    The clean speech is varied first: played at a speed within `speed_range`, and through a microphone whose gains over
+    frequency have a standard deviation of `channel_db`. SNR and level (RMS) are uniform within their ranges, in dB.
+    `reverb_share` of the utterances is in a room, and `clean_share` has neither noise nor room, so that a network
+    learns to leave clean speech alone.
     """
 
     noise_source: NoiseSource
@@ -86,11 +89,23 @@ class TrainingDegrader:
     reverb_share: float = 0.3
     clean_share: float = 0.05
     level_range: tuple[float, float] = (-35.0, -15.0)
+    speed_range: tuple[float, float] = (1.0, 1.0)
+    channel_db: float = 0.0
 
     def __call__(self, clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        clean = self._varied(clean, rng)
         clean = clean * np.float32(10 ** (rng.uniform(*self.level_range) / 20) / max(rms(clean), SILENT))
         if rng.random() < self.clean_share:
             return clean, clean
         rooms = self.room_source if rng.random() < self.reverb_share else None
         result = degrade(clean, rng, self.noise_source, rooms, rng.uniform(*self.snr_range))
         return result.noisy, result.clean
+
+    def _varied(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rate = self.noise_source.rate
+        if len(set(self.speed_range)) > 1:
+            clean = soxr.resample(clean, rng.uniform(*self.speed_range) * rate, rate, quality="LQ")
+        if self.channel_db > 0:
+            size = fft.next_fast_len(len(clean), real=True)
+            clean = equalise(clean, random_equaliser(rng, size, rate, self.channel_db)).astype(np.float32)
+        return clean
