@@ -90,3 +90,20 @@ def test_training_degrader_uses_rooms(tone):
                                 clean_share=0.0)
     noisy, target = degrader(clean, np.random.default_rng(0))
     assert rms(noisy - target) > 0.05 * rms(target)
+
+
+def test_training_speech_is_played_at_other_speeds_and_through_other_microphones(tone):
+    clean = tone(0.3, 400) + 0.5 * tone(0.3, 1600)
+    degrader = TrainingDegrader(COLOURED, reverb_share=0.0, clean_share=1.0, speed_range=(0.8, 1.25), channel_db=6.0)
+    speeds, balances = [], []
+    for seed in range(40):
+        noisy, target = degrader(clean, np.random.default_rng(seed))
+        assert np.array_equal(noisy, target) and noisy.dtype == np.float32
+        spectrum = np.abs(np.fft.rfft(target))
+        hertz = np.fft.rfftfreq(len(target), 1 / 16_000)
+        low, high = (int(np.argmax(spectrum * band)) for band in (hertz < 900, hertz >= 900))
+        speeds.append(hertz[low] / 400)
+        assert len(clean) / len(target) == pytest.approx(speeds[-1], rel=0.03), "the pitch rises with the speed"
+        balances.append(decibels(spectrum[high] / spectrum[low]))
+    assert min(speeds) < 0.9 and max(speeds) > 1.12
+    assert np.std(balances) > 3, "the microphone's gain differs between the two tones"
