@@ -90,6 +90,10 @@ class WhisperDecoderRecogniser(nn.Module):
             model, report = WhisperForConditionalGeneration.from_pretrained(place, output_loading_info=True, **options)
             if report["missing_keys"]:
                 raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")
+            settings, size = model.generation_config, model.config.vocab_size
+            suppressed = (*(settings.suppress_tokens or ()), *(settings.begin_suppress_tokens or ()))
+            if (highest := max(suppressed, default=0)) >= size:
+                raise ValueError(f"its generation configuration suppresses token {highest}, its vocabulary has {size}")
         return cls(model, processor, language, task)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

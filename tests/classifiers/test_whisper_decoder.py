@@ -1,5 +1,7 @@
 """The frozen Whisper decoder hears what transformers hears; coordinates are its logits, and strategies run on them."""
 
+import json
+import shutil
 from dataclasses import fields, replace
 
 import pytest
@@ -484,3 +486,11 @@ def test_mistakes_are_named(recogniser, recogniser_dir, whisper_dir, tmp_path):
     english.lang_to_id = None
     with pytest.raises(ValueError, match="language 'de'.*names no languages"):
         WhisperDecoderRecogniser(recogniser.model, recogniser.processor, language="de")
+
+
+def test_suppressed_tokens_beyond_the_vocabulary_are_one_line(whisper_dir, tmp_path):
+    shutil.copytree(whisper_dir, tmp_path / "odd")
+    path = tmp_path / "odd" / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "begin_suppress_tokens": [220, 50256]}))
+    with pytest.raises(ValueError, match="odd: no Whisper model.*suppresses token 50256, its vocabulary has 44"):
+        load_recogniser(tmp_path / "odd")
