@@ -88,10 +88,7 @@ def _about(frozen) -> dict:
 
 
 def signal(hparams: dict) -> None:
-    """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package.
-
-    Where `guided` has epochs, the process is trained on with the loss of C(x_hat) as well; `plain` keeps it as it was.
-    """
+    """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
     from cdasr.classifiers.load import load_recogniser
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
@@ -116,12 +113,6 @@ def signal(hparams: dict) -> None:
     else:
         (exp_dir / "signal").mkdir(exist_ok=True)
         model = start
-    if on_main() and hparams["guided"]["epochs"]:
-        save_package(Pipeline(frozen, model, device=device), exp_dir, "plain")
-    if hparams["guided"]["epochs"]:
-        model = train_signal(model.config, frozen, train_rows, valid_rows, exp_dir / "guided",
-                             {**hparams["signal"], **hparams["guided"]}, training_degrader(data, train_rows, hparams),
-                             device, model)
     if not on_main():
         return
     pipeline = Pipeline(frozen, model, device=device)
@@ -202,7 +193,7 @@ def coupled(hparams: dict) -> None:
 
 
 def matched(hparams: dict) -> None:
-    """Control: the signal process trained on alone, by its own loss, for as long as all that follows it takes."""
+    """Control: the signal process of stage 3, trained on by itself for as long as stages 4 and 5 take."""
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.distributed import on_main
@@ -210,8 +201,7 @@ def matched(hparams: dict) -> None:
 
     exp_dir, data = data_folders(hparams)
     settings = {**hparams["signal"], **hparams["matched"]}
-    start = exp_dir / ("plain" if hparams["guided"]["epochs"] else "signal") / "package"
-    pipeline = Pipeline.from_pretrained(start, device=compute_device(hparams))
+    pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams))
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
                          settings, training_degrader(data, train_rows, hparams), pipeline.device, pipeline.signal)
