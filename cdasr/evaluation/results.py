@@ -26,7 +26,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     averaged = {f"{_noise(kind)}, {', '.join(f'{snr:g}' for snr in snrs)} dB": score_conditions(decoded, names)
                 for kind, names, snrs in _kinds(scores["conditions"])}
     recogniser = _read(exp_dir / "recogniser" / "record.json")["settings"]
-    tuned = exp_dir / ("coupled" if "parallel" in systems else "signal") / "record.json"
+    tuned = exp_dir / ("coupled" if set(COUPLED) & set(systems) else "signal") / "record.json"
     tuning = _read(tuned)["settings"].get("tuning", {})
     timed = exp_dir / "results" / "rtf.json"
     timing = _read(timed) if timed.is_file() else None
@@ -95,11 +95,11 @@ def _unseen(averaged: Mapping, last: str) -> Mapping | None:
 
 
 def _compared(decoded: Mapping, conditions: Sequence[str], title: str) -> list[tuple[str, str]]:
-    coupled = [name for name in COUPLED if name in decoded]
-    references = [name for name in BASELINES if name in decoded]
-    if not conditions or not coupled or not references:
+    scores = score_conditions(decoded, conditions) if conditions else {}
+    coupled = [name for name in COUPLED if name in scores]
+    references = [name for name in BASELINES if name in scores]
+    if not coupled or not references:
         return []
-    scores = score_conditions(decoded, conditions)
     return [("Coupled strategies against the others", f"{title}.\n\n" + comparisons(scores, coupled, references))]
 
 
@@ -170,7 +170,7 @@ def _coupled_targets(unseen: Mapping | None, plain: Mapping | None, timing: Mapp
     if "retrained" in unseen:
         change, p_value = score["wer"] - unseen["retrained"]["wer"], score["p_values"]["retrained"]
         lines.append([f"{best}: not worse than retrained", f"{change:+.2f} points, p {p_value:.4f}", _yes(change <= 0)])
-    if plain:
+    if plain and best in plain:
         change = plain[best]["wer"] - plain["none"]["wer"]
         lines.append([f"{best}: clean WER at most 0.2 points above none", f"{change:+.2f} points", _yes(change <= 0.2)])
     if rtf := timing["rtf"].get("parallel"):
