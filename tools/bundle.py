@@ -43,7 +43,7 @@ def main(exp_dir: str, name: str) -> int:
     shown = [section.split("\n", 1)[1].strip() for section in sections
              if section.startswith(("Averages", "Coupled strategies", "Targets"))]
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source / "package", target)
+    pipeline.save_pretrained(target, half=True, by_reference=False)  # whole, also where its recogniser is elsewhere
     logits = "" if pipeline.logits is None else (
         f", and a process over its logits ({_process(pipeline.logits)} process,\n"
         f"{_millions(target / 'logits.safetensors')} M parameters) that is coupled with it")

@@ -54,6 +54,8 @@ def save_recogniser(recogniser: nn.Module, folder: str | os.PathLike, by_referen
 def _follow(reference: Path, options: dict) -> nn.Module:
     try:
         stored = json.loads(reference.read_text(encoding="utf-8"))
+        if reference == Path(stored["name"]) / REFERENCE:
+            raise ValueError("itself; give a folder with a recogniser in it")
         recogniser = load_recogniser(stored["name"], **{**stored["options"], **options})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{reference} refers to {error}") from None
