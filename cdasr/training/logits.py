@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -70,11 +71,16 @@ def train_logits(config: dict, classifier: nn.Module, train: Bank, valid: Bank, 
     """Train the logits process, in the space of the statistics of C(x0) in `train`. Returns the best EMA model."""
     torch.manual_seed(hparams["seed"])
     sizes = {"tokens": train[0]["clean"].shape[-1], "hidden": train[0]["heard_hidden"].shape[-1]}
-    coordinates = getattr(classifier, "blank", 0) is None  # of a decoder, see whisper_decoder.py
     model = LogitsModel.from_config({**config, "network": {**config["network"], **sizes},
-                                     "space": LogitsSpace.fit(train.clean_logits(), coordinates).config()})
+                                     "space": space_of(classifier, train.clean_logits()).config()})
     best = LogitsTrainer(model, classifier, output_dir, hparams, device, task).run(train, valid)
     return model.with_network(best.network)
+
+
+def space_of(classifier: nn.Module, logits: Iterable[tuple[Tensor, Tensor | None]]) -> LogitsSpace:
+    """The space of the classifier's logits, given as `LogitsSpace.fit` takes them."""
+    coordinates = getattr(classifier, "blank", 0) is None  # of a decoder, see whisper_decoder.py
+    return LogitsSpace.fit(logits, coordinates)
 
 
 def choose(first: Observation, second: Observation, share: float, generator: torch.Generator) -> Observation:

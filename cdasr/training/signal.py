@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.classifiers.logits_space import LogitsSpace
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
@@ -22,6 +21,7 @@ from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances
+from cdasr.training.logits import space_of
 
 
 class SignalTrainer(Trainer):
@@ -58,8 +58,7 @@ class SignalTrainer(Trainer):
         with torch.autocast(torch.device(self.device).type, enabled=False):
             with torch.no_grad():
                 clean = self.classifier(batch.clean.data, degraded.lengths)
-            coordinates = getattr(self.classifier, "blank", 0) is None  # of a decoder, see whisper_decoder.py
-            space = LogitsSpace.fit([(clean.values, clean.lengths)], coordinates)
+            space = space_of(self.classifier, [(clean.values, clean.lengths)])
             estimated = self.classifier(self.signal.synthesise(x_hat, degraded), degraded.lengths, **clean.positions)
             return self.task.logits_loss(space.encode(estimated.values), Observation(space.encode(clean.values), clean),
                                          space, self.classifier, self.hparams)
