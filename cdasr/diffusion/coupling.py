@@ -8,11 +8,11 @@ the same input, and each counts its evaluations.
 
 When are these exact? Take l0 as a draw given x0 that y adds nothing to, and denoisers that draw from
 p(x0 | x_t, l0, y) and p(l0 | l_s, x0, y) rather than return the mean. Then every move leaves the joint law of state
-and estimates as it should be, on every grid: `cascade`; `parallel` when only the first step is taken without a
-signal estimate; `alternating` and `nested` when their first signal trajectory is given no logits. Given C(y) there,
-`alternating` is a Gibbs sampler from another start: what is left of that start shrinks in every round by the squared
-canonical correlations of x0 and l0. With posterior means in place of draws, as networks give them, means are exact
-and the spread is too small. tests/diffusion/test_coupling.py tests each of these sentences.
+and estimates as it should be, on every grid: `cascade`; `alternating` and `nested` when their first signal trajectory
+is given no logits; `parallel` when its first signal step is given no logits and every logits step a signal estimate.
+Given C(y) first, `alternating` is a Gibbs sampler from another start: what is left of that start shrinks in every round
+by the squared canonical correlations of x0 and l0. With posterior means in place of draws, as networks give them, means
+are exact and the spread is too small. tests/diffusion/test_coupling.py tests each of these sentences.
 """
 
 from __future__ import annotations
@@ -111,23 +111,25 @@ def cascade(signal: Side, logits: LogitsSide, observe: Observe) -> Coupled:
     return Coupled(x, logits(heard).sample(given=seen), seen)
 
 
-def parallel(signal: Side, logits: LogitsSide, observe: Observe, switch: float = 0.6) -> Coupled:
+def parallel(signal: Side, logits: LogitsSide, observe: Observe, switch: float = 0.6, first: str = "heard") -> Coupled:
     """One loop over both processes, which take as many steps; each moves given the other's latest estimate.
 
-    While x_hat0 is mostly noise, before the signal's time has come down to `switch`, the logits are given C(y).
+    The signal moves first, given C(y) (`first` "heard") or no logits ("none"). While x_hat0 is mostly noise, before
+    the signal's time has come down to `switch`, the logits are given C(y).
     """
     seen = heard = observe(signal.y)
-    logits_side = logits(heard)
+    logits_side, given = logits(heard), _first(first, heard)
     if len(signal.moves) != len(logits_side.moves):
         raise ValueError(f"parallel sides step together, but take {len(signal.moves)} and {len(logits_side.moves)} "
                          "steps: give both grids the same number of times")
     x, l = signal.begin(), logits_side.begin()
     for (t, s), (u, v) in zip(signal.moves, logits_side.moves):
-        l.move(u, v, given=seen)
-        x.move(t, s, given=l.estimate)
+        x.move(t, s, given)
         if s <= switch:
             seen = observe(x.estimate)
-    return Coupled(x.estimate, l.estimate, seen)
+        l.move(u, v, given=seen)
+        given = l.estimate
+    return Coupled(x.estimate, given, seen)
 
 
 def alternating(signal: Side, logits: LogitsSide, observe: Observe, rounds: int = 2, first: str = "heard") -> Coupled:

@@ -22,7 +22,7 @@ from tests.diffusion.gaussian import moments
 from tests.diffusion.joint import Joint, X
 
 COUNT = 20_000
-EXACT = {"cascade": cascade, "parallel": partial(parallel, switch=1.0),
+EXACT = {"cascade": cascade, "parallel": partial(parallel, switch=1.0, first="none"),
          "alternating": partial(alternating, rounds=3, first="none"), "nested": partial(nested, first="none")}
 GRIDS = {"one": lambda process: time_grid(process, 1), "four": lambda process: time_grid(process, 4),
          "uneven": lambda process: torch.tensor([1.0, 0.97, 0.6, 0.1, process.t_min])}
@@ -65,7 +65,8 @@ def test_one_sided_strategies_have_their_marginals():
 
 @pytest.mark.parametrize("method", ["ancestral", "deterministic"])
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
-@pytest.mark.parametrize("strategy", [*EXACT.values(), parallel, partial(nested, inner=2, first="none")],
+@pytest.mark.parametrize("strategy", [*EXACT.values(), partial(parallel, first="none"),
+                                      partial(nested, inner=2, first="none")],
                          ids=[*EXACT, "parallel, late switch", "nested, inner steps"])
 def test_with_posterior_means_the_mean_is_exact_and_the_spread_is_at_most_the_posteriors(strategy, grid, method):
     world = Joint(COUNT, draws=False)

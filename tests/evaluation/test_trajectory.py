@@ -11,7 +11,7 @@ from cdasr.evaluation.trajectory import trace
 def test_every_estimate_is_traced_in_order(package_dir, tone):
     pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
     found, sides = trace(pipeline, torch.from_numpy(tone(0.5)), "parallel", steps=3)
-    assert [estimate.kind for estimate in found] == ["logits", "signal"] * 3
+    assert [estimate.kind for estimate in found] == ["signal", "logits"] * 3
     times = [estimate.time for estimate in found if estimate.kind == "signal"]
     assert times[0] == pytest.approx(1.0) and times == sorted(times, reverse=True)
     assert sides.nfe["signal"] == sides.nfe["logits"] == 3
