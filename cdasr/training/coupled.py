@@ -33,7 +33,7 @@ class CoupledTrainer(Trainer):
     """Coupled training (method.md, Training 3), along the order in which the strategies work.
 
     1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first. Logits from
-       that, or from C(y).
+       that; for a share `drop_seen` from C(y).
     2. The signal network's estimate x_hat0 at a random time, told, in the shares of `conditions`: nothing; C(y); the
        logits of 1; C(x0), noised by the logits process. The loss of the signal and, by `recogniser_weight`, that of
        C(x_hat0) against C(x0), whose gradient passes through C and leaves C as it is.
@@ -99,8 +99,9 @@ class CoupledTrainer(Trainer):
 
     def _first_logits(self, logits: LogitsModel, heard: Observation, seen: Observation,
                       generator: torch.Generator) -> Tensor:
-        """l_hat0 of the logits process's sampler; half of the items are given C(y), as `parallel` begins."""
-        return logits.side(heard, self.hparams.told_steps).sample(choose(seen, heard, 0.5, generator))
+        """l_hat0 of the logits process's sampler, given C(x_first), or C(y) for a share `drop_seen`."""
+        return logits.side(heard, self.hparams.told_steps).sample(
+            choose(seen, heard, self.hparams.drop_seen, generator))
 
     def _own(self, estimate: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         """What a state is made of: the network's own `estimate` for a share `own_states` of the items, else `clean`.
