@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from cdasr.evaluation.ablation import extra_errors
 from cdasr.evaluation.report import averages, comparisons, render, table, write_results
 from cdasr.evaluation.scoring import score_conditions
 from cdasr.evaluation.statistics import wer
@@ -30,6 +31,8 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     tuning = _read(tuned)["settings"].get("tuning", {})
     timed = exp_dir / "results" / "rtf.json"
     timing = _read(timed) if timed.is_file() else None
+    ablated = exp_dir / "results" / "ablation.json"
+    ablation = _read(ablated) if ablated.is_file() else None
     report = hparams["report"]
     compared = [name for name in scores["conditions"] if re.fullmatch(report["compared"]["conditions"], name)]
     sections = [
@@ -39,9 +42,9 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
         *([("Averages", averages(averaged, systems, systems[0]))] if averaged else []),
         *_compared(decoded, compared, report["compared"]["title"]),
         *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], compared, report["compared"]["title"], systems),
-        *([("Targets", _targets(scores, averaged, timing, recogniser))] if report["targets"] else []),
+        *([("Targets", _targets(scores, averaged, timing, recogniser, ablation))] if report["targets"] else []),
         *_timed(timing),
-        *_ablations(exp_dir / "results" / "ablation.json"),
+        *([("Ablations", _ablations(ablation))] if ablation else []),
         ("Choices on validation data", _choices(tuning)),
         ("Training", _training(exp_dir))]
     write_results(target, f"Results of recipes/{Path(hparams['exp_dir']).name}", scores["record"], sections)
@@ -132,7 +135,8 @@ def _mean_wer(entries: Sequence[Mapping], conditions: Sequence[str]) -> float:
                 for condition in conditions)
 
 
-def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Mapping) -> str:
+def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Mapping,
+             ablation: Mapping | None) -> str:
     lines = [["target", "measured", "met"]]
     clean = recogniser["clean"]
     lines.append(["recogniser: at most 3 % WER on clean strings", f"{clean['wer']:.2f} % ({clean['words']} words)",
@@ -149,6 +153,10 @@ def _targets(scores: Mapping, averaged: Mapping, timing: Mapping, recogniser: Ma
     rtf = timing["rtf"]["enhanced"]
     lines.append(["enhanced: RTF below 0.2 on two cores, batch 1", f"{rtf:.3f}", _yes(rtf < 0.2)])
     lines += _coupled_targets(_unseen(averaged, "10"), plain, timing)
+    extra = extra_errors(ablation, 4, 50, "wer") if ablation else None
+    if extra is not None:
+        lines.append([f"{ablation['strategy']}: 4 + 4 steps within 1 point of 50 + 50",
+                      f"{extra:+.2f} points ({ablation['words']} words)", _yes(extra <= 1.0)])
     return render(lines, markdown=True)
 
 
@@ -178,16 +186,14 @@ def _coupled_targets(unseen: Mapping | None, plain: Mapping | None, timing: Mapp
     return lines
 
 
-def _ablations(path: Path) -> list[tuple[str, str]]:
-    if not path.is_file():
-        return []
-    found = _read(path)
-    lines = [["variant", "WER %", "WER % of C(x_hat)", "NFE signal", "NFE logits"]]
+def _ablations(found: Mapping) -> str:
+    lines = [["variant", "WER %", "change, points", "WER % of C(x_hat)", "NFE signal", "NFE logits"]]
     lines += [[entry["variant"], f"{entry['wer']:.1f} [{entry['interval'][0]:.1f}, {entry['interval'][1]:.1f}]",
+               "{:+.1f} to {:+.1f}".format(*entry["difference"]),
                "-" if entry["wer_enhanced"] is None else f"{entry['wer_enhanced']:.1f}",
                f"{entry['nfe']['signal']:g}", f"{entry['nfe']['logits']:g}"] for entry in found["variants"]]
-    return [("Ablations", f"{found['about']} {found['words']} words, {', '.join(found['conditions'])}.\n\n"
-             + render(lines, markdown=True))]
+    return (f"{found['about']} {found['words']} words, {', '.join(found['conditions'])}; the change is against the "
+            f"first line, 95 % interval, paired.\n\n{render(lines, markdown=True)}")
 
 
 def _choices(tuning: Mapping) -> str:

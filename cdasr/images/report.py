@@ -10,6 +10,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from cdasr.evaluation.ablation import extra_errors
 from cdasr.evaluation.report import p_text, render, write_results
 from cdasr.evaluation.store import read_decoded
 
@@ -140,12 +141,10 @@ def _targets(average: Mapping, coupled: Sequence[str], ablation: Mapping | None)
         gain, p = average[other]["error"] - average[best]["error"], _compared(average, best, other)[1]
         lines.append([f"{best}: at least 3 points over {other}, p < 0.05", f"{gain:+.2f} points, p {p_text(p)}",
                       _yes(gain >= 3.0 and p < 0.05)])
-    steps = {entry["variant"]: entry["error"] for entry in ablation["variants"]} if ablation else {}
-    few, many = (steps.get(f"{ablation['strategy']}, {count} + {count} steps") if steps else None
-                 for count in (10, 150))
-    if few is not None and many is not None:
+    extra = extra_errors(ablation, 10, 150, "error") if ablation else None
+    if extra is not None:
         lines.append([f"{ablation['strategy']}: 10 + 10 steps within 0.5 points of 150 + 150",
-                      f"{many - few:+.2f} points ({ablation['utterances']} images)", _yes(few - many <= 0.5)])
+                      f"{-extra:+.2f} points ({ablation['utterances']} images)", _yes(extra <= 0.5)])
     return render(lines, markdown=True)
 
 
