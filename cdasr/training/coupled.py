@@ -33,9 +33,9 @@ class CoupledTrainer(Trainer):
     """Coupled training (method.md, Training 3), along the order in which the strategies work.
 
     1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first. Logits from
-       that; for a share `drop_seen` from C(y).
+       that, or from C(y).
     2. The signal network's estimate x_hat0 at a random time, told, in the shares of `conditions`: nothing; C(y); the
-       logits of 1; C(x0), noised by the logits process. The loss of the signal and, by `recogniser_weight`, that of
+       logits of 1, a share `swapped` with a span of another item's; C(x0), noised by the logits process. The loss of the signal and, by `recogniser_weight`, that of
        C(x_hat0) against C(x0), whose gradient passes through C and leaves C as it is.
     3. The logits network's estimate: its loss. Given C(y) for a share `drop_seen`, else C(x_hat0) of 2 for the items
        whose time was t_max, and of 1 for the others: no estimate that a state near the clean signal has helped.
@@ -99,9 +99,12 @@ class CoupledTrainer(Trainer):
 
     def _first_logits(self, logits: LogitsModel, heard: Observation, seen: Observation,
                       generator: torch.Generator) -> Tensor:
-        """l_hat0 of the logits process's sampler, given C(x_first), or C(y) for a share `drop_seen`."""
-        return logits.side(heard, self.hparams.told_steps).sample(
-            choose(seen, heard, self.hparams.drop_seen, generator))
+        """l_hat0 of the logits process's sampler, given C(x_first); half of the items are given C(y).
+
+        On speech to train on, logits made of C(x_first) are better than they will be on other speech: a signal network
+        told only these would trust them too much.
+        """
+        return logits.side(heard, self.hparams.told_steps).sample(choose(seen, heard, 0.5, generator))
 
     def _own(self, estimate: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         """What a state is made of: the network's own `estimate` for a share `own_states` of the items, else `clean`.
@@ -115,6 +118,7 @@ class CoupledTrainer(Trainer):
               clean: Observation, degraded: Analysis, generator: torch.Generator) -> Tensor:
         """Logits where the signal network takes them, one of CONDITIONS for each item."""
         s = draw_times(logits.process, len(heard.logits), generator)
+        estimate = swap_spans(estimate, self.hparams.swapped, generator)
         given = {"none": torch.zeros_like(heard.logits), "heard": heard.logits, "estimate": estimate,
                  "noised": perturb(logits.process, clean.logits, heard.logits, s, gaussian_noise(generator))}
         shares = torch.tensor([self.hparams.conditions[name] for name in CONDITIONS])
@@ -151,6 +155,20 @@ def fit_coupled(signal: SignalProcess, logits: LogitsModel, classifier: nn.Modul
     guided = signal.with_injection(logits, hparams["condition"])
     trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, task)
     return trainer.models(trainer.run(train, valid))
+
+
+def swap_spans(logits: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Logits (batch, frames, vocabulary) in which a `share` of the items hold a span of the next item's.
+
+    The span is up to half of the frames; of logits (batch, classes) the whole item. Told such logits, the signal
+    network learns to weigh what it is told against what it hears.
+    """
+    swapped = drawn(share, logits, generator)
+    if logits.ndim > 2:
+        start, length = torch.rand(2, len(logits), 1, generator=generator, device=logits.device)
+        place = torch.linspace(0.0, 1.0, logits.shape[1], device=logits.device)
+        swapped = swapped[:, None] & (place >= start) & (place < start + 0.5 * length)
+    return torch.where(swapped[..., None], logits.roll(1, dims=0), logits)
 
 
 def train_coupled(signal: SignalProcess, logits: LogitsModel, recogniser: nn.Module, train_rows: Sequence,
