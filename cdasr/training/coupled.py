@@ -35,8 +35,9 @@ class CoupledTrainer(Trainer):
     1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first. Logits from
        that, or from C(y).
     2. The signal network's estimate x_hat0 at a random time, told, in the shares of `conditions`: nothing; C(y); the
-       logits of 1, a share `swapped` with a span of another item's; C(x0), noised by the logits process. The loss of the signal and, by `recogniser_weight`, that of
-       C(x_hat0) against C(x0), whose gradient passes through C and leaves C as it is.
+       logits of 1, a share `swapped` with a span of another item's; C(x0), noised by the logits process. The loss of
+       the signal and, by `recogniser_weight`, that of C(x_hat0) against C(x0), whose gradient passes through C and
+       leaves C as it is.
     3. The logits network's estimate: its loss. Given C(y) for a share `drop_seen`, else C(x_hat0) of 2 for the items
        whose time was t_max, and of 1 for the others: no estimate that a state near the clean signal has helped.
 

@@ -12,15 +12,15 @@ from cdasr.diffusion.objectives import categorical_loss
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import sequence_loss
 from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
-from cdasr.training.coupled import train_coupled
+from cdasr.training.coupled import swap_spans, train_coupled
 from cdasr.training.logits import train_logits
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
 
 BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2]}
 LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "sequence_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
-COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "told_steps": 2, "swapped": 0.5, "logits_weight": 0.3, "recogniser_weight": 0.1,
-           "own_states": 0.5, "validate": ["parallel"],
+COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "told_steps": 2, "swapped": 0.5, "logits_weight": 0.3,
+           "recogniser_weight": 0.1, "own_states": 0.5, "validate": ["parallel"],
            "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
 
 
@@ -143,3 +143,15 @@ def test_sequence_loss_asks_for_the_words_and_not_for_their_frames():
     for wrong in ([0, 1, 1, 0, 2, 0, 0, 0], [0, 1, 1, 0, 2, 2, 2, 0], [0, 3, 3, 0, 2, 0, 2, 0], [0] * 8):
         assert loss(wrong) > right + 0.5
     assert loss([0, 1, 1, 0, 2, 0, 3, 3], lengths=(6,)) == pytest.approx(loss([0, 1, 1, 0, 2, 0, 2, 0], lengths=(6,)))
+
+
+def test_a_span_of_the_next_items_logits_is_swapped_in():
+    logits = torch.arange(4.0)[:, None, None].expand(4, 50, 3)
+    swapped = swap_spans(logits, 1.0, torch.Generator().manual_seed(1))
+    other = logits.roll(1, dims=0)
+    assert ((swapped == logits) | (swapped == other)).all()
+    held = (swapped == other).all(dim=-1).float()
+    assert (held.sum(dim=1) <= 26).all() and held.sum() > 0
+    assert (held.diff(dim=1).clamp(min=0).sum(dim=1) + held[:, 0] <= 1).all(), "one span an item"
+    assert torch.equal(swap_spans(logits, 0.0, torch.Generator()), logits)
+    assert torch.equal(swap_spans(logits[:, 0], 1.0, torch.Generator()), other[:, 0])
