@@ -163,7 +163,7 @@ def logits(hparams: dict) -> None:
     if not on_main():
         return
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
-    guided = model.with_injection(trained, hparams["coupled"]["condition"])
+    guided = model.with_injection(trained.tokens, hparams["coupled"]["condition"])
     save_package(Pipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
 
 

@@ -227,7 +227,7 @@ def test_coupled_training_starts_from_the_imported_process(write, corpus, recogn
     recogniser, signal = CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(write({**V2, "N": 2}))
     tokens = recogniser.model.config.vocab_size
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
-    guided = signal.with_injection(logits, 8)
+    guided = signal.with_injection(logits.tokens, 8)
     spectra = signal.analyse(0.1 * torch.randn(2, 6000), torch.tensor([6000, 4000]))
     told = torch.randn(2, spectra.y.shape[-1], tokens)
     given = spectra.y, torch.tensor([0.3, 1.0]), spectra

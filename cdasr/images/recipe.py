@@ -132,7 +132,7 @@ def logits(hparams: dict) -> None:
                  ("valid", valid.rows, fixed, {**settings["bank"], "passes": 1, "steps": [model.sampling["steps"]]}))]
     trained = train_logits(hparams["logits_model"], frozen, *banks, exp_dir / "logits", settings, device, IMAGES)
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
-    guided = model.with_injection(trained, hparams["coupled"]["condition"])
+    guided = model.with_injection(trained.tokens, hparams["coupled"]["condition"])
     save_package(ImagePipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
 
 

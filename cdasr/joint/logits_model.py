@@ -37,6 +37,11 @@ class LogitsModel(nn.Module):
         return LogitsModel(network, self.process, self.space, self.config)
 
     @property
+    def tokens(self) -> int:
+        """Size of the logits."""
+        return self.config["network"]["tokens"]
+
+    @property
     def hidden_layers(self) -> tuple[int, ...]:
         """Layers of the classifier whose hidden states the network is given."""
         return tuple(self.config.get("hidden_layers", (-1,)))

@@ -17,7 +17,6 @@ from cdasr.device import autocast
 from cdasr.diffusion.coupling import Side
 from cdasr.diffusion.prediction import Prediction
 from cdasr.diffusion.samplers import time_grid
-from cdasr.joint.logits_model import LogitsModel
 from cdasr.joint.noise import FrameNoise, Seed
 
 
@@ -112,9 +111,12 @@ class SignalProcess(nn.Module):
         side = self.side(analysis, steps=steps, seed=seed, method=method)
         return self.synthesise(side.sample(given=None), analysis), side.nfe
 
-    def with_injection(self, logits: LogitsModel, condition: int) -> SignalProcess:
-        """The model with `condition` channels for such logits, which do nothing yet: the same outputs, bit for bit."""
-        options = {**self.config["network"], "tokens": logits.config["network"]["tokens"], "condition": condition}
+    def with_injection(self, tokens: int, condition: int) -> SignalProcess:
+        """The model with `condition` channels for logits of `tokens`, which do nothing yet: the same outputs.
+
+        A model that has such channels already keeps them.
+        """
+        options = {"condition": condition, **self.config["network"], "tokens": tokens}
         model = type(self).from_config({**self.config, "network": options})
         model.network.load_state_dict(self.network.state_dict(), strict=False)
         return model

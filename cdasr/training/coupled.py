@@ -25,8 +25,7 @@ from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances
 from cdasr.training.logits import choose, detached, drawn, drop_hidden, per_item, where
 from cdasr.training.signal import FixedPairs, noisy_and_clean
-
-CONDITIONS = ("none", "heard", "estimate", "noised")  # what the signal network may be given as logits
+from cdasr.training.told import pick, swap_spans
 
 
 class CoupledTrainer(Trainer):
@@ -117,15 +116,12 @@ class CoupledTrainer(Trainer):
 
     def _told(self, signal: SignalProcess, logits: LogitsModel, heard: Observation, estimate: Tensor,
               clean: Observation, degraded: Analysis, generator: torch.Generator) -> Tensor:
-        """Logits where the signal network takes them, one of CONDITIONS for each item."""
+        """Logits where the signal network takes them, of the kind that is drawn for each item."""
         s = draw_times(logits.process, len(heard.logits), generator)
         estimate = swap_spans(estimate, self.hparams.swapped, generator)
         given = {"none": torch.zeros_like(heard.logits), "heard": heard.logits, "estimate": estimate,
                  "noised": perturb(logits.process, clean.logits, heard.logits, s, gaussian_noise(generator))}
-        shares = torch.tensor([self.hparams.conditions[name] for name in CONDITIONS])
-        picks = torch.multinomial(shares, len(heard.logits), replacement=True, generator=generator)
-        told = torch.stack([given[name] for name in CONDITIONS])[picks, torch.arange(len(picks))]
-        return signal.align(told, heard.context, degraded, self.classifier)
+        return signal.align(pick(given, self.hparams.conditions, generator), heard.context, degraded, self.classifier)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         signal, logits = self.models(networks)
@@ -153,23 +149,9 @@ def fit_coupled(signal: SignalProcess, logits: LogitsModel, classifier: nn.Modul
     Items are `{noisy, clean, <truth>}`. Returns the EMA models of the best epoch.
     """
     torch.manual_seed(hparams["seed"])
-    guided = signal.with_injection(logits, hparams["condition"])
+    guided = signal.with_injection(logits.tokens, hparams["condition"])
     trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, task)
     return trainer.models(trainer.run(train, valid))
-
-
-def swap_spans(logits: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Logits (batch, frames, vocabulary) in which a `share` of the items hold a span of the next item's.
-
-    The span is up to half of the frames; of logits (batch, classes) the whole item. Told such logits, the signal
-    network learns to weigh what it is told against what it hears.
-    """
-    swapped = drawn(share, logits, generator)
-    if logits.ndim > 2:
-        start, length = torch.rand(2, len(logits), 1, generator=generator, device=logits.device)
-        place = torch.linspace(0.0, 1.0, logits.shape[1], device=logits.device)
-        swapped = swapped[:, None] & (place >= start) & (place < start + 0.5 * length)
-    return torch.where(swapped[..., None], logits.roll(1, dims=0), logits)
 
 
 def train_coupled(signal: SignalProcess, logits: LogitsModel, recogniser: nn.Module, train_rows: Sequence,

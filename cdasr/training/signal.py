@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.logits import Logits, frame_mask
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
@@ -22,6 +23,7 @@ from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances
 from cdasr.training.logits import space_of
+from cdasr.training.told import pick, swap_spans
 
 
 class SignalTrainer(Trainer):
@@ -30,6 +32,9 @@ class SignalTrainer(Trainer):
     A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the task's. With a
     `recogniser_weight` the loss of C(x_hat0) against C(x0) is added, whose gradient passes through C and leaves C as it
     is. Validation samples with the real sampler and reports the classifier's error rate and the quality in dB.
+
+    With shares `told` of what it is told (`none`, `heard`: C(y), `noised`: C(x0) on the way to C(y)) the network learns
+    from the start to listen to logits; validation then reports the error rate of C(x_hat0) told C(x0) too.
     """
 
     def __init__(self, model: SignalProcess, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
@@ -45,13 +50,31 @@ class SignalTrainer(Trainer):
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
             t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
             x_t = perturb(self.signal.process, x0, degraded.y, t, gaussian_noise(generator))
-        return self.signal.with_network(self.modules.network).estimate(x_t, t, degraded), x0, degraded
+            told = self._told(batch, degraded, generator) if getattr(self.hparams, "told", None) else None
+        return self.signal.with_network(self.modules.network).estimate(x_t, t, degraded, told), x0, degraded
 
     def compute_objectives(self, predictions, batch, stage):
         loss = self.task.signal_loss(*predictions, self.hparams)
         if weight := getattr(self.hparams, "recogniser_weight", 0.0):
             loss = loss + weight * self._classified_loss(predictions[0], predictions[2], batch)
         return loss
+
+    @torch.no_grad()
+    def _told(self, batch, degraded: Analysis, generator: torch.Generator) -> Tensor:
+        """Logits where the network takes them, of the kind that is drawn for each item."""
+        heard, y, clean = self._heard(batch, degraded)
+        s = draw_times(self.signal.process, len(y), generator)
+        noised = perturb(self.signal.process, clean, y, s, gaussian_noise(generator))
+        given = {"none": torch.zeros_like(y), "heard": y, "noised": swap_spans(noised, self.hparams.swapped, generator)}
+        return self.signal.align(pick(given, self.hparams.told, generator), heard, degraded, self.classifier)
+
+    def _heard(self, batch, degraded: Analysis) -> tuple[Logits, Tensor, Tensor]:
+        """C(y), and C(y) and C(x0) in the logits space of this batch's C(x0)."""
+        heard = self.classifier(batch.noisy.data, degraded.lengths)
+        clean = self.classifier(batch.clean.data, degraded.lengths, **heard.positions)
+        space, mask = space_of(self.classifier, [(clean.values, clean.lengths)]), frame_mask(heard)
+        encoded = [space.encode(logits.values) for logits in (heard, clean)]
+        return heard, *(values if mask is None else values * mask[..., None] for values in encoded)
 
     def _classified_loss(self, x_hat: Tensor, degraded: Analysis, batch) -> Tensor:
         """The loss of C(x_hat0), in the logits space of this batch's C(x0)."""
@@ -68,11 +91,24 @@ class SignalTrainer(Trainer):
         enhanced, _ = self.signal.with_network(networks.network).enhance(batch.noisy.data, lengths)
         errors, counted = self.task.count(self.classifier, self.classifier(enhanced, lengths), self.task.truths(batch))
         quality = [measure(*pair) for pair in zip(unpadded(enhanced, lengths), unpadded(batch.clean.data, lengths))]
-        return {"errors": errors, "counted": counted, name: sum(quality), "items": len(quality)}
+        sums = {"errors": errors, "counted": counted, name: sum(quality), "items": len(quality)}
+        if getattr(self.hparams, "told", None):
+            sums["errors_told"] = self._oracle_errors(batch, self.signal.with_network(networks.network))
+        return sums
+
+    def _oracle_errors(self, batch, signal: SignalProcess) -> float:
+        """Errors of C(x_hat0) where the signal process is told C(x0)."""
+        degraded = signal.analyse(batch.noisy.data, self.task.lengths(batch.noisy))
+        heard, _, clean = self._heard(batch, degraded)
+        side = signal.side(degraded, lambda logits: signal.align(logits, heard, degraded, self.classifier))
+        seen = self.classifier(signal.synthesise(side.sample(clean), degraded), degraded.lengths, **heard.positions)
+        return self.task.count(self.classifier, seen, self.task.truths(batch))[0]
 
     def summarise(self, sums):
-        name, _ = self.task.quality
-        return {self.task.rate: 100.0 * sums["errors"] / sums["counted"], name: sums[name] / sums["items"]}
+        (name, _), rate = self.task.quality, self.task.rate
+        rates = {key.replace("errors", rate): 100.0 * value / sums["counted"] for key, value in sums.items()
+                 if key.startswith("errors")}
+        return {**rates, name: sums[name] / sums["items"]}
 
 
 def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: Dataset, valid: Dataset,
@@ -81,8 +117,12 @@ def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: D
 
     Returns the EMA model of the best epoch.
     """
+    if hparams.get("told"):
+        clean = train[0]["clean"]
+        lengths = torch.tensor([len(clean)]) if clean.ndim == 1 else None  # of a waveform
+        model = model.with_injection(classifier.cpu()(clean[None], lengths).values.shape[-1], hparams["condition"])
     if start is not None:
-        model.network.load_state_dict(start.network.state_dict())
+        model.network.load_state_dict(start.network.state_dict(), strict=not hparams.get("told"))
     best = SignalTrainer(model, classifier, output_dir, hparams, device, task).run(train, valid)
     return model.with_network(best.network)
 

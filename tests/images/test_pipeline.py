@@ -72,7 +72,7 @@ def test_an_injection_starts_as_nothing(classifier, pipeline, images):
     plain = ImageModel.from_config(SIGNAL)
     with torch.no_grad():
         plain.network.last.weight.normal_(std=0.1)
-    guided = plain.with_injection(pipeline.logits, 16)
+    guided = plain.with_injection(pipeline.logits.tokens, 16)
     sides = [Sides(classifier, model, pipeline.logits, images) for model in (plain, guided)]
     told = coupling.parallel(sides[1].signal, sides[1].logits, sides[1].observe)
     torch.testing.assert_close(told.signal, sides[0].signal.sample(given=None))

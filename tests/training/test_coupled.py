@@ -12,8 +12,9 @@ from cdasr.diffusion.objectives import categorical_loss
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import sequence_loss
 from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
-from cdasr.training.coupled import swap_spans, train_coupled
+from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
+from cdasr.training.told import swap_spans
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
 
@@ -90,7 +91,7 @@ def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, si
 
     tokens = recogniser.model.config.vocab_size
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
-    guided = signal.with_injection(logits, 8)
+    guided = signal.with_injection(logits.tokens, 8)
     waves, lengths = 0.1 * torch.randn(2, 8000), torch.tensor([8000, 5000])
     spectra = signal.analyse(waves, lengths)
     told = torch.randn(2, spectra.y.shape[-1], tokens)

@@ -1,6 +1,7 @@
 """Training: a killed run ends at the same numbers, the recogniser never changes, batches follow the curriculum."""
 
 import hashlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -177,3 +178,15 @@ def test_each_parameter_learns_at_the_rate_of_its_name():
     assert sizes == {6.0: 3, 0.3: 4, 1.0: 6}
     with pytest.raises(ValueError, match="no parameter for 'signal.inject'"):
         parameter_groups(networks, {"signal.inject": 2.0})
+
+
+def test_a_signal_process_that_is_told_logits_from_the_start_listens_to_them(corpus, recogniser_dir, tmp_path):
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    hparams = {**HPARAMS, "told": {"none": 0.3, "heard": 0.2, "noised": 0.5}, "swapped": 0.3, "condition": 8}
+    model = train_signal(TINY_SIGNAL, recogniser, *corpus, tmp_path, hparams, add_noise, "cpu")
+    assert model.config["network"]["condition"] == 8
+    assert all(weight.abs().sum() > 0 for name, weight in model.network.named_parameters() if "inject" in name)
+    log = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
+    assert {"wer", "wer_told"} <= set(log[0])
+    again = model.with_injection(model.config["network"]["tokens"], 16)
+    assert again.config == model.config and fingerprint(again.network) == fingerprint(model.network)
