@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -59,13 +59,6 @@ def ablate_batches(pipeline: CoupledPipeline, batches: Batches, clean: Callable[
                       "interval": interval(draws[:, 0]), "difference": interval(draws[:, 0] - draws[:, 1]),
                       f"{rate}_enhanced": enhanced, "nfe": outcomes[0][0].evaluations})
     return {"strategy": strategy, "variants": found, "words": int(counted.sum()), "utterances": len(counted)}
-
-
-def extra_errors(found: Mapping, few: int, many: int, rate: str) -> float | None:
-    """Points of error rate that `few` steps of both processes have above `many`; None where `found` lacks either."""
-    rates = {entry["variant"]: entry[rate] for entry in found["variants"]}
-    first, last = (rates.get(f"{found['strategy']}, {count} + {count} steps") for count in (few, many))
-    return None if first is None or last is None else first - last
 
 
 def _errors(pipeline: CoupledPipeline, answers: Sequence[tuple[Logits, Rows]]) -> tuple[np.ndarray, np.ndarray]:

@@ -116,6 +116,13 @@ def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
     plt.close(figure)
 
 
+def extra_errors(found: Mapping, few: int, many: int, rate: str) -> float | None:
+    """Points of error rate that `few` steps of both processes have above `many`; None where `found` lacks either."""
+    rates = {entry["variant"]: entry[rate] for entry in found["variants"]}
+    first, last = (rates.get(f"{found['strategy']}, {count} + {count} steps") for count in (few, many))
+    return None if first is None or last is None else first - last
+
+
 def write_results(path: str | os.PathLike, title: str, record: Mapping, sections: Sequence[tuple[str, str]]) -> None:
     """Write RESULTS.md from `sections` (heading, Markdown); the same record and sections give the same bytes."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)

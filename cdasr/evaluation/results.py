@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from cdasr.evaluation.ablation import extra_errors
-from cdasr.evaluation.report import averages, comparisons, render, table, write_results
+from cdasr.evaluation.report import averages, comparisons, extra_errors, render, table, write_results
 from cdasr.evaluation.scoring import score_conditions
 from cdasr.evaluation.statistics import wer
 from cdasr.evaluation.store import read_decoded

@@ -10,8 +10,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from cdasr.evaluation.ablation import extra_errors
-from cdasr.evaluation.report import p_text, render, write_results
+from cdasr.evaluation.report import extra_errors, p_text, render, write_results
 from cdasr.evaluation.store import read_decoded
 
 COUPLED = ("parallel", "alternating", "nested")

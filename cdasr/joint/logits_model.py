@@ -18,6 +18,12 @@ from cdasr.networks import make_network
 SAMPLING = {"steps": 4, "method": "deterministic", "spacing": "uniform"}
 
 
+def observed(logits: Logits, space: LogitsSpace) -> Observation:
+    """Logits of the classifier, brought into the space and zero beyond their lengths; they go along as context."""
+    values, mask = space.encode(logits.values), frame_mask(logits)
+    return Observation(values if mask is None else values * mask[..., None], context=logits)
+
+
 class LogitsModel(nn.Module):
     """From what the classifier makes of the degraded and of the enhanced signal to the logits of the clean one."""
 
@@ -52,9 +58,8 @@ class LogitsModel(nn.Module):
         return {**SAMPLING, **self.config.get("sampling", {})}
 
     def observation(self, logits: Logits) -> Observation:
-        """Logits of the classifier, brought into the space and zero beyond their lengths; they go along as context."""
-        values, mask = self.space.encode(logits.values), frame_mask(logits)
-        return Observation(values if mask is None else values * mask[..., None], context=logits)
+        """`observed` in the model's space."""
+        return observed(logits, self.space)
 
     def estimate(self, l_s: Tensor, s: Tensor, heard: Observation, seen: Observation) -> Tensor:
         """D(l_s, s; C(y), C(x_hat0)) (B, [M,] V), both in the space; `seen` is `heard` where there is no x_hat0."""

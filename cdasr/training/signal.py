@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.classifiers.logits import Logits, frame_mask
+from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.logits_space import LogitsSpace
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
+from cdasr.joint.logits_model import observed
 from cdasr.joint.signal_model import Analysis, SignalProcess
 from cdasr.joint.task import Task, unpadded
 from cdasr.speech.manifest import read_clean
@@ -50,38 +52,60 @@ class SignalTrainer(Trainer):
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
             t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
             x_t = perturb(self.signal.process, x0, degraded.y, t, gaussian_noise(generator))
-            told = self._told(batch, degraded, generator) if getattr(self.hparams, "told", None) else None
-        return self.signal.with_network(self.modules.network).estimate(x_t, t, degraded, told), x0, degraded
+            clean, told = None, None
+            if self.told:
+                heard, clean = self._heard(batch, degraded)
+                told = self._told(heard, clean, degraded, generator)
+            elif self.recogniser_weight:
+                clean = self._clean(batch, degraded)
+        x_hat = self.signal.with_network(self.modules.network).estimate(x_t, t, degraded, told)
+        return x_hat, x0, degraded, clean
 
     def compute_objectives(self, predictions, batch, stage):
-        loss = self.task.signal_loss(*predictions, self.hparams)
-        if weight := getattr(self.hparams, "recogniser_weight", 0.0):
-            loss = loss + weight * self._classified_loss(predictions[0], predictions[2], batch)
+        x_hat, x0, degraded, clean = predictions
+        loss = self.task.signal_loss(x_hat, x0, degraded, self.hparams)
+        if self.recogniser_weight:
+            loss = loss + self.recogniser_weight * self._classified_loss(x_hat, degraded, clean)
         return loss
 
+    @property
+    def told(self) -> dict:
+        """Shares of what the network is told; empty: nothing."""
+        return getattr(self.hparams, "told", None) or {}
+
+    @property
+    def recogniser_weight(self) -> float:
+        """Weight of the loss of C(x_hat0)."""
+        return getattr(self.hparams, "recogniser_weight", 0.0)
+
+    def _space(self, clean: Logits) -> LogitsSpace:
+        """The logits space of a batch's C(x0)."""
+        return space_of(self.classifier, [(clean.values, clean.lengths)])
+
     @torch.no_grad()
-    def _told(self, batch, degraded: Analysis, generator: torch.Generator) -> Tensor:
-        """Logits where the network takes them, of the kind that is drawn for each item."""
-        heard, y, clean = self._heard(batch, degraded)
-        s = draw_times(self.signal.process, len(y), generator)
-        noised = perturb(self.signal.process, clean, y, s, gaussian_noise(generator))
-        given = {"none": torch.zeros_like(y), "heard": y, "noised": swap_spans(noised, self.hparams.swapped, generator)}
-        return self.signal.align(pick(given, self.hparams.told, generator), heard, degraded, self.classifier)
+    def _clean(self, batch, degraded: Analysis, **positions) -> Logits:
+        """C(x0)."""
+        return self.classifier(batch.clean.data, degraded.lengths, **positions)
 
-    def _heard(self, batch, degraded: Analysis) -> tuple[Logits, Tensor, Tensor]:
-        """C(y), and C(y) and C(x0) in the logits space of this batch's C(x0)."""
+    @torch.no_grad()
+    def _heard(self, batch, degraded: Analysis) -> tuple[Logits, Logits]:
+        """C(y), and C(x0) at its positions."""
         heard = self.classifier(batch.noisy.data, degraded.lengths)
-        clean = self.classifier(batch.clean.data, degraded.lengths, **heard.positions)
-        space, mask = space_of(self.classifier, [(clean.values, clean.lengths)]), frame_mask(heard)
-        encoded = [space.encode(logits.values) for logits in (heard, clean)]
-        return heard, *(values if mask is None else values * mask[..., None] for values in encoded)
+        return heard, self._clean(batch, degraded, **heard.positions)
 
-    def _classified_loss(self, x_hat: Tensor, degraded: Analysis, batch) -> Tensor:
-        """The loss of C(x_hat0), in the logits space of this batch's C(x0)."""
+    def _told(self, heard: Logits, clean: Logits, degraded: Analysis, generator: torch.Generator) -> Tensor:
+        """Logits where the network takes them, of the kind that is drawn for each item."""
+        space = self._space(clean)
+        y, known = (observed(logits, space).logits for logits in (heard, clean))
+        s = draw_times(self.signal.process, len(y), generator)
+        noised = perturb(self.signal.process, known, y, s, gaussian_noise(generator))
+        given = {"none": torch.zeros_like(y), "heard": y, "noised": swap_spans(noised, self.hparams.swapped, generator)}
+        return self.signal.align(pick(given, self.told, generator), heard, degraded, self.classifier)
+
+    def _classified_loss(self, x_hat: Tensor, degraded: Analysis, clean: Logits) -> Tensor:
+        """The loss of C(x_hat0) against C(x0), in the logits space of this batch's C(x0)."""
+        space = self._space(clean)
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            with torch.no_grad():
-                clean = self.classifier(batch.clean.data, degraded.lengths)
-            space = space_of(self.classifier, [(clean.values, clean.lengths)])
             estimated = self.classifier(self.signal.synthesise(x_hat, degraded), degraded.lengths, **clean.positions)
             return self.task.logits_loss(space.encode(estimated.values), Observation(space.encode(clean.values), clean),
                                          space, self.classifier, self.hparams)
@@ -92,16 +116,17 @@ class SignalTrainer(Trainer):
         errors, counted = self.task.count(self.classifier, self.classifier(enhanced, lengths), self.task.truths(batch))
         quality = [measure(*pair) for pair in zip(unpadded(enhanced, lengths), unpadded(batch.clean.data, lengths))]
         sums = {"errors": errors, "counted": counted, name: sum(quality), "items": len(quality)}
-        if getattr(self.hparams, "told", None):
+        if self.told:
             sums["errors_told"] = self._oracle_errors(batch, self.signal.with_network(networks.network))
         return sums
 
     def _oracle_errors(self, batch, signal: SignalProcess) -> float:
         """Errors of C(x_hat0) where the signal process is told C(x0)."""
         degraded = signal.analyse(batch.noisy.data, self.task.lengths(batch.noisy))
-        heard, _, clean = self._heard(batch, degraded)
+        heard, clean = self._heard(batch, degraded)
+        told = observed(clean, self._space(clean)).logits
         side = signal.side(degraded, lambda logits: signal.align(logits, heard, degraded, self.classifier))
-        seen = self.classifier(signal.synthesise(side.sample(clean), degraded), degraded.lengths, **heard.positions)
+        seen = self.classifier(signal.synthesise(side.sample(told), degraded), degraded.lengths, **heard.positions)
         return self.task.count(self.classifier, seen, self.task.truths(batch))[0]
 
     def summarise(self, sums):
@@ -120,9 +145,10 @@ def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: D
     if hparams.get("told"):
         clean = train[0]["clean"]
         lengths = torch.tensor([len(clean)]) if clean.ndim == 1 else None  # of a waveform
-        model = model.with_injection(classifier.cpu()(clean[None], lengths).values.shape[-1], hparams["condition"])
+        channels = classifier.cpu()(clean[None], lengths).values.shape[-1], hparams["condition"]
+        model, start = (process and process.with_injection(*channels) for process in (model, start))
     if start is not None:
-        model.network.load_state_dict(start.network.state_dict(), strict=not hparams.get("told"))
+        model.network.load_state_dict(start.network.state_dict())
     best = SignalTrainer(model, classifier, output_dir, hparams, device, task).run(train, valid)
     return model.with_network(best.network)
 

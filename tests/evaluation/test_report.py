@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from cdasr.evaluation.report import averages, plot_wer_by_snr, table, write_results
+from cdasr.evaluation.report import averages, extra_errors, plot_wer_by_snr, table, write_results
 from cdasr.evaluation.scoring import score, score_conditions
 
 CONDITIONS = ("clean", "seen_0dB", "seen_5dB", "unseen_0dB", "unseen_5dB")
@@ -69,3 +69,11 @@ def test_plot_has_a_panel_for_each_kind_of_noise(decoded, tmp_path):
     assert (tmp_path / "wer.png").read_bytes()[:4] == b"\x89PNG"
     plot_wer_by_snr(score({"none": [entry("a", "clean", 1, 0.0)]}), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists(), "no condition has an SNR"
+
+
+def test_extra_errors_of_few_steps_are_those_of_the_ablated_strategy():
+    found = {"strategy": "parallel", "variants": [{"variant": "parallel, as the package runs it", "wer": 8.0},
+                                                  {"variant": "parallel, 4 + 4 steps", "wer": 7.5},
+                                                  {"variant": "parallel, 50 + 50 steps", "wer": 7.0}]}
+    assert extra_errors(found, 4, 50, "wer") == 0.5
+    assert extra_errors(found, 4, 16, "wer") is None

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,14 +123,14 @@ def test_the_loss_of_the_recogniser_trains_the_signal_process_and_nothing_else(c
                                                           "sequence_weight": 0.0}, "cpu")
     noisy, clean = (collate_waves([read_audio(row[name], 16_000)[0] for row in corpus[1]])
                     for name in ("wav", "clean_wav"))
-    batch = SimpleNamespace(clean=SimpleNamespace(data=clean[0]))
+    known = recogniser(*clean)
     degraded = model.analyse(*noisy)
     x0 = model.target(clean[0], degraded)
-    best, worse = (trainer._classified_loss(x, degraded, batch) for x in (x0, degraded.y))
+    best, worse = (trainer._classified_loss(x, degraded, known) for x in (x0, degraded.y))
     assert best < 0.05 * worse, "C of the clean spectra is C(x0) but for rounding; C(y) is far from it"
 
     x_hat = model.estimate(degraded.y, torch.ones(len(x0)), degraded)
-    trainer._classified_loss(x_hat, degraded, batch).backward()
+    trainer._classified_loss(x_hat, degraded, known).backward()
     assert all(parameter.grad is None for parameter in recogniser.parameters())
     assert sum(float(parameter.grad.square().sum()) for parameter in model.network.parameters()
                if parameter.grad is not None) > 0
