@@ -45,7 +45,7 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     if systems is not None and not systems:
         raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")
     others = others or {}
-    check_strategies([name for name in systems or () if name not in others])
+    check_strategies([name for name in (*(systems or ()), *(only or {})) if name not in others])
     rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
     manifest_id = fingerprint([str(rows)])
     rows = _of_conditions(rows, conditions, manifest)

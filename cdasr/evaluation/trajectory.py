@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Side
-from cdasr.joint.pipeline import NEED_LOGITS
-from cdasr.joint.sides import Sides, strategy_steps
+from cdasr.joint.pipeline import NEED_LOGITS, stored_options
+from cdasr.joint.sides import Sides
 from cdasr.pipeline import Pipeline
 from cdasr.speech.audio import read_audio
 from cdasr.speech.stft import compress
@@ -31,18 +31,23 @@ class Estimate:
 @torch.inference_mode()
 def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: int | None = None,
           seed: int = 0) -> tuple[list[Estimate], Sides]:
-    """Every estimate that a coupled strategy makes of one waveform (samples,), in the order of evaluation."""
+    """Every estimate that a coupled strategy makes of one waveform (samples,), in the order of evaluation.
+
+    Steps, guidance and options of the strategy are those that the package stores for it.
+    """
     pipeline.check([strategy])
     if strategy not in NEED_LOGITS - {"card"}:
         raise ValueError(f"the strategy {strategy!r} has no signal and logits trajectories to show; choose one of "
                          f"{', '.join(sorted(NEED_LOGITS - {'card'}))}")
     lengths = torch.tensor([len(wave)], device=pipeline.device)
-    counts = strategy_steps(strategy, pipeline.signal, pipeline.logits, steps, steps)
+    counts, guidance, options = stored_options(pipeline, strategy, steps)
+    options.pop("passes", None)  # the picture is of the first
     sides = Sides(pipeline.recogniser, pipeline.signal, pipeline.logits, wave[None].to(pipeline.device), lengths,
-                  *counts, seed=seed)
+                  *counts, seed=seed, guidance=guidance)
     found: list[Estimate] = []
     coupling.STRATEGIES[strategy](_watched(sides.signal, "signal", found),
-                                  lambda heard: _watched(sides.logits(heard), "logits", found), sides.observe)
+                                  lambda heard: _watched(sides.logits(heard), "logits", found), sides.observe,
+                                  **options)
     return found, sides
 
 

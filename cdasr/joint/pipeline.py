@@ -171,6 +171,17 @@ def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | Non
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
 
+def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> tuple[tuple, float, dict]:
+    """What a package stores for a coupled strategy: signal and logits steps, guidance, and the strategy's own options.
+
+    `steps`, where given, replaces both numbers of steps.
+    """
+    options = dict(pipeline.config.get("strategies", {}).get(name, {}))
+    own = [options.pop(key, None) for key in ("steps", "logits_steps")]
+    counts = strategy_steps(name, pipeline.signal, pipeline.logits, *([steps, steps] if steps else own))
+    return counts, options.pop("guidance", 1.0), options
+
+
 def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]:
     """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it.
 
@@ -178,11 +189,8 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
     with the hypothesis that the one before it has come to.
     """
     def strategy(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
-        options = dict(pipeline.config.get("strategies", {}).get(name, {}))
-        sampling = {"guidance": options.pop("guidance", 1.0), **sampling}
-        own = [options.pop(key, None) for key in ("steps", "logits_steps")]
-        models = pipeline.signal, pipeline.logits
-        counts = strategy_steps(name, *models, *([steps, steps] if steps else own))
+        counts, guidance, options = stored_options(pipeline, name, steps)
+        sampling, models = {"guidance": guidance, **sampling}, (pipeline.signal, pipeline.logits)
         nfe, given = Counter(), None
         for _ in range(passes := options.pop("passes", 1)):
             sides = Sides(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, heard=given, **sampling)

@@ -88,6 +88,8 @@ def test_a_system_can_be_kept_to_some_conditions(manifest, pipeline, tmp_path):
     assert list(both) == ["none"], "an average over conditions is that of systems that have them all"
     plot_wer_by_snr(scores, tmp_path / "wer.png")
     assert (tmp_path / "wer.png").is_file()
+    with pytest.raises(ValueError, match="unknown strategy 'enhancd'"):
+        evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", only={"enhancd": "unseen_.*"})
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(manifest, pipeline, tmp_path, monkeypatch):

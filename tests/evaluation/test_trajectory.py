@@ -22,6 +22,13 @@ def test_every_estimate_is_traced_in_order(package_dir, tone):
         trace(pipeline, torch.from_numpy(tone(0.5)), "card")
 
 
+def test_the_options_that_the_package_stores_are_those_of_the_picture(package_dir, tone):
+    pipeline, wave = Pipeline.from_pretrained(package_dir, device="cpu"), torch.from_numpy(tone(0.5))
+    pipeline.config["strategies"] = {"alternating": {"steps": 2, "logits_steps": 3, "rounds": 3}}
+    kinds = [estimate.kind for estimate in trace(pipeline, wave, "alternating")[0]]
+    assert kinds == (["signal"] * 2 + ["logits"] * 3) * 3
+
+
 def test_the_command_writes_a_picture(package_dir, tmp_path, write_wav, tone, capsys):
     target = tmp_path / "out" / "picture.png"
     assert main(["plot-trajectory", str(write_wav("a.wav", tone(0.5))), "--model", str(package_dir), "--device", "cpu",
