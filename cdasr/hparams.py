@@ -20,8 +20,10 @@ CODE_TAGS = re.compile(r"!(new|name|apply|applyref|module|include|!python)\b")
 def load_hparams(paths: Sequence[str | os.PathLike], overrides: Sequence[str] = ()) -> dict:
     """The hyper-parameters in the first file, changed by those of the further files and by `overrides`.
 
-    Overrides are `--key value` pairs, `--outer.inner value` for a nested key. Raises ValueError, naming the file,
-    for a missing file, a key that the first file does not have, or a tag that could run code.
+    Overrides are `--key value` pairs, `--outer.inner value` for a nested key. A mapping is merged into that of the
+    first file, but for one with another `name` (of a process, of a network), to which the other's options do not
+    belong: it takes its place. Raises ValueError, naming the file, for a missing file, a key that the first file does
+    not have, or a tag that could run code.
     """
     from hyperpyyaml import resolve_references
 
@@ -33,7 +35,9 @@ def load_hparams(paths: Sequence[str | os.PathLike], overrides: Sequence[str] = 
             _merge(merged, yaml.safe_load(text))
         _merge(merged, _parse_overrides(overrides))
         _check_known(known, merged)
-        return yaml.safe_load(resolve_references(base, merged))
+        found = yaml.safe_load(resolve_references(base, merged))
+        _replace_renamed(found, known, merged)
+        return found
     except (yaml.YAMLError, ValueError, KeyError) as error:
         raise ValueError(f"{paths[0]}: {' '.join(str(error).split())}") from None
 
@@ -86,15 +90,33 @@ def _merge(target: dict, changes: dict) -> None:
             target[key] = value
 
 
+def _renamed(node: yaml.Node, value: object) -> bool:
+    """Whether a changed mapping is of another `name` than the first file's."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    names = [each.value for key, each in pairs if key.value == "name"]
+    return isinstance(value, dict) and bool(names) and value.get("name", names[0]) != names[0]
+
+
+def _replace_renamed(found: dict, node: yaml.Node, changes: dict) -> None:
+    """Put changed mappings of another `name` in place of what they were merged into."""
+    known = {key.value: value for key, value in node.value}
+    for key, value in changes.items():
+        inner = known.get(str(key))
+        if _renamed(inner, value):
+            found[key] = value
+        elif isinstance(inner, yaml.MappingNode) and isinstance(value, dict):
+            _replace_renamed(found[key], inner, value)
+
+
 def _check_known(node: yaml.Node, changes: dict, outer: str = "") -> None:
     """Raise ValueError for a changed key that the first file does not have."""
     known = {key.value: value for key, value in node.value}
     for key, value in changes.items():
         if str(key) not in known:
             raise ValueError(f"there is no key {outer + str(key)!r} to override; known here: {', '.join(known)}")
-        if key in OPEN:
-            continue
         inner = known[str(key)]
+        if key in OPEN or _renamed(inner, value):
+            continue
         options = isinstance(value, dict) and all(isinstance(name, str) for name in value)  # not a map such as {3: 1.5}
         if options and isinstance(inner, yaml.MappingNode) and inner.value:  # an empty one may hold anything
             _check_known(inner, value, f"{outer}{key}.")

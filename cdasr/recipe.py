@@ -248,6 +248,7 @@ def controls(hparams: dict) -> None:
 
 
 CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "oa_matched": ("matched", "oa"),
+            "cascade_pretrained": ("logits", "cascade"),
             "retrained": ("retrained", "none")}  # system: (stage whose package it takes, strategy)
 
 
@@ -303,10 +304,13 @@ def decode(hparams: dict) -> None:
 
 
 def control_systems(exp_dir: Path, pipeline) -> dict:
-    """The pipeline and strategy of each control that was trained; what is frozen in all of them is loaded once."""
+    """The pipeline and strategy of each control that was trained; what is frozen in all of them is loaded once.
+
+    Before the coupled training the cascade of the pretrained processes is the package's own `cascade`, no control.
+    """
     packages = {}
     for stage in dict.fromkeys(stage for stage, _ in CONTROLS.values()):
-        if (exp_dir / stage / "package").is_dir():
+        if (exp_dir / ("coupled" if stage == "logits" else stage) / "package").is_dir():
             frozen = {} if stage == "retrained" else {"recogniser": pipeline.recogniser}
             packages[stage] = type(pipeline).from_pretrained(exp_dir / stage / "package", pipeline.device, **frozen)
     return {name: (packages[stage], strategy) for name, (stage, strategy) in CONTROLS.items() if stage in packages}

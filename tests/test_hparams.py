@@ -53,3 +53,14 @@ def test_mistakes_are_named(base):
             load_hparams([base], overrides)
     with pytest.raises(ValueError, match="no such hparams file"):
         load_hparams([base.parent / "none.yaml"])
+
+
+def test_another_name_brings_its_own_options(base):
+    base.write_text("model: {process: {name: sbve, k: 2.6, c: 0.4}, size: 3}\nk: 1\n")
+    for override in (["--model.process", "{name: vp, beta_max: 9.0}"],
+                     ["--model.process.name", "vp", "--model.process.beta_max", "9.0"]):
+        assert load_hparams([base], override)["model"] == {"process": {"name": "vp", "beta_max": 9.0}, "size": 3}
+    for same in (["--model.process", "{name: sbve, c: 0.5}"], ["--model.process.c", "0.5"]):
+        assert load_hparams([base], same)["model"]["process"] == {"name": "sbve", "k": 2.6, "c": 0.5}
+    with pytest.raises(ValueError, match="'model.process.beta_max'"):
+        load_hparams([base], ["--model.process.beta_max", "9.0"])

@@ -16,7 +16,7 @@ from cdasr.evaluation.store import read_decoded
 STAGES = ("recogniser", "signal", "logits", "coupled", "matched", "retrained")  # that train, in this order
 AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
 COUPLED = ("parallel", "alternating", "nested")
-BASELINES = ("enhanced_matched", "oa_matched", "enhanced", "card", "cascade", "retrained")
+BASELINES = ("enhanced_matched", "oa_matched", "enhanced", "card", "cascade", "cascade_pretrained", "retrained")
 
 
 def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, target: Path) -> None:
@@ -62,6 +62,8 @@ def _about(text: str, data: Mapping) -> str:
 def _controls(systems: Sequence[str], tuning: Mapping) -> str:
     text = {"enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone "
                                 "for about as long as the logits and the coupled training took.",
+            "cascade_pretrained": " `cascade_pretrained`: the processes as stages 3 and 4 left them, before the "
+                                  "coupled training.",
             "retrained": " `retrained`: the recogniser itself, fine-tuned on the noisy speech; no longer frozen, a "
                          "reference only."}
     if tuning.get("best_weight") == 0 and "oa" not in systems:
@@ -170,7 +172,7 @@ def _coupled_targets(unseen: Mapping | None, plain: Mapping | None, timing: Mapp
         cut = 100.0 * (1.0 - score["wer"] / unseen[other]["wer"])
         lines.append([f"{best}: at least 30 % fewer errors than {other}, unseen noise, average of 0, 5, 10 dB",
                       f"{cut:.1f} % fewer", _yes(cut >= 30.0)])
-    for other in [name for name in ("card", "cascade") if name in unseen]:
+    for other in [name for name in ("card", "cascade", "cascade_pretrained") if name in unseen]:
         change, p_value = score["wer"] - unseen[other]["wer"], score["p_values"][other]
         lines.append([f"{best}: significantly better than {other} (p < 0.05)", f"{change:+.2f} points, p {p_value:.4f}",
                       _yes(change < 0 and p_value < 0.05)])

@@ -133,3 +133,7 @@ def test_the_controls_of_a_recipe_share_what_is_frozen(package_dir, tmp_path):
     assert systems["enhanced_matched"][0].recogniser is first.recogniser
     assert systems["retrained"][0].recogniser is not first.recogniser
     assert control_systems(tmp_path / "none", first) == {}
+    shutil.copytree(package_dir, tmp_path / "logits" / "package")
+    assert control_systems(tmp_path, first).keys() == systems.keys(), "before stage 5 it is the package itself"
+    shutil.copytree(package_dir, tmp_path / "coupled" / "package")
+    assert control_systems(tmp_path, first)["cascade_pretrained"][1] == "cascade"
