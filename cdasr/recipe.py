@@ -131,7 +131,8 @@ def initial_signal(path: str):
     if str(path).endswith(".ckpt"):
         return load_sgmse(path)
     trained = Pipeline.from_pretrained(path, device="cpu").signal
-    network = {key: value for key, value in trained.config["network"].items() if key not in ("tokens", "condition")}
+    network = {key: value for key, value in trained.config["network"].items()
+               if key not in ("tokens", "condition", "centred")}
     model = SignalModel.from_config({**trained.config, "network": network})
     weights = trained.network.state_dict()
     model.network.load_state_dict({name: weights[name] for name in model.network.state_dict()})

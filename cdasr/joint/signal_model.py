@@ -37,6 +37,7 @@ class SignalProcess(nn.Module):
     """
 
     defaults: ClassVar[dict]
+    injection: ClassVar[dict] = {}  # further options of a network that gets channels for logits
 
     def __init__(self, network: nn.Module, process, config: dict):
         super().__init__()
@@ -116,7 +117,9 @@ class SignalProcess(nn.Module):
 
         A model that has such channels already keeps them.
         """
-        options = {"condition": condition, **self.config["network"], "tokens": tokens}
+        network = self.config["network"]
+        new = {} if network.get("tokens") else self.injection
+        options = {"condition": condition, **new, **network, "tokens": tokens}
         model = type(self).from_config({**self.config, "network": options})
         model.network.load_state_dict(self.network.state_dict(), strict=False)
         return model

@@ -47,10 +47,15 @@ class LogitsEmbedding(nn.Module):
 
     CTC marks a word by one or two frames, and what was said there spreads over half a second: with a `kernel` of 5 the
     `dilations` let each frame see 26 others on both sides. A kernel of 1 is for logits without frames.
+
+    `centred`: each logit's mean over the frames is taken away first. Most frames are blank, so that without this nearly
+    all that the network is told is a constant, and the gradients for right and for wrong logits are nearly the same.
     """
 
-    def __init__(self, tokens: int, dim: int, kernel: int = 5, dilations: Sequence[int] = (1, 3, 9)):
+    def __init__(self, tokens: int, dim: int, kernel: int = 5, dilations: Sequence[int] = (1, 3, 9),
+                 centred: bool = False):
         super().__init__()
+        self.centred = centred
         self.layers = nn.ModuleList(
             nn.Conv1d(before, dim, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=False)
             for before, dilation in zip((tokens, *(dim for _ in dilations)), dilations))
@@ -59,6 +64,9 @@ class LogitsEmbedding(nn.Module):
 
     def forward(self, logits: Tensor, frames: Tensor) -> Tensor:
         """`frames` (B, N) marks valid frames; `logits` are zero elsewhere."""
+        if self.centred:
+            mean = logits.sum(dim=-1, keepdim=True) / frames.sum(dim=-1).clamp_min(1)[:, None, None]
+            logits = (logits - mean) * frames[:, None]
         for layer in self.layers:
             logits = F.silu(layer(logits)) * frames[:, None]
         return logits

@@ -42,9 +42,10 @@ class NCSNpp(nn.Module):
     `scale_by_sigma`: divide by t before the last layer, as the first version (`ncsnpp`) does. Defaults as in the
     public code's second version, where `bins` is called `image_size`.
 
-    `tokens`: size of the logits that it can be given (0: none); `condition`: channels of what it makes of them. They
-    are added before the middle and before each level on the way up, in up to 16 bands of frequency, through weights
-    that start at zero and have no bias: told nothing, or untrained, it is the public network.
+    `tokens`: size of the logits that it can be given (0: none); `condition`: channels of what it makes of them;
+    `centred` as in `LogitsEmbedding`. They are added before the middle and before each level on the way up, in up to 16
+    bands of frequency, through weights that start at zero and have no bias: told nothing, or untrained, it is the
+    public network.
 
     Frames are filled up to a multiple of 2^(levels - 1) by reflection, as the public code does with y before
     it samples. Normalisation and attention look at all frames, so the items of a batch run together only
@@ -54,7 +55,7 @@ class NCSNpp(nn.Module):
     def __init__(self, bins: int = 256, nf: int = 128, ch_mult: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2),
                  num_res_blocks: int = 2, attn_resolutions: tuple[int, ...] = (16,),
                  fourier_scale: float = 16.0, init_scale: float = 0.0, dropout: float = 0.0,
-                 scale_by_sigma: bool = False, tokens: int = 0, condition: int = 128):
+                 scale_by_sigma: bool = False, tokens: int = 0, condition: int = 128, centred: bool = False):
         super().__init__()
         self.bins, self.stride, self.num_res_blocks = bins, 2 ** (len(ch_mult) - 1), num_res_blocks
         self.scale_by_sigma, self.compiled = scale_by_sigma, None
@@ -70,7 +71,7 @@ class NCSNpp(nn.Module):
             GaussianFourierProjection(nf, fourier_scale), init(nn.Linear(2 * nf, 4 * nf)),
             init(nn.Linear(4 * nf, 4 * nf)), conv3x3(SPECTRAL_CHANNELS, nf),
             *build.down(), *build.middle(), *build.up()])
-        self.embed_logits = LogitsEmbedding(tokens, condition) if tokens else None
+        self.embed_logits = LogitsEmbedding(tokens, condition, centred=centred) if tokens else None
         places = [(channels[-1], len(channels) - 1)]  # the middle, then the levels from coarse to fine
         places += [(channels[min(level + 1, len(channels) - 1)], level) for level in reversed(range(len(channels)))]
         self.inject = nn.ModuleList(Injection(condition, width, bins >> level, 2**level)

@@ -22,12 +22,13 @@ class TFUNet(nn.Module):
 
     `channels` and `strides` (over frequency): of the convolutional levels; `dim`, `blocks`: of the trunk;
     `attention_every`: one block in so many attends over the whole utterance (0: none). `tokens`: size of the logits
-    that it can be given (0: none); `condition`: channels of what it makes of them.
+    that it can be given (0: none); `condition`: channels of what it makes of them; `centred` as in `LogitsEmbedding`.
     """
 
     def __init__(self, bins: int = 256, channels: tuple[int, ...] = (32, 48, 64),
                  strides: tuple[int, ...] = (4, 2, 2), dim: int = 192, blocks: int = 8, attention_every: int = 4,
-                 heads: int = 4, dropout: float = 0.0, tokens: int = 0, condition: int = 128):
+                 heads: int = 4, dropout: float = 0.0, tokens: int = 0, condition: int = 128,
+                 centred: bool = False):
         super().__init__()
         if len(strides) != len(channels) or bins % prod(strides):
             raise ValueError(f"{bins} frequency bins and {len(channels)} levels do not fit the strides {strides}; "
@@ -42,7 +43,7 @@ class TFUNet(nn.Module):
         self.decoder = nn.ModuleList(
             Up(2 * before, after, stride, dim)
             for before, after, stride in zip(channels[::-1], (*channels[-2::-1], 6), strides[::-1]))
-        self.embed_logits = LogitsEmbedding(tokens, condition) if tokens else None
+        self.embed_logits = LogitsEmbedding(tokens, condition, centred=centred) if tokens else None
         self.inject = nn.ModuleList(zero_init(nn.Conv1d(condition, 2 * before, 1, bias=False))
                                     for before in (channels[::-1] if tokens else ()))
         self.start_as_identity()

@@ -44,6 +44,7 @@ class SignalModel(SignalProcess):
     """
 
     defaults = {"steps": 3, "method": "deterministic", "spacing": "uniform"}
+    injection = {"centred": True}
 
     def __init__(self, network: nn.Module, process, stft: CompressedSTFT, config: dict):
         super().__init__(network, process, config)

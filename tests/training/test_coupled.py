@@ -92,6 +92,7 @@ def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, si
     tokens = recogniser.model.config.vocab_size
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
     guided = signal.with_injection(logits.tokens, 8)
+    assert guided.config["network"]["centred"] and guided.network.embed_logits.centred
     waves, lengths = 0.1 * torch.randn(2, 8000), torch.tensor([8000, 5000])
     spectra = signal.analyse(waves, lengths)
     told = torch.randn(2, spectra.y.shape[-1], tokens)
