@@ -132,7 +132,7 @@ def initial_signal(path: str):
         return load_sgmse(path)
     trained = Pipeline.from_pretrained(path, device="cpu").signal
     network = {key: value for key, value in trained.config["network"].items()
-               if key not in ("tokens", "condition", "centred")}
+               if key not in ("tokens", "condition", *SignalModel.injection)}
     model = SignalModel.from_config({**trained.config, "network": network})
     weights = trained.network.state_dict()
     model.network.load_state_dict({name: weights[name] for name in model.network.state_dict()})

@@ -33,7 +33,7 @@ def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: i
           seed: int = 0) -> tuple[list[Estimate], Sides]:
     """Every estimate that a coupled strategy makes of one waveform (samples,), in the order of evaluation.
 
-    Steps, guidance and options of the strategy are those that the package stores for it.
+    Guidance and options of the strategy are those that the package stores for it, and so are the steps if not given.
     """
     pipeline.check([strategy])
     if strategy not in NEED_LOGITS - {"card"}:
