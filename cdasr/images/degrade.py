@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from cdasr.images.data import ImageSet
@@ -62,7 +63,7 @@ def solarise(image: Tensor, rng: Rng, threshold: float = 0.5) -> Tensor:
 
 def pixelate(image: Tensor, rng: Rng, factor: int = 2) -> Tensor:
     """Shrunk by averaging `factor` x `factor` pixels, and enlarged again without interpolation."""
-    small = torch.nn.functional.avg_pool2d(image, factor, ceil_mode=True)
+    small = F.avg_pool2d(image, factor, ceil_mode=True)
     return small.repeat_interleave(factor, 1).repeat_interleave(factor, 2)[:, :image.shape[1], :image.shape[2]]
 
 
@@ -86,17 +87,33 @@ def make_degradation(config: Mapping) -> Callable[[Tensor, Rng], Tensor]:
     return lambda image, rng: DEGRADATIONS[name](image, rng, **options)
 
 
+def augment(image: Tensor, rng: Rng, shift: int, flip: bool) -> Tensor:
+    """A clean image, moved by up to `shift` pixels (what is uncovered is reflected) and perhaps mirrored."""
+    height, width = image.shape[-2:]
+    if shift:
+        padded = F.pad(image, (shift,) * 4, mode="reflect")
+        top, left = rng.integers(2 * shift + 1, size=2)
+        image = padded[:, top:top + height, left:left + width]
+    return image.flip(-1) if flip and rng.random() < 0.5 else image
+
+
 @dataclass
 class TrainingDegrader:
-    """Degradation on the fly, `(clean, rng) -> (degraded, clean)`: one of several, and none for `clean_share`."""
+    """Degradation on the fly, `(clean, rng) -> (degraded, clean)`: one of several, and none for `clean_share`.
+
+    The clean image is varied first, as `augment` does by up to `shift` pixels and, with `flip`, mirrored.
+    """
 
     degradations: Sequence[Mapping]
     clean_share: float = 0.05
+    shift: int = 0
+    flip: bool = False
 
     def __post_init__(self):
         self.functions = [make_degradation(config) for config in self.degradations]
 
     def __call__(self, clean: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+        clean = augment(clean, rng, self.shift, self.flip)
         if rng.random() < self.clean_share:
             return clean, clean
         return self.functions[rng.integers(len(self.functions))](clean, rng), clean

@@ -289,7 +289,8 @@ def _conditions(data: Path, hparams: dict) -> dict:
 def _degrader(hparams: dict):
     from cdasr.images.degrade import TrainingDegrader
 
-    return TrainingDegrader(hparams["data"]["degradations"], hparams["signal"]["clean_share"])
+    varied = {key: hparams["classifier"][key] for key in ("shift", "flip")}
+    return TrainingDegrader(hparams["data"]["degradations"], hparams["signal"]["clean_share"], **varied)
 
 
 def _pairs(data: Path, hparams: dict, seed: int):

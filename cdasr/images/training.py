@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from cdasr.classifiers.image import ImageClassifier, make_model, prepare
 from cdasr.images.data import ImageSet
+from cdasr.images.degrade import augment
 from cdasr.training.base import Trainer
 
 
@@ -55,16 +56,6 @@ class FixedPictures(Pictures):
         return {**super().__getitem__(index), "clean": self.clean.images[index].float() / 255.0}
 
 
-def augment(image: Tensor, rng: np.random.Generator, shift: int, flip: bool) -> Tensor:
-    """A clean image, moved by up to `shift` pixels (what is uncovered is reflected) and perhaps mirrored."""
-    height, width = image.shape[-2:]
-    if shift:
-        padded = F.pad(image, (shift,) * 4, mode="reflect")
-        top, left = rng.integers(2 * shift + 1, size=2)
-        image = padded[:, top:top + height, left:left + width]
-    return image.flip(-1) if flip and rng.random() < 0.5 else image
-
-
 class ClassifierTrainer(Trainer):
     """Cross-entropy training on clean images; validation is the top-1 error in per cent."""
 
@@ -97,8 +88,8 @@ def train_classifier(data: ImageSet, valid: ImageSet, output_dir: Path, hparams:
                      degrade: Callable | None = None, start: ImageClassifier | None = None) -> ImageClassifier:
     """Train on clean images, save with `save_pretrained` under `output_dir/model`, and return the frozen classifier.
 
-    With `degrade` and `start` a copy of that classifier is trained on degraded images instead: no longer frozen, a
-    reference for comparison.
+    With `degrade(image, rng) -> degraded, clean` and `start` a copy of that classifier is trained on degraded images
+    instead: no longer frozen, a reference for comparison.
     """
     torch.manual_seed(hparams["seed"])
     if start is None:
@@ -114,8 +105,7 @@ def train_classifier(data: ImageSet, valid: ImageSet, output_dir: Path, hparams:
         network.load_state_dict(start.model.state_dict())
 
     def varied(image: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        image = augment(image, rng, hparams["shift"], hparams["flip"])
-        return {"image": image if degrade is None else degrade(image, rng)[0]}
+        return {"image": degrade(image, rng)[0] if degrade else augment(image, rng, hparams["shift"], hparams["flip"])}
 
     best = ClassifierTrainer(network, config, output_dir, hparams, device).run(
         Pictures(data, varied, hparams["seed"]), Pictures(valid, lambda image, rng: {"image": image}, train=False))

@@ -70,6 +70,13 @@ def test_training_draws_among_the_degradations(image):
     assert 35 < kinds["clean"] < 85 and min(kinds["blur"], kinds["contrast"]) > 40
 
 
+def test_training_varies_the_clean_image_before_it_is_degraded(image):
+    degrade = TrainingDegrader([{"name": "contrast", "factor": 1.0}], clean_share=0.0, shift=1, flip=True)
+    pairs = [degrade(image, rng(seed)) for seed in range(200)]
+    assert all(torch.allclose(noisy, clean, atol=1e-6) for noisy, clean in pairs)
+    assert len({clean.numpy().tobytes() for _, clean in pairs}) == 18, "nine places, mirrored or not"
+
+
 def test_wrong_configurations_are_named():
     for config, reason in (({"name": "fog"}, "unknown degradation 'fog'"), ({"level": 1}, "unknown degradation None"),
                            ({"name": "jpeg", "level": 1}, "no option level; it has quality")):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cdasr.images.data import ImageSet
-from cdasr.images.degrade import TrainingDegrader, degrade_set
+from cdasr.images.degrade import TrainingDegrader, augment, degrade_set
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
-from cdasr.images.training import FixedPictures, Pictures, augment, degraded_pictures, train_classifier
+from cdasr.images.training import FixedPictures, Pictures, degraded_pictures, train_classifier
 from cdasr.training.bank import build_bank
 from cdasr.training.coupled import CoupledTrainer, fit_coupled
 from cdasr.training.logits import train_logits
