@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from cdasr.evaluation.report import averages, comparisons, extra_errors, render, table, write_results
-from cdasr.evaluation.scoring import score_conditions
+from cdasr.evaluation.scoring import pooled, score_conditions
 from cdasr.evaluation.statistics import wer
 from cdasr.evaluation.store import read_decoded
 
@@ -22,7 +22,8 @@ BASELINES = ("enhanced_matched", "oa_matched", "enhanced", "card", "cascade", "c
 def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, target: Path) -> None:
     """Write `target` from `exp_dir`: decoded sets, real-time factors, training logs and records."""
     systems = scores["systems"]
-    decoded = {system: read_decoded(exp_dir / "results" / "decode" / f"{system}.jsonl") for system in systems}
+    decoded = _decoded(exp_dir, systems)
+    others = [_decoded(Path(folder), systems) for folder in hparams["other_seeds"]]
     averaged = {f"{_noise(kind)}, {', '.join(f'{snr:g}' for snr in snrs)} dB": score_conditions(decoded, names)
                 for kind, names, snrs in _kinds(scores["conditions"])}
     recogniser = _read(exp_dir / "recogniser" / "record.json")["settings"]
@@ -40,7 +41,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
         ("Word error rates", table(scores, markdown=True)),
         *([("Averages", averages(averaged, systems, systems[0]))] if averaged else []),
         *_compared(decoded, compared, report["compared"]["title"]),
-        *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], compared, report["compared"]["title"], systems),
+        *_seeds([decoded, *others], compared, report["compared"]["title"]),
         *([("Targets", _targets(scores, averaged, timing, recogniser, ablation))] if report["targets"] else []),
         *_timed(timing),
         *([("Ablations", _ablations(ablation))] if ablation else []),
@@ -98,27 +99,34 @@ def _unseen(averaged: Mapping, last: str) -> Mapping | None:
     return averaged.get(title)
 
 
-def _compared(decoded: Mapping, conditions: Sequence[str], title: str) -> list[tuple[str, str]]:
+def _compared(decoded: Mapping, conditions: Sequence[str], title: str,
+              heading: str = "Coupled strategies against the others") -> list[tuple[str, str]]:
     scores = score_conditions(decoded, conditions) if conditions else {}
     coupled = [name for name in COUPLED if name in scores]
     references = [name for name in BASELINES if name in scores]
     if not coupled or not references:
         return []
-    return [("Coupled strategies against the others", f"{title}.\n\n" + comparisons(scores, coupled, references))]
+    return [(heading, f"{title}.\n\n" + comparisons(scores, coupled, references))]
 
 
-def _seeds(exp_dirs: Sequence[Path], conditions: Sequence[str], title: str,
-           systems: Sequence[str]) -> list[tuple[str, str]]:
-    """WER over `conditions` of each training seed, their mean and standard deviation."""
-    if len(exp_dirs) < 2 or not conditions:
+def _seeds(runs: Sequence[Mapping], conditions: Sequence[str], title: str) -> list[tuple[str, str]]:
+    """WER over `conditions` of each training seed, mean and standard deviation; comparisons over all seeds."""
+    if len(runs) < 2 or not conditions:
         return []
-    lines = [["system", *(f"seed {number}" for number in range(1, len(exp_dirs) + 1)), "mean", "standard deviation"]]
-    for system in systems:
-        paths = [exp_dir / "results" / "decode" / f"{system}.jsonl" for exp_dir in exp_dirs]
-        if all(map(Path.is_file, paths)):
-            rates = [_mean_wer(read_decoded(path), conditions) for path in paths]
-            lines.append([system, *(f"{rate:.1f}" for rate in rates), f"{mean(rates):.1f}", f"{stdev(rates):.2f}"])
-    return [("Training seeds", f"WER %. {title}.\n\n" + render(lines, markdown=True))]
+    lines = [["system", *(f"seed {number}" for number in range(1, len(runs) + 1)), "mean", "standard deviation"]]
+    entries = pooled(runs)
+    for system in entries:
+        rates = [_mean_wer(run[system], conditions) for run in runs]
+        lines.append([system, *(f"{rate:.1f}" for rate in rates), f"{mean(rates):.1f}", f"{stdev(rates):.2f}"])
+    about = f"{title}. Intervals and p-values over the utterances, each with all {len(runs)} seeds"
+    return [("Training seeds", f"WER %. {title}.\n\n" + render(lines, markdown=True)),
+            *_compared(entries, conditions, about, "Coupled strategies against the others, all seeds")]
+
+
+def _decoded(exp_dir: Path, systems: Sequence[str]) -> dict[str, list[dict]]:
+    """What each of `systems` made of the utterances; those that were not decoded are left out."""
+    paths = {system: exp_dir / "results" / "decode" / f"{system}.jsonl" for system in systems}
+    return {system: read_decoded(path) for system, path in paths.items() if path.is_file()}
 
 
 def _timed(timing: Mapping | None) -> list[tuple[str, str]]:

@@ -61,6 +61,20 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence
     return scores
 
 
+def pooled(runs: Sequence[Mapping[str, Sequence[dict]]], counted: str = "words") -> dict[str, list[dict]]:
+    """What several training seeds made of the same items, as one entry an item: `errors` and `counted` are sums.
+
+    Scored, they give error rates over all runs, and intervals and p-values over the items, each drawn with all of its
+    runs. Systems and items that a run lacks are left out; what else an entry holds is the first run's.
+    """
+    entries = {}
+    for system in (name for name in runs[0] if all(name in run for run in runs)):
+        found = [{entry["ID"]: entry for entry in run[system]} for run in runs]
+        entries[system] = [{**entry, **{key: sum(run[name][key] for run in found) for key in ("errors", counted)}}
+                           for name, entry in found[0].items() if all(name in run for run in found)]
+    return entries
+
+
 def _confidence(entries: Sequence[Mapping], rate: str, counted: str) -> dict[str, float | None]:
     """Calibration of the confidences, and the error rate of the surest 80 % of the items."""
     kept = [entries[index] for index in surest([entry["confidence"] for entry in entries])]

@@ -18,10 +18,9 @@ from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id,
 from cdasr.images.data import ImageSet
 from cdasr.images.metrics import psnr, ssim
 from cdasr.images.pipeline import Classification, ImagePipeline
-from cdasr.images.report import table
+from cdasr.images.report import NAMES, table
 from cdasr.provenance import record, write_json
 
-NAMES = {"rate": "error", "counted": "images", "means": ("psnr_input", "psnr", "ssim_input", "ssim")}
 TOP = 5
 
 

@@ -11,8 +11,10 @@ from statistics import mean, stdev
 import numpy as np
 
 from cdasr.evaluation.report import extra_errors, p_text, render, write_results
+from cdasr.evaluation.scoring import pooled, score_conditions
 from cdasr.evaluation.store import read_decoded
 
+NAMES = {"rate": "error", "counted": "images", "means": ("psnr_input", "psnr", "ssim_input", "ssim")}
 COUPLED = ("parallel", "alternating", "nested")
 REFERENCES = ("none", "enhanced", "enhanced_matched", "card", "cascade", "retrained")
 STAGES = ("classifier", "signal", "logits", "coupled", "matched", "retrained")  # that train, in this order
@@ -83,13 +85,20 @@ def write_image_results(exp_dir: Path, hparams: Mapping, target: Path) -> None:
     ablation = exp_dir / "results" / "ablation.json"
     found = _read(ablation) if ablation.is_file() else None
     tuning = _read(exp_dir / "coupled" / "record.json")["settings"]["tuning"]
+    runs = [_decoded(folder, systems) for folder in (exp_dir, *map(Path, hparams["other_seeds"]))]
+    average, about = scores["average"], "All degraded conditions, each counting alike."
+    if len(runs) > 1:
+        average = score_conditions(pooled(runs, NAMES["counted"]), _degraded(scores), **NAMES)
+        about += f" All {len(runs)} training seeds; interval and p-value over the images, each with all its seeds."
+        systems = [name for name in systems if name in average]
+        coupled, references = ([name for name in names if name in average] for names in (coupled, references))
     sections = [
         ("What was measured", _about(hparams, classifier, scores["conditions"]["clean"][systems[0]]["images"])),
         ("Accuracy", table(scores, markdown=True)),
-        *([("Coupled strategies against the others", "All degraded conditions, each counting alike.\n\n"
-            + comparisons(scores["average"], coupled, references))] if coupled else []),
-        *_seeds([exp_dir, *map(Path, hparams["other_seeds"])], scores),
-        *([("Targets", _targets(scores["average"], coupled, found))] if coupled else []),
+        *([("Coupled strategies against the others", f"{about}\n\n{comparisons(average, coupled, references)}")]
+          if coupled else []),
+        *_seeds(runs, systems, _degraded(scores)),
+        *([("Targets", _targets(average, coupled, found))] if coupled else []),
         *([("Ablations", _ablations(found))] if found else []),
         ("Choices on validation data", _choices(tuning)),
         ("Training", _training(exp_dir))]
@@ -117,20 +126,28 @@ def _degradations(hparams: Mapping) -> str:
     return "; ".join([*map(text, data["degradations"]), *unseen])
 
 
-def _seeds(exp_dirs: Sequence[Path], scores: Mapping) -> list[tuple[str, str]]:
+def _seeds(runs: Sequence[Mapping], systems: Sequence[str], conditions: Sequence[str]) -> list[tuple[str, str]]:
     """Accuracy over the degraded conditions of each training seed, their mean and standard deviation."""
-    if len(exp_dirs) < 2:
+    if len(runs) < 2:
         return []
-    conditions = [name for name in scores["conditions"] if name != "clean"]
-    lines = [["system", *(f"seed {number}" for number in range(1, len(exp_dirs) + 1)), "mean", "standard deviation"]]
-    for system in scores["systems"]:
-        paths = [exp_dir / "results" / "decode" / f"{system}.jsonl" for exp_dir in exp_dirs]
-        if all(map(Path.is_file, paths)):
-            rates = [mean(mean(100.0 - 100.0 * entry["errors"] for entry in entries if entry["condition"] == condition)
-                          for condition in conditions) for entries in map(read_decoded, paths)]
-            lines.append([system, *(f"{rate:.2f}" for rate in rates), f"{mean(rates):.2f}", f"{stdev(rates):.2f}"])
+    lines = [["system", *(f"seed {number}" for number in range(1, len(runs) + 1)), "mean", "standard deviation"]]
+    for system in systems:
+        rates = [mean(mean(100.0 - 100.0 * entry["errors"] for entry in run[system] if entry["condition"] == condition)
+                      for condition in conditions) for run in runs]
+        lines.append([system, *(f"{rate:.2f}" for rate in rates), f"{mean(rates):.2f}", f"{stdev(rates):.2f}"])
     return [("Training seeds", "Top-1 accuracy %, average of the degraded conditions.\n\n"
              + render(lines, markdown=True))]
+
+
+def _decoded(exp_dir: Path, systems: Sequence[str]) -> dict[str, list[dict]]:
+    """What each of `systems` made of the images; those that were not decoded are left out."""
+    paths = {system: exp_dir / "results" / "decode" / f"{system}.jsonl" for system in systems}
+    return {system: read_decoded(path) for system, path in paths.items() if path.is_file()}
+
+
+def _degraded(scores: Mapping) -> list[str]:
+    """The conditions that are degraded."""
+    return [name for name in scores["conditions"] if name != "clean"]
 
 
 def _targets(average: Mapping, coupled: Sequence[str], ablation: Mapping | None) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cdasr.evaluation.report import averages, extra_errors, plot_wer_by_snr, table, write_results
-from cdasr.evaluation.scoring import score, score_conditions
+from cdasr.evaluation.scoring import pooled, score, score_conditions
 
 CONDITIONS = ("clean", "seen_0dB", "seen_5dB", "unseen_0dB", "unseen_5dB")
 RECORD = {"time": "2024-05-06T23:59:59+00:00", "command": "cdasr evaluate --manifest set.csv", "commit": "abcdef" * 6,
@@ -51,6 +51,19 @@ def test_averages_have_the_relative_change_with_interval_and_p_value(decoded):
     assert clean["enhanced"]["relative"]["none"] is None and clean["enhanced"]["p_values"]["none"] == 1.0
     assert re.search(r"enhanced \| 0\.0 \[0\.0, 0\.0\]\s+\| -\s+\| 1\.000", averages(scored, ["none", "enhanced"],
                                                                                        "none"))
+
+
+def test_seeds_are_pooled_item_by_item(decoded):
+    again = {"none": decoded["none"][::-1], "enhanced": [{**entry, "errors": 5} for entry in decoded["enhanced"][1:]]}
+    both = pooled([decoded, again])
+    assert {entry["ID"] for entry in decoded["enhanced"]} - {entry["ID"] for entry in both["enhanced"]} == {"clean0"}
+    first, second = ({entry["ID"]: entry for entry in run["none"]} for run in (decoded, both))
+    assert all(second[name]["errors"] == 2 * first[name]["errors"] and second[name]["words"] == 10 for name in first)
+    scores = score_conditions(both, ["seen_0dB", "seen_5dB"])
+    alone = score_conditions(decoded, ["seen_0dB", "seen_5dB"])
+    assert scores["none"]["wer"] == alone["none"]["wer"] and scores["none"]["interval"] == alone["none"]["interval"]
+    assert scores["enhanced"]["wer"] == pytest.approx((alone["enhanced"]["wer"] + 100.0) / 2)
+    assert list(pooled([decoded, {"none": decoded["none"]}])) == ["none"]
 
 
 def test_results_are_the_same_bytes_again(decoded, tmp_path):

@@ -106,6 +106,18 @@ def test_the_package_works_and_the_seed_fixes_the_strings(finished, corpus, tmp_
     assert Path(sample).read_bytes() == other.read_bytes()
 
 
+def test_training_seeds_are_compared(finished, corpus, tmp_path):
+    exp_dir, _ = finished
+    done = run(corpus, exp_dir, "--stage", "9", "--stop-stage", "9", "--redo", "true", "--results",
+               str(tmp_path / "R.md"), "--other-seeds", f"[{exp_dir}]")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "R.md").read_text()
+    alone, both = (text[text.index(f"\n## Coupled strategies against the others{more}\n"):].split("\n## ")[1]
+                   for more in ("", ", all seeds"))
+    rows = [[line for line in part.splitlines() if line.startswith("|")] for part in (alone, both)]
+    assert "all 2 seeds" in both and rows[0] == rows[1], "the same run twice says the same"
+
+
 def test_wrong_use_is_one_line(corpus, tmp_path):
     (tmp_path / "empty").mkdir()
     for options, reason in ((("--data-dir", str(tmp_path / "empty")), "no FSDD recordings"),

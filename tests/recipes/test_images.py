@@ -58,6 +58,17 @@ def test_a_second_run_redoes_nothing_and_the_package_works(finished, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["label"] in "0123456789"
 
 
+def test_training_seeds_are_compared(finished, tmp_path):
+    exp_dir, _ = finished
+    done = run(exp_dir, "--stage", "9", "--stop-stage", "9", "--redo", "true", "--results", str(tmp_path / "R.md"),
+               "--other-seeds", f"[{exp_dir}, {exp_dir}]")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "R.md").read_text()
+    assert "All 3 training seeds" in text
+    table = text[text.index("## Training seeds"):text.index("## Targets")]
+    assert table.count("| 0.00 ") == 9, "the same run three times has no spread"
+
+
 def test_wrong_use_is_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     for options, reason in ((("--dataset", "cifar10", "--data-dir", str(tmp_path / "empty")), "no images"),
