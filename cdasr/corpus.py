@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cdasr.parallel import processes_of
 from cdasr.provenance import write_json
 from cdasr.speech.foreign import read_foreign
 from cdasr.speech.manifest import write_manifest
@@ -30,7 +31,7 @@ def find_manifests(hparams: Mapping) -> None:
 def prepare_manifests(hparams: Mapping) -> None:
     """Stage 1 of a recipe that has manifests: clean sets, noise and rooms, fixed noisy sets (docs/new-corpus.md)."""
     sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
-    folder = Path(hparams["exp_dir"]) / "data"
+    processes, folder = processes_of(hparams.get("threads", 0)), Path(hparams["exp_dir"]) / "data"
     rows = {name: keep_durations(read_foreign(path, folder / "segments" / name), sizes["shortest"], sizes["longest"])
             for name, path in hparams["manifests"].items() if path}
     _check_apart(rows)
@@ -51,13 +52,14 @@ def prepare_manifests(hparams: Mapping) -> None:
 
     def source(part: Mapping) -> NoiseSource:
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
-    write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed)
+    write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed, processes)
     test = spread(rows["test"], sizes["eval_utterances"])
     if not sizes["mix_test"]:
         write_manifest(folder / "eval.csv", [_recorded(row) for row in test])
         return
     write_test_set(folder, {"": test}, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"],
-                   room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval"), seed)
+                   room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval"), seed,
+                   processes)
 
 
 def _check_apart(rows: Mapping[str, Sequence[Row]]) -> None:
@@ -98,16 +100,18 @@ def write_noise_lists(folder: Path, noise: Mapping[str, Mapping], rooms: Mapping
     write_json(folder / "noise.json", lists)
 
 
-def write_valid_set(folder: Path, rows: Sequence[Row], noise: NoiseSource, snrs: Sequence[float], seed: int) -> None:
+def write_valid_set(folder: Path, rows: Sequence[Row], noise: NoiseSource, snrs: Sequence[float], seed: int,
+                    processes: int = 1) -> None:
     """`valid_noisy.csv`: each utterance at one of `snrs` (dB)."""
     noisy = []
     for place, snr in enumerate(snrs):
-        noisy += simulate_set(rows[place::len(snrs)], f"valid_{snr:g}dB", noise, None, snr, seed, folder / "noisy")
+        noisy += simulate_set(rows[place::len(snrs)], f"valid_{snr:g}dB", noise, None, snr, seed, folder / "noisy",
+                              processes)
     write_manifest(folder / "valid_noisy.csv", noisy)
 
 
 def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Mapping[str, NoiseSource],
-                   snrs: Sequence[float], rooms: RoomSource | None, seed: int) -> None:
+                   snrs: Sequence[float], rooms: RoomSource | None, seed: int, processes: int = 1) -> None:
     """`eval.csv`: the rows of each group clean, in a room, and over each kind of noise at each of `snrs` (dB).
 
     Conditions are `<group>_clean`, `<group>_reverb` and `<group>_<kind>_<snr>dB`, without `<group>_` where that is "".
@@ -117,10 +121,10 @@ def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Map
         prefix = f"{group}_" if group else ""
         scored += simulate_set(rows, f"{prefix}clean", None, None, None, seed, noisy)
         if rooms is not None:
-            scored += simulate_set(rows, f"{prefix}reverb", None, rooms, None, seed, noisy)
+            scored += simulate_set(rows, f"{prefix}reverb", None, rooms, None, seed, noisy, processes)
         for kind, source in kinds.items():
             for snr in snrs:
-                scored += simulate_set(rows, f"{prefix}{kind}_{snr:g}dB", source, None, snr, seed, noisy)
+                scored += simulate_set(rows, f"{prefix}{kind}_{snr:g}dB", source, None, snr, seed, noisy, processes)
     write_manifest(folder / "eval.csv", scored)
     print(f"prepared {len(scored)} utterances in {folder / 'eval.csv'}")
 

@@ -10,11 +10,12 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from cdasr.parallel import ordered_map
 from cdasr.provenance import record, write_json
 from cdasr.speech.audio import file_format, read_audio, write_audio
 from cdasr.speech.degrade import degrade
@@ -51,12 +52,13 @@ def simulate(manifest: str | os.PathLike, noise: str | os.PathLike, snrs: Sequen
 
 
 def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source: NoiseSource | None,
-                 room_source: RoomSource | None, snr: float | None, seed: int,
-                 output_dir: str | os.PathLike) -> list[dict[str, str]]:
+                 room_source: RoomSource | None, snr: float | None, seed: int, output_dir: str | os.PathLike,
+                 processes: int = 1) -> list[dict[str, str]]:
     """Rows of one condition, made of clean `rows`: `output_dir/condition/ID.flac` and their clean references.
 
     Noise, room or both may be None (`snr` in dB goes with noise). The reference is a link to the clean file,
-    in `output_dir/clean`, or a copy beside the mixture where that was scaled to avoid clipping. Raises
+    in `output_dir/clean`, or a copy beside the mixture where that was scaled to avoid clipping. The work is
+    shared by `processes`, whose number changes nothing. Raises
     ValueError on unusable audio and where the condition is there already, made with other settings.
     """
     if seed < 0:
@@ -68,24 +70,34 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
         return [_noisy_row(row, condition, link, link) for row, link in zip(rows, links)]
     settings = _settings(noise_source, room_source, snr, seed)
     done = _resume(folder, settings)
-    result = []
+    waiting = [row for row in rows if not _made(row, done.get(row["ID"]), folder)]
+    mix = partial(_mix, condition=condition, noise_source=noise_source, room_source=room_source, snr=snr, seed=seed,
+                  folder=folder)
     try:
-        for row in tqdm(rows, desc=f"simulate {condition}"):
-            noisy, copy = _path(folder, row, ".flac"), _path(folder, row, ".clean.flac")
-            drawn = done.get(row["ID"])
-            if not drawn or not all(_fresh(path, row["wav"]) for path in (noisy, copy)[:1 + drawn["copied"]]):
-                rng = np.random.default_rng([seed, *condition.encode(), 0, *row["ID"].encode()])
-                drawn = done[row["ID"]] = _mix(row, rng, noise_source, room_source, snr, noisy, copy)
-            clean = copy if drawn["copied"] else _link(row, output_dir)
-            result.append(_noisy_row(row, condition, noisy, clean, drawn["noise"], drawn["rir"], snr, seed))
+        for row, drawn in zip(waiting, ordered_map(mix, waiting, processes, f"simulate {condition}")):
+            done[row["ID"]] = drawn
     finally:
         write_json(folder / LOG, {"settings": settings, "utterances": done})
+    result = []
+    for row in rows:
+        drawn = done[row["ID"]]
+        clean = _path(folder, row, ".clean.flac") if drawn["copied"] else _link(row, output_dir)
+        result.append(_noisy_row(row, condition, _path(folder, row, ".flac"), clean, drawn["noise"], drawn["rir"], snr,
+                                 seed))
     return result
 
 
-def _mix(row: Mapping[str, str], rng: np.random.Generator, noise_source: NoiseSource | None,
-         room_source: RoomSource | None, snr: float | None, noisy: Path, copy: Path) -> dict:
+def _made(row: Mapping[str, str], drawn: Mapping | None, folder: Path) -> bool:
+    """Whether the files of a row are there, as what was `drawn` for it says, and no older than the clean one."""
+    paths = [_path(folder, row, suffix) for suffix in (".flac", ".clean.flac")]
+    return drawn is not None and all(_fresh(path, row["wav"]) for path in paths[:1 + drawn["copied"]])
+
+
+def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | None, room_source: RoomSource | None,
+         snr: float | None, seed: int, folder: Path) -> dict:
     """Write one mixture, and its reference where the clean file will not do; returns what was drawn."""
+    noisy, copy = _path(folder, row, ".flac"), _path(folder, row, ".clean.flac")
+    rng = np.random.default_rng([seed, *condition.encode(), 0, *row["ID"].encode()])
     rate = (noise_source or room_source).rate
     wave, _ = read_audio(row["wav"], rate)
     try:

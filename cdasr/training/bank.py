@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from speechbrain.utils.distributed import ddp_barrier
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cdasr.joint.signal_model import SignalProcess
@@ -56,7 +56,9 @@ class Bank(Dataset):
 
     def clean_logits(self) -> Iterator[tuple[torch.Tensor, None]]:
         """C(x0) of every item, as `LogitsSpace.fit` takes them."""
-        return ((torch.atleast_2d(self[index]["clean"]), None) for index in range(len(self)))
+        for row in self.rows:
+            with safe_open(self.folder / row["file"], "pt") as tensors:
+                yield torch.atleast_2d(tensors.get_tensor(f"{row['place']}/clean").float()), None
 
 
 def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, classifier: nn.Module,
@@ -71,15 +73,18 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, cl
         [float(row["duration"]) for row in rows], batch_limit(settings), seed, epoch=number + 1)]
     folder.mkdir(parents=True, exist_ok=True)
     rank, processes = shard()
-    for place, (number, batch) in enumerate(tqdm(batches, desc=f"logits bank {folder.name}", disable=not on_main())):
+    waiting = []
+    for place, (number, batch) in enumerate(batches):
         path = folder / f"{place:06d}.safetensors"
         index += [{"ID": f"{rows[i]['ID']}-{number}", "duration": rows[i]["duration"], task.truth: rows[i][task.truth],
                    "file": path.name, "place": str(k)} for k, i in enumerate(batch)]
-        if path.is_file() or place % processes != rank:
-            continue
-        drawn = [pairs(rows[i], np.random.default_rng([seed, number, i])) for i in batch]
+        if not path.is_file() and place % processes == rank:
+            waiting.append((place, path))
+    drawn = DataLoader(_Drawn([batches[place] for place, _ in waiting], rows, pairs, seed), batch_size=None,
+                       num_workers=settings.get("workers", 0))
+    for (place, path), signals in zip(waiting, tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main())):
         steps = settings["steps"][place % len(settings["steps"])]
-        items = _observe(drawn, classifier, signal_model, steps, device, task)
+        items = _observe(signals, classifier, signal_model, steps, device, task)
         partial = path.with_suffix(".partial")
         save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
                    for name, value in item.items()}, partial)
@@ -88,6 +93,21 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, cl
         write_json(folder / "index.json", index)
     ddp_barrier()
     return Bank(folder)
+
+
+class _Drawn(Dataset):
+    """Batches of degraded and clean signals, what a bank is made of."""
+
+    def __init__(self, batches: Sequence[tuple[int, Sequence[int]]], rows: Sequence[Mapping[str, str]], pairs: Pairs,
+                 seed: int):
+        self.batches, self.rows, self.pairs, self.seed = batches, rows, pairs, seed
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, place: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        number, batch = self.batches[place]
+        return [self.pairs(self.rows[i], np.random.default_rng([self.seed, number, i])) for i in batch]
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from cdasr.training.logits import drawn
 
 def pick(given: Mapping[str, Tensor], shares: Mapping[str, float], generator: torch.Generator) -> Tensor:
     """One of the `given` logits (B, ...) for each item, drawn by the `shares` of their names."""
-    weights = torch.tensor([shares[name] for name in given])
+    weights = torch.tensor([shares[name] for name in given], device=generator.device)
     picks = torch.multinomial(weights, len(next(iter(given.values()))), replacement=True, generator=generator)
-    return torch.stack(list(given.values()))[picks, torch.arange(len(picks))]
+    return torch.stack(list(given.values()))[picks, torch.arange(len(picks), device=picks.device)]
 
 
 def swap_spans(logits: Tensor, share: float, generator: torch.Generator) -> Tensor:

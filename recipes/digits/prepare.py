@@ -15,7 +15,7 @@ import re
 import sys
 from collections import defaultdict
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from cdasr.corpus import audio_of, split_rooms, write_noise_lists, write_test_set, write_valid_set
 from cdasr.download import fetch, unpack
+from cdasr.parallel import ordered_map, processes_of
 from cdasr.recipe import main
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.manifest import read_manifest, write_manifest
@@ -102,6 +103,7 @@ def room_floor(rng: np.random.Generator, samples: int, level: float) -> np.ndarr
     return 10 ** (level / 20) * (0.8 * noise + 0.2 * rng.standard_normal(samples))
 
 
+@cache
 def load_recording(path: Path) -> np.ndarray:
     """A recording at 16 kHz, -20 dB full scale RMS, with 5 ms fades so that joins do not click."""
     wave, _ = read_audio(path, RATE)
@@ -129,7 +131,7 @@ def synthetic_talkers(folder: Path, seed: int) -> dict[str, dict[int, list[Path]
 
 
 def prepare_split(speakers: dict, split: str, utterances: int, seed: int, folder: Path, talkers: dict | None = None,
-                  talker_share: float = 0.0) -> list[dict]:
+                  talker_share: float = 0.0, processes: int = 1) -> list[dict]:
     """Write `utterances` strings of a split as FLAC with `folder/{split}.csv`; nothing is redone on a second call.
 
     A share of them is spoken by the synthetic `talkers` instead of the corpus's `speakers`.
@@ -137,20 +139,28 @@ def prepare_split(speakers: dict, split: str, utterances: int, seed: int, folder
     manifest = folder / f"{split}.csv"
     if manifest.is_file() and len(rows := read_manifest(manifest)) == utterances:
         return rows
-    load = cache(load_recording)
-    rows = []
-    for number in tqdm(range(utterances), desc=f"prepare {split}"):
-        rng = np.random.default_rng([seed, *split.encode(), number])
-        group = talkers if talkers and rng.random() < talker_share else speakers
-        speaker = sorted(group)[number % len(group)]
-        wave, text = draw_string(rng, group[speaker], load)
-        name = f"{split}-{speaker}-{number:05d}"
-        path = folder / "clean" / split / f"{name}.flac"
-        write_audio(path, wave, RATE)
-        rows.append({"ID": name, "duration": f"{len(wave) / RATE:.4f}", "wav": path, "text": text,
-                     "spk_id": speaker})
-    write_manifest(manifest, rows)
+    write = partial(write_string, split=split, seed=seed, folder=folder / "clean" / split, speakers=_plain(speakers),
+                    talkers=_plain(talkers or {}), talker_share=talker_share)
+    write_manifest(manifest, list(ordered_map(write, range(utterances), processes, f"prepare {split}")))
     return read_manifest(manifest)
+
+
+def write_string(number: int, *, split: str, seed: int, folder: Path, speakers: dict, talkers: dict,
+                 talker_share: float) -> dict:
+    """Write one string of a split; returns its row of the manifest."""
+    rng = np.random.default_rng([seed, *split.encode(), number])
+    group = talkers if talkers and rng.random() < talker_share else speakers
+    speaker = sorted(group)[number % len(group)]
+    wave, text = draw_string(rng, group[speaker], load_recording)
+    name = f"{split}-{speaker}-{number:05d}"
+    path = folder / f"{name}.flac"
+    write_audio(path, wave, RATE)
+    return {"ID": name, "duration": f"{len(wave) / RATE:.4f}", "wav": path, "text": text, "spk_id": speaker}
+
+
+def _plain(speakers: dict) -> dict:
+    """`{speaker: {digit: [paths]}}` in dicts that can be pickled."""
+    return {speaker: dict(digits) for speaker, digits in speakers.items()}
 
 
 # -- the stages ---------------------------------------------------------------------------------------------------
@@ -165,16 +175,16 @@ def download(hparams: dict) -> None:
 
 def prepare(hparams: dict) -> None:
     """Stage 1: clean strings, lists of noise and rooms, and the fixed noisy sets, under `exp_dir/data`."""
-    sizes, seed = hparams["data"], hparams["seed"]
+    sizes, seed, processes = hparams["data"], hparams["seed"], processes_of(hparams["threads"])
     exp_dir = Path(hparams["exp_dir"])
     folder = exp_dir / "data"
     splits = list_recordings(find_corpus(hparams["data_dir"], exp_dir / "download"))
     talkers = synthetic_talkers(folder / "synthetic", seed) if sizes["synthetic_share"] else {}
-    strings = {split: prepare_split(splits[split], split, sizes[f"{split}_strings"], seed, folder)
+    strings = {split: prepare_split(splits[split], split, sizes[f"{split}_strings"], seed, folder, processes=processes)
                for split in splits if split != "train"}
     strings["train"] = prepare_split(splits["train"], "train", sizes["train_strings"], seed, folder, talkers,
-                                     sizes["synthetic_share"])
-    strings["valid"] = prepare_split(splits["dev"], "valid", sizes["valid_strings"], seed, folder)
+                                     sizes["synthetic_share"], processes)
+    strings["valid"] = prepare_split(splits["dev"], "valid", sizes["valid_strings"], seed, folder, processes=processes)
     if sizes["eval_split"] not in strings:
         raise ValueError(f"there are no {sizes['eval_split']} strings to score; choose --data.eval-split dev or use "
                          "a copy of FSDD with recordings 0 to 4")
@@ -184,11 +194,11 @@ def prepare(hparams: dict) -> None:
     speech = [row["wav"] for row in strings["train"]][:400]
     sources = {name: NoiseSource(files=part["files"], families=part["families"], speech=speech,
                                  rate=hparams["sample_rate"], warp=False) for name, part in noise.items()}
-    write_valid_set(folder, strings["valid"], sources["valid"], sizes["valid_snrs"], seed)
+    write_valid_set(folder, strings["valid"], sources["valid"], sizes["valid_snrs"], seed, processes)
     reverb = RoomSource(files=rooms["eval"], simulated=sizes["eval_rooms"], seed=seed + 1, rate=hparams["sample_rate"],
                         cache_dir=folder / "rooms" / "eval")
     write_test_set(folder, {"": strings[sizes["eval_split"]]}, {"seen": sources["train"], "unseen": sources["unseen"]},
-                   sizes["snrs"], reverb, seed)
+                   sizes["snrs"], reverb, seed, processes)
 
 
 def split_noise(noise_dir: str, sizes: dict) -> dict[str, dict[str, list[str]]]:

@@ -29,6 +29,7 @@ from cdasr.corpus import (
     write_valid_set,
 )
 from cdasr.download import check_space, fetch, unpack
+from cdasr.parallel import processes_of
 from cdasr.recipe import main
 from cdasr.speech.audio import file_format
 from cdasr.speech.manifest import write_manifest
@@ -70,7 +71,7 @@ def download(hparams: dict) -> None:
 def prepare(hparams: dict) -> None:
     """Stage 1: manifests of the subsets, lists of noise and rooms, and the fixed noisy sets."""
     sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
-    folder, names = Path(hparams["exp_dir"]) / "data", _subsets(hparams)
+    folder, names, processes = Path(hparams["exp_dir"]) / "data", _subsets(hparams), processes_of(sizes["jobs"])
     if missing := [name for name in names if not _place(hparams, name).is_dir()]:
         raise ValueError(f"{_data_dir(hparams)}: LibriSpeech's {', '.join(missing)} is not there; give the folder that "
                          "holds LibriSpeech with --data-dir or CDASR_LIBRISPEECH, or run stage 0")
@@ -88,10 +89,11 @@ def prepare(hparams: dict) -> None:
 
     def source(part: dict) -> NoiseSource:  # babble is made of the validation talkers: never of those who are scored
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
-    write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed)
+    write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed, processes)
     reverb = room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval")
     groups = {name: spread(read[name], sizes["eval_utterances"]) for name in sizes["eval_subsets"]}
-    write_test_set(folder, groups, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"], reverb, seed)
+    write_test_set(folder, groups, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"], reverb, seed,
+                   processes)
 
 
 # -- LibriSpeech --------------------------------------------------------------------------------------------------
