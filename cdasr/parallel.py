@@ -1,0 +1,37 @@
+"""Independent work on many items, spread over processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from tqdm import tqdm
+
+
+def processes_of(threads: int) -> int:
+    """How many processes a recipe's `threads` stands for: 0 is one for each core that this process may use."""
+    return threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+def ordered_map(function: Callable, items: Sequence, processes: int, desc: str) -> Iterator:
+    """`function(item)` of each item, in their order, with a progress bar; results must not depend on what came before.
+
+    With more than one of `processes`, `function`, items and results are pickled, and an error ends all of them.
+    """
+    if processes <= 1 or len(items) < 2:
+        yield from map(function, tqdm(items, desc=desc))
+        return
+    chunk = max(1, min(16, len(items) // (4 * processes)))
+    with ProcessPoolExecutor(min(processes, len(items)), initializer=_take, initargs=(function,)) as pool:
+        yield from tqdm(pool.map(_call, items, chunksize=chunk), total=len(items), desc=desc)
+
+
+def _take(function: Callable) -> None:
+    """Keep what a process is to do: pickled once, not with every item."""
+    global _function
+    _function = function
+
+
+def _call(item):
+    return _function(item)
