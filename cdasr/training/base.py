@@ -25,7 +25,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cdasr.device import resolve_precision
-from cdasr.training.data import DurationBatchSampler, Utterances, batch_limit
+from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, batch_limit
 from cdasr.training.distributed import add_up, on_main, shard
 
 
@@ -44,6 +44,7 @@ class Trainer(sb.Brain):
     def __init__(self, networks: Mapping[str, nn.Module], output_dir: Path, hparams: dict, device: str = "cpu",
                  metric: str = "wer"):
         self.output_dir, self.metric = Path(output_dir), metric
+        self.rounded = device.startswith("cuda") and "batch_seconds" in hparams  # lengths, see RoundedBatch
         self.counter = EpochCounterWithStopper(
             limit=hparams["epochs"], limit_to_stop=hparams.get("patience", hparams["epochs"]),
             limit_warmup=hparams.get("patience_warmup", 0), direction="min")
@@ -79,18 +80,19 @@ class Trainer(sb.Brain):
         self.train_data = train
         self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], limit, hparams.seed,
                                             getattr(hparams, "curriculum", None),
-                                            getattr(hparams, "epoch_items", None), shard=shard())
+                                            getattr(hparams, "epoch_items", None), shard=shard(), rounded=self.rounded)
         if self.batches.steps(1) < self.grad_accumulation_factor:
             raise ValueError(f"grad_accumulation {self.grad_accumulation_factor}: an epoch has only "
                              f"{self.batches.steps(1)} batches, so that no step would be taken; choose less")
         self.steps_before = [0, *accumulate(self.batches.steps(epoch + 1) for epoch in range(hparams.epochs))]
-        workers = {"num_workers": getattr(hparams, "workers", 0), "collate_fn": PaddedBatch}
+        workers = {"num_workers": getattr(hparams, "workers", 0)}
         valid_batches = DurationBatchSampler([float(row["duration"]) for row in valid.rows],
                                              getattr(hparams, "valid_batch_seconds", limit), seed=0,
                                              shard=shard(), even=False)
         self.fit(self.counter, train,
-                 SaveableDataLoader(valid, batch_sampler=valid_batches, **workers),
-                 train_loader_kwargs={"batch_sampler": self.batches, **workers})
+                 SaveableDataLoader(valid, batch_sampler=valid_batches, collate_fn=PaddedBatch, **workers),
+                 train_loader_kwargs={"batch_sampler": self.batches, **workers,
+                                      "collate_fn": RoundedBatch if self.rounded else PaddedBatch})
         return self.best_networks()
 
     def best_networks(self) -> nn.ModuleDict:

@@ -7,10 +7,14 @@ loader workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.data_utils import batch_pad_right
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from cdasr.speech.audio import read_audio
@@ -49,13 +53,16 @@ class DurationBatchSampler(Sampler[list[int]]):
 
     `curriculum` maps the last epoch of a phase to the longest utterance of that phase, in seconds: CTC learns to
     align on short utterances first. `items` limits an epoch to so many utterances, drawn at random. Of several
-    processes, each takes the batches of its `shard` (number, count), as many as any other one if `even`.
+    processes, each takes the batches of its `shard` (number, count), as many as any other one if `even`. With `rounded`
+    durations count as `RoundedBatch` pads them, so that batches of one length are of one size.
     """
 
     def __init__(self, durations: Sequence[float], batch_seconds: float, seed: int,
                  curriculum: Mapping[int, float] | None = None, items: int | None = None, epoch: int = 1,
-                 shard: tuple[int, int] = (0, 1), even: bool = True):
-        self.durations = np.asarray(durations, dtype=float)
+                 shard: tuple[int, int] = (0, 1), even: bool = True, rounded: bool = False):
+        self.durations, self.rounded = np.asarray(durations, dtype=float), rounded
+        self.padded = self.durations if not rounded else np.array([
+            round_up(math.ceil(1000 * duration)) / 1000 for duration in durations])
         self.batch_seconds, self.seed = batch_seconds, seed
         self.curriculum, self.items, self.shard, self.even = dict(curriculum or {}), items, shard, even
         self.set_epoch(epoch)
@@ -68,7 +75,7 @@ class DurationBatchSampler(Sampler[list[int]]):
         if self.items is not None and self.items < len(kept):
             kept = rng.choice(kept, self.items, replace=False)
         jittered = self.durations[kept] * rng.uniform(0.9, 1.1, len(kept))
-        self.batches = _fill(kept[np.argsort(jittered)], self.durations, self.batch_seconds)
+        self.batches = _fill(kept[np.argsort(jittered)], self.padded, self.batch_seconds)
         rng.shuffle(self.batches)
         number, count = self.shard
         if self.even and len(self.batches) < count:
@@ -79,13 +86,37 @@ class DurationBatchSampler(Sampler[list[int]]):
     def steps(self, epoch: int) -> int:
         """Number of batches of `epoch`."""
         return len(DurationBatchSampler(self.durations, self.batch_seconds, self.seed, self.curriculum, self.items,
-                                        epoch, self.shard, self.even))
+                                        epoch, self.shard, self.even, self.rounded))
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+class RoundedBatch(PaddedBatch):
+    """A `PaddedBatch` whose lengths are rounded up (`round_up`), so that their shapes come again and again.
+
+    cuDNN makes a plan for every shape of every convolution, which takes longer than the convolution.
+    """
+
+    def __init__(self, examples: Sequence[Mapping]):
+        super().__init__(examples, padding_func=_pad_rounded)
+
+
+def _pad_rounded(tensors: list[torch.Tensor], **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `batch_pad_right`: the padded tensors (B, L, ...), and their lengths relative to L."""
+    data, lengths = batch_pad_right(tensors, **options)
+    longest = data.shape[1]
+    data = F.pad(data, (*(0, 0) * (data.ndim - 2), 0, round_up(longest) - longest), value=options.get("value", 0))
+    return data, torch.as_tensor(lengths) * (longest / data.shape[1])
+
+
+def round_up(length: int) -> int:
+    """The next of eight lengths an octave: at most an eighth more."""
+    step = 1 << max(0, (length - 1).bit_length() - 4)
+    return -(-length // step) * step
 
 
 def batch_limit(settings: Mapping) -> float:

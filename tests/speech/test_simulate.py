@@ -43,6 +43,20 @@ def times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.suffix in (".flac", ".wav")}
 
 
+def test_the_number_of_processes_changes_nothing(corpus):
+    source = NoiseSource(find_audio(corpus / "noise"), ["babble"], [corpus / "clean/utt0.wav"])
+    rooms = RoomSource(find_audio(corpus / "rir"), simulated=2, cache_dir=corpus / "rooms")
+    rows = read_manifest(corpus / "clean.csv")
+    found = [simulate_set(rows, "noisy", source, rooms, 5, 3, corpus / name, processes)
+             for name, processes in (("one", 1), ("three", 3))]
+    assert [row["ID"] for row in found[0]] == [row["ID"] for row in found[1]] == [f"{r['ID']}_noisy" for r in rows]
+    assert contents(corpus / "one") == contents(corpus / "three")
+    with pytest.raises(ValueError, match="no such file|not found|cannot"):
+        simulate_set([{**rows[0], "ID": "other", "wav": "gone.wav"}, *rows], "noisy", source, rooms, 5, 3,
+                     corpus / "three", 2)
+    assert len(simulate_set(rows, "noisy", source, rooms, 5, 3, corpus / "three", 2)) == len(rows)
+
+
 def test_command_line_writes_the_set(corpus, capsys):
     out = corpus / "out"
     assert main(["simulate", "--manifest", str(corpus / "clean.csv"), "--noise", str(corpus / "noise"),

@@ -14,9 +14,9 @@ from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import collate_waves
 from cdasr.training.base import learning_rate_factor, parameter_groups
-from cdasr.training.data import DurationBatchSampler, Utterances
-from cdasr.training.recogniser import dropout_rate
-from cdasr.training.signal import SignalTrainer, train_signal
+from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
+from cdasr.training.recogniser import dropout_rate, unpad
+from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean, train_signal
 from tests.conftest import TINY_SIGNAL
 
 HPARAMS = {"seed": 1, "epochs": 2, "lr": 2e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_seconds": 1.5,
@@ -149,6 +149,33 @@ def test_batches_fit_cover_and_follow_the_curriculum():
     assert list(again) == third and len(third) == again.steps(3)
     again.set_epoch(4)
     assert list(again) != third
+
+
+def test_rounded_batches_hold_the_same_in_few_shapes(corpus, recogniser_dir, tmp_path):
+    lengths = [round_up(length) for length in range(1, 5000)]
+    assert all(0 <= rounded - length <= length / 8 for length, rounded in enumerate(lengths, 1))
+    assert len(set(lengths) & set(range(1024, 2048))) == 8
+
+    durations = np.random.default_rng(0).uniform(0.5, 5.0, 2000)
+    batches = {rounded: list(DurationBatchSampler(durations, 40.0, seed=3, rounded=rounded)) for rounded in (True, False)}
+    assert sorted(np.concatenate(batches[True])) == list(range(2000))
+    shapes = {rounded: {(round_up(int(1000 * durations[batch].max())), len(batch)) for batch in found}
+              for rounded, found in batches.items()}
+    assert len(shapes[True]) < len(shapes[False])
+
+    items = [{"id": str(n), "wave": torch.randn(n), "hidden": torch.randn(n, 2)} for n in (1000, 1030)]
+    batch = RoundedBatch(items)
+    for item, wave, hidden in zip(items, unpad(batch.wave), unpad(batch.hidden)):
+        assert torch.equal(wave, item["wave"]) and torch.equal(hidden, item["hidden"])
+    assert batch.wave.data.shape == (2, 1152) and batch.hidden.data.shape == (2, 1152, 2)
+
+    train = Utterances(corpus[0], 16_000, 5, True, noisy_and_clean(add_noise))
+    trainer = SignalTrainer(SignalModel.from_config(TINY_SIGNAL), CTCRecogniser.from_pretrained(recogniser_dir), tmp_path,
+                            HPARAMS, "cpu")
+    valid = FixedPairs(corpus[1], 16_000)
+    trainer.rounded = True
+    trainer.run(train, valid)
+    assert len((tmp_path / "train_log.jsonl").read_text().splitlines()) == 2
 
 
 def test_items_depend_on_seed_and_epoch_only(corpus):
