@@ -157,7 +157,8 @@ def test_rounded_batches_hold_the_same_in_few_shapes(corpus, recogniser_dir, tmp
     assert len(set(lengths) & set(range(1024, 2048))) == 8
 
     durations = np.random.default_rng(0).uniform(0.5, 5.0, 2000)
-    batches = {rounded: list(DurationBatchSampler(durations, 40.0, seed=3, rounded=rounded)) for rounded in (True, False)}
+    batches = {rounded: list(DurationBatchSampler(durations, 40.0, seed=3, rounded=rounded))
+               for rounded in (True, False)}
     assert sorted(np.concatenate(batches[True])) == list(range(2000))
     shapes = {rounded: {(round_up(int(1000 * durations[batch].max())), len(batch)) for batch in found}
               for rounded, found in batches.items()}
@@ -170,8 +171,8 @@ def test_rounded_batches_hold_the_same_in_few_shapes(corpus, recogniser_dir, tmp
     assert batch.wave.data.shape == (2, 1152) and batch.hidden.data.shape == (2, 1152, 2)
 
     train = Utterances(corpus[0], 16_000, 5, True, noisy_and_clean(add_noise))
-    trainer = SignalTrainer(SignalModel.from_config(TINY_SIGNAL), CTCRecogniser.from_pretrained(recogniser_dir), tmp_path,
-                            HPARAMS, "cpu")
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    trainer = SignalTrainer(SignalModel.from_config(TINY_SIGNAL), recogniser, tmp_path, HPARAMS, "cpu")
     valid = FixedPairs(corpus[1], 16_000)
     trainer.rounded = True
     trainer.run(train, valid)
