@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from tqdm import tqdm
 
 
-def processes_of(threads: int) -> int:
-    """How many processes a recipe's `threads` stands for: 0 is one for each core that this process may use."""
-    return threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+def processes_of(count: int) -> int:
+    """How many processes a recipe's option stands for: `count`, or one for each core where that is 0."""
+    return count or os.cpu_count() or 1
 
 
 def ordered_map(function: Callable, items: Sequence, processes: int, desc: str) -> Iterator:

@@ -74,7 +74,7 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
     mix = partial(_mix, condition=condition, noise_source=noise_source, room_source=room_source, snr=snr, seed=seed,
                   folder=folder)
     try:
-        for row, drawn in zip(waiting, ordered_map(mix, waiting, processes, f"simulate {condition}")):
+        for drawn, row in zip(ordered_map(mix, waiting, processes, f"simulate {condition}"), waiting):
             done[row["ID"]] = drawn
     finally:
         write_json(folder / LOG, {"settings": settings, "utterances": done})

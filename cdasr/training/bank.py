@@ -48,17 +48,17 @@ class Bank(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         row = self.rows[index]
-        with safe_open(self.folder / row["file"], "pt") as tensors:
-            parts = {name: tensors.get_tensor(f"{row['place']}/{name}").float()
-                     for name in ("heard", "seen", "clean", "heard_hidden", "seen_hidden")}
+        parts = self._read(row, "heard", "seen", "clean", "heard_hidden", "seen_hidden")
         truth = {key: value for key, value in row.items() if key not in ("ID", "duration", "file", "place")}
         return {"id": row["ID"], **truth, **parts}
 
     def clean_logits(self) -> Iterator[tuple[torch.Tensor, None]]:
         """C(x0) of every item, as `LogitsSpace.fit` takes them."""
-        for row in self.rows:
-            with safe_open(self.folder / row["file"], "pt") as tensors:
-                yield torch.atleast_2d(tensors.get_tensor(f"{row['place']}/clean").float()), None
+        return ((torch.atleast_2d(self._read(row, "clean")["clean"]), None) for row in self.rows)
+
+    def _read(self, row: Mapping[str, str], *names: str) -> dict[str, torch.Tensor]:
+        with safe_open(self.folder / row["file"], "pt") as tensors:
+            return {name: tensors.get_tensor(f"{row['place']}/{name}").float() for name in names}
 
 
 def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, classifier: nn.Module,
@@ -82,7 +82,7 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, cl
             waiting.append((place, path))
     drawn = DataLoader(_Drawn([batches[place] for place, _ in waiting], rows, pairs, seed), batch_size=None,
                        num_workers=settings.get("workers", 0))
-    for (place, path), signals in zip(waiting, tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main())):
+    for signals, (place, path) in zip(tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main()), waiting):
         steps = settings["steps"][place % len(settings["steps"])]
         items = _observe(signals, classifier, signal_model, steps, device, task)
         partial = path.with_suffix(".partial")

@@ -54,7 +54,7 @@ class DurationBatchSampler(Sampler[list[int]]):
     `curriculum` maps the last epoch of a phase to the longest utterance of that phase, in seconds: CTC learns to
     align on short utterances first. `items` limits an epoch to so many utterances, drawn at random. Of several
     processes, each takes the batches of its `shard` (number, count), as many as any other one if `even`. With `rounded`
-    durations count as `RoundedBatch` pads them, so that batches of one length are of one size.
+    durations count as `RoundedBatch` pads them, so that nearly all batches of one length are of one size.
     """
 
     def __init__(self, durations: Sequence[float], batch_seconds: float, seed: int,
@@ -96,9 +96,9 @@ class DurationBatchSampler(Sampler[list[int]]):
 
 
 class RoundedBatch(PaddedBatch):
-    """A `PaddedBatch` whose lengths are rounded up (`round_up`), so that their shapes come again and again.
+    """A `PaddedBatch` whose lengths are rounded up (`round_up`), so that its shapes come again and again.
 
-    cuDNN makes a plan for every shape of every convolution, which takes longer than the convolution.
+    For every new shape cuDNN plans each convolution anew.
     """
 
     def __init__(self, examples: Sequence[Mapping]):

@@ -75,7 +75,8 @@ def list_recordings(folder: Path) -> dict[str, dict[str, dict[int, list[Path]]]]
         if not found[split]:
             log.warning("this copy of FSDD has no recordings with index %d to %d: the %s split is left out",
                         indices[0], indices[-1], split)
-    return {split: speakers for split, speakers in found.items() if speakers}
+    return {split: {speaker: dict(digits) for speaker, digits in speakers.items()}
+            for split, speakers in found.items() if speakers}
 
 
 def draw_string(rng: np.random.Generator, recordings: dict[int, list[Path]], load,
@@ -139,8 +140,8 @@ def prepare_split(speakers: dict, split: str, utterances: int, seed: int, folder
     manifest = folder / f"{split}.csv"
     if manifest.is_file() and len(rows := read_manifest(manifest)) == utterances:
         return rows
-    write = partial(write_string, split=split, seed=seed, folder=folder / "clean" / split, speakers=_plain(speakers),
-                    talkers=_plain(talkers or {}), talker_share=talker_share)
+    write = partial(write_string, split=split, seed=seed, folder=folder / "clean" / split, speakers=speakers,
+                    talkers=talkers or {}, talker_share=talker_share)
     write_manifest(manifest, list(ordered_map(write, range(utterances), processes, f"prepare {split}")))
     return read_manifest(manifest)
 
@@ -156,11 +157,6 @@ def write_string(number: int, *, split: str, seed: int, folder: Path, speakers: 
     path = folder / f"{name}.flac"
     write_audio(path, wave, RATE)
     return {"ID": name, "duration": f"{len(wave) / RATE:.4f}", "wav": path, "text": text, "spk_id": speaker}
-
-
-def _plain(speakers: dict) -> dict:
-    """`{speaker: {digit: [paths]}}` in dicts that can be pickled."""
-    return {speaker: dict(digits) for speaker, digits in speakers.items()}
 
 
 # -- the stages ---------------------------------------------------------------------------------------------------

@@ -12,10 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cdasr.corpus import (
     audio_of,
@@ -29,7 +26,7 @@ from cdasr.corpus import (
     write_valid_set,
 )
 from cdasr.download import check_space, fetch, unpack
-from cdasr.parallel import processes_of
+from cdasr.parallel import ordered_map, processes_of
 from cdasr.recipe import main
 from cdasr.speech.audio import file_format
 from cdasr.speech.manifest import write_manifest
@@ -108,13 +105,8 @@ def read_subset(folder: Path, jobs: int = 0) -> list[dict[str, object]]:
     if not chapters:
         raise ValueError(f"{folder}: no <speaker>/<chapter> folders there; run stage 0 or give LibriSpeech's folder "
                          "with --data-dir")
-    jobs = min(jobs or os.cpu_count() or 1, len(chapters))
-    rows: list[dict[str, object]] = []
-    with ProcessPoolExecutor(jobs) as pool:
-        for found in tqdm(pool.map(read_chapter, chapters, chunksize=8), desc=f"read {folder.name}", unit="chapter",
-                          total=len(chapters)):
-            rows += found
-    return sorted(rows, key=lambda row: row["ID"])
+    found = ordered_map(read_chapter, chapters, processes_of(jobs), f"read {folder.name}")
+    return sorted((row for rows in found for row in rows), key=lambda row: row["ID"])
 
 
 def read_chapter(folder: Path) -> list[dict[str, object]]:
