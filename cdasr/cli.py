@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cdasr
+from cdasr.memory import keep_freed_memory
 
 STRATEGIES = ("none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested")
 
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, or 2 where some input could not be used."""
     options = _parser().parse_args(arguments)
     try:
+        keep_freed_memory()
         return options.run(options)
     except ValueError as error:
         _complain(error)
@@ -219,7 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.add_argument("--conditions", type=_names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
-    verb.add_argument("--batch-seconds", type=float, default=60.0, help="audio in a batch; default: %(default)s")
+    verb.add_argument("--batch-seconds", type=float, default=20.0,
+                      help="audio in a batch, more on a GPU; default: %(default)s")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     _model_options(verb)
     verb.set_defaults(run=evaluate)

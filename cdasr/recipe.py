@@ -387,8 +387,10 @@ def compute_device(hparams: dict) -> str:
     import torch
 
     from cdasr.device import resolve_device
+    from cdasr.memory import keep_freed_memory
     from cdasr.training.distributed import join_group
 
+    keep_freed_memory()
     if hparams["threads"]:
         torch.set_num_threads(hparams["threads"])
     return join_group(resolve_device(hparams["device"]))

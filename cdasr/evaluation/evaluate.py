@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, output_dir: str | os.PathLike, *,
-             steps: int | None = None, batch_seconds: float = 60.0, device: str = "auto", seed: int = 0,
+             steps: int | None = None, batch_seconds: float = 20.0, device: str = "auto", seed: int = 0,
              limit: int | None = None, overwrite: bool = False,
              others: Mapping[str, tuple[Pipeline, str]] | None = None,
              conditions: Sequence[str] | None = None, only: Mapping[str, str] | None = None) -> str:

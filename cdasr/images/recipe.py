@@ -240,16 +240,17 @@ def score(hparams: dict) -> None:
 
 
 def _plot_grid(exp_dir: Path, data: Path, hparams: dict, path: Path, columns: int = 10) -> None:
-    """Clean, degraded, enhanced and coupled pictures of the first images of each degradation, and what they are taken
-    for."""
+    """Clean, degraded, enhanced and coupled pictures of images from all over the set, and what they are taken for."""
+    from cdasr.corpus import spread
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.report import plot_grid
 
     pipeline = ImagePipeline.from_pretrained(exp_dir / "package", device=compute_device(hparams))
     clean, rows = _load(data, "eval"), []
-    names = [clean.classes[label] for label in clean.labels[:columns].tolist()]
+    places = spread(range(len(clean.labels)), columns)
+    names = [clean.classes[label] for label in clean.labels[places].tolist()]
     for condition, part in _conditions(data, hparams).items():
-        pictures = list(part.images[:columns].float() / 255.0)
+        pictures = list(part.images[places].float() / 255.0)
         for system in (("none",) if condition == "clean" else ("none", "enhanced", pipeline.default_strategy)):
             results = pipeline.classify(pictures, system, seed=hparams["seed"])
             shown = [picture if result.image is None else result.image for picture, result in zip(pictures, results)]

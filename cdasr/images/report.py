@@ -190,9 +190,10 @@ def _training(exp_dir: Path) -> str:
         log = [json.loads(line) for line in path.read_text().splitlines()]
         best = min(log, key=lambda entry: entry["error"])
         lines.append([path.parent.name, str(len(log)), f"{sum(entry['seconds'] for entry in log) / 60:.0f}",
-                      str(best["epoch"]), f"{100.0 - best['error']:.1f}"])
+                      str(best["epoch"]), f"{100.0 - best.get('error_cascade', best['error']):.1f}"])
     return (render(lines, markdown=True) + "\n\nMinutes as they passed on this machine, shared with other work. The "
-            "classifier is validated on clean images, all others on degraded ones.")
+            "classifier is validated on clean images, all others on degraded ones, logits and coupled training by "
+            "`cascade`; the best epoch is that of the lowest mean over all that was validated.")
 
 
 def _compared(scores: Mapping, system: str, other: str) -> tuple[tuple[float, float], float]:

@@ -67,7 +67,7 @@ def test_all_stages_learn_and_leave_the_classifier_alone(pairs, classifier, tmp_
     torch.testing.assert_close(known, classifier(clean).values, atol=2e-3, rtol=2e-3)
 
     logits = train_logits(LOGITS, classifier, bank, bank, folders["logits"], HPARAMS, "cpu", IMAGES)
-    assert {"error", "error_card", "error_enhanced", "error_clean"} <= set(log(folders["logits"])[0])
+    assert {"error", "error_cascade", "error_card", "error_enhanced", "error_clean"} <= set(log(folders["logits"])[0])
     assert float(logits.space.encode(known).square().mean()) == pytest.approx(1.0, abs=1e-3)
 
     def couple(name):
