@@ -1,6 +1,8 @@
 """recipes/digits from a copy of FSDD's layout to RESULTS.md, as a user runs it, on synthetic talkers."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,14 +110,21 @@ def test_the_package_works_and_the_seed_fixes_the_strings(finished, corpus, tmp_
 
 def test_training_seeds_are_compared(finished, corpus, tmp_path):
     exp_dir, _ = finished
+    other = tmp_path / "other"
+    shutil.copytree(exp_dir / "results", other / "results")
+    record = json.loads((exp_dir / "coupled" / "record.json").read_text())
+    record["settings"]["hparams"]["training_seed"] = 7
+    (other / "coupled").mkdir()
+    (other / "coupled" / "record.json").write_text(json.dumps(record))
     done = run(corpus, exp_dir, "--stage", "9", "--stop-stage", "9", "--redo", "true", "--results",
-               str(tmp_path / "R.md"), "--other-seeds", f"[{exp_dir}]")
+               str(tmp_path / "R.md"), "--other-seeds", f"[{other}]")
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / "R.md").read_text()
     alone, both = (text[text.index(f"\n## Coupled strategies against the others{more}\n"):].split("\n## ")[1]
                    for more in ("", ", all seeds"))
     rows = [[line for line in part.splitlines() if line.startswith("|")] for part in (alone, both)]
     assert "all 2 seeds" in both and rows[0] == rows[1], "the same run twice says the same"
+    assert re.search(r"\| system +\| seed 1 \| seed 7 \| mean ", text)
 
 
 def test_wrong_use_is_one_line(corpus, tmp_path):
