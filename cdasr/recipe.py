@@ -230,12 +230,12 @@ def retrained(hparams: dict) -> None:
     frozen = load_recogniser(exp_dir / "recogniser" / "model")
     if type(frozen) is not CTCRecogniser:
         raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
+    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams)).signal
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
                              lambda wave, rng: degrade(wave, rng)[0], compute_device(hparams), start=frozen)
     if not on_main():
         return
     write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
-    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams)).signal
     save_package(Pipeline(tuned, signal, device=compute_device(hparams)), exp_dir, "retrained", latest=False)
 
 

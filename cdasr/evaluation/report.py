@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -121,6 +122,12 @@ def extra_errors(found: Mapping, few: int, many: int, rate: str) -> float | None
     rates = {entry["variant"]: entry[rate] for entry in found["variants"]}
     first, last = (rates.get(f"{found['strategy']}, {count} + {count} steps") for count in (few, many))
     return None if first is None or last is None else first - last
+
+
+def training_seeds(folders: Sequence[Path], stage: str) -> list[int]:
+    """The training seed of each run, as the record of one of its stages has it."""
+    records = (json.loads((folder / stage / "record.json").read_text(encoding="utf-8")) for folder in folders)
+    return [record["settings"]["hparams"]["training_seed"] for record in records]
 
 
 def write_results(path: str | os.PathLike, title: str, record: Mapping, sections: Sequence[tuple[str, str]]) -> None:

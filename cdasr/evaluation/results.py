@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from cdasr.evaluation.report import averages, comparisons, extra_errors, render, table, write_results
+from cdasr.evaluation.report import averages, comparisons, extra_errors, render, table, training_seeds, write_results
 from cdasr.evaluation.scoring import pooled, score_conditions
 from cdasr.evaluation.statistics import wer
 from cdasr.evaluation.store import read_decoded
@@ -29,7 +29,6 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     last = "coupled" if set(COUPLED) & set(systems) else "signal"
     tuning = _read(exp_dir / last / "record.json")["settings"].get("tuning", {})
     folders = [exp_dir, *map(Path, hparams["other_seeds"])]
-    seeds = [_read(folder / last / "record.json")["settings"]["hparams"]["training_seed"] for folder in folders]
     runs = [decoded, *(_decoded(folder, systems) for folder in folders[1:])]
     timed = exp_dir / "results" / "rtf.json"
     timing = _read(timed) if timed.is_file() else None
@@ -43,7 +42,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
         ("Word error rates", table(scores, markdown=True)),
         *([("Averages", averages(averaged, systems, systems[0]))] if averaged else []),
         *_compared(decoded, compared, report["compared"]["title"]),
-        *_seeds(seeds, runs, compared, report["compared"]["title"]),
+        *_seeds(training_seeds(folders, last), runs, compared, report["compared"]["title"]),
         *([("Targets", _targets(scores, averaged, timing, recogniser, ablation))] if report["targets"] else []),
         *_timed(timing),
         *([("Ablations", _ablations(ablation))] if ablation else []),

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from cdasr.evaluation.report import extra_errors, p_text, render, write_results
+from cdasr.evaluation.report import extra_errors, p_text, render, training_seeds, write_results
 from cdasr.evaluation.scoring import pooled, score_conditions
 from cdasr.evaluation.store import read_decoded
 
@@ -85,7 +85,8 @@ def write_image_results(exp_dir: Path, hparams: Mapping, target: Path) -> None:
     ablation = exp_dir / "results" / "ablation.json"
     found = _read(ablation) if ablation.is_file() else None
     tuning = _read(exp_dir / "coupled" / "record.json")["settings"]["tuning"]
-    runs = [_decoded(folder, systems) for folder in (exp_dir, *map(Path, hparams["other_seeds"]))]
+    folders = [exp_dir, *map(Path, hparams["other_seeds"])]
+    runs = [_decoded(folder, systems) for folder in folders]
     average, about = scores["average"], "All degraded conditions, each counting alike."
     if len(runs) > 1:
         average = score_conditions(pooled(runs, NAMES["counted"]), _degraded(scores), **NAMES)
@@ -97,7 +98,7 @@ def write_image_results(exp_dir: Path, hparams: Mapping, target: Path) -> None:
         ("Accuracy", table(scores, markdown=True)),
         *([("Coupled strategies against the others", f"{about}\n\n{comparisons(average, coupled, references)}")]
           if coupled else []),
-        *_seeds(runs, systems, _degraded(scores)),
+        *_seeds(training_seeds(folders, "coupled"), runs, systems, _degraded(scores)),
         *([("Targets", _targets(average, coupled, found))] if coupled else []),
         *([("Ablations", _ablations(found))] if found else []),
         ("Choices on validation data", _choices(tuning)),
@@ -126,11 +127,12 @@ def _degradations(hparams: Mapping) -> str:
     return "; ".join([*map(text, data["degradations"]), *unseen])
 
 
-def _seeds(runs: Sequence[Mapping], systems: Sequence[str], conditions: Sequence[str]) -> list[tuple[str, str]]:
+def _seeds(seeds: Sequence[int], runs: Sequence[Mapping], systems: Sequence[str],
+           conditions: Sequence[str]) -> list[tuple[str, str]]:
     """Accuracy over the degraded conditions of each training seed, their mean and standard deviation."""
     if len(runs) < 2:
         return []
-    lines = [["system", *(f"seed {number}" for number in range(1, len(runs) + 1)), "mean", "standard deviation"]]
+    lines = [["system", *(f"seed {seed}" for seed in seeds), "mean", "standard deviation"]]
     for system in systems:
         rates = [mean(mean(100.0 - 100.0 * entry["errors"] for entry in run[system] if entry["condition"] == condition)
                       for condition in conditions) for run in runs]

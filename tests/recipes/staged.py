@@ -1,6 +1,8 @@
 """A recipe run as its user runs it, and what every whole run has to leave behind."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +25,13 @@ def check_whole_run(exp_dir, done, words):
     for word in words:
         assert word in results, word
     return results
+
+
+def copy_of_results(exp_dir, other, training_seed):
+    """The scored results of a run in the folder `other`, as if they were of another training seed."""
+    shutil.copytree(exp_dir / "results", other / "results")
+    record = json.loads((exp_dir / "coupled" / "record.json").read_text())
+    record["settings"]["hparams"]["training_seed"] = training_seed
+    (other / "coupled").mkdir()
+    (other / "coupled" / "record.json").write_text(json.dumps(record))
+    return other

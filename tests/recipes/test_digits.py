@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
-from tests.recipes.staged import check_whole_run, run_recipe
+from tests.recipes.staged import ROOT, check_whole_run, copy_of_results, run_recipe
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -110,12 +109,7 @@ def test_the_package_works_and_the_seed_fixes_the_strings(finished, corpus, tmp_
 
 def test_training_seeds_are_compared(finished, corpus, tmp_path):
     exp_dir, _ = finished
-    other = tmp_path / "other"
-    shutil.copytree(exp_dir / "results", other / "results")
-    record = json.loads((exp_dir / "coupled" / "record.json").read_text())
-    record["settings"]["hparams"]["training_seed"] = 7
-    (other / "coupled").mkdir()
-    (other / "coupled" / "record.json").write_text(json.dumps(record))
+    other = copy_of_results(exp_dir, tmp_path / "other", training_seed=7)
     done = run(corpus, exp_dir, "--stage", "9", "--stop-stage", "9", "--redo", "true", "--results",
                str(tmp_path / "R.md"), "--other-seeds", f"[{other}]")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -125,6 +119,31 @@ def test_training_seeds_are_compared(finished, corpus, tmp_path):
     rows = [[line for line in part.splitlines() if line.startswith("|")] for part in (alone, both)]
     assert "all 2 seeds" in both and rows[0] == rows[1], "the same run twice says the same"
     assert re.search(r"\| system +\| seed 1 \| seed 7 \| mean ", text)
+
+
+def test_results_are_written_without_real_time_factors(finished, corpus, tmp_path):
+    exp_dir, _ = finished
+    timed = exp_dir / "results" / "rtf.json"
+    kept = timed.rename(tmp_path / "rtf.json")
+    try:
+        done = run(corpus, exp_dir, "--stage", "9", "--stop-stage", "9", "--redo", "true", "--results",
+                   str(tmp_path / "R.md"))
+    finally:
+        kept.rename(timed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "R.md").read_text()
+    assert "## Targets" in text and "## Real-time factor" not in text
+
+
+def test_a_control_says_what_it_lacks_before_it_trains(finished, tmp_path):
+    exp_dir, _ = finished
+    for part in ("data", "recogniser"):
+        (tmp_path / part).symlink_to(exp_dir / part)
+    sizes = [word for name in ("default", "tiny") for word in ("--hparams", f"recipes/digits/hparams/{name}.yaml")]
+    done = subprocess.run([sys.executable, "-m", "cdasr.recipe", "retrained", *sizes, "--exp-dir", str(tmp_path)],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "signal/package: no such model package" in done.stderr
+    assert not (tmp_path / "retrained").exists()
 
 
 def test_wrong_use_is_one_line(corpus, tmp_path):

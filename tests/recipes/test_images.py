@@ -1,13 +1,14 @@
 """recipes/images from scikit-learn's digits, and from a folder of pictures, to RESULTS.md, as a user runs it."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from cdasr.images.data import ImageSet
-from tests.recipes.staged import check_whole_run, run_recipe
+from tests.recipes.staged import check_whole_run, copy_of_results, run_recipe
 
 
 def run(exp_dir, *options):
@@ -60,13 +61,15 @@ def test_a_second_run_redoes_nothing_and_the_package_works(finished, tmp_path):
 
 def test_training_seeds_are_compared(finished, tmp_path):
     exp_dir, _ = finished
+    other = copy_of_results(exp_dir, tmp_path / "other", training_seed=7)
     done = run(exp_dir, "--stage", "9", "--stop-stage", "9", "--redo", "true", "--results", str(tmp_path / "R.md"),
-               "--other-seeds", f"[{exp_dir}, {exp_dir}]")
+               "--other-seeds", f"[{other}, {exp_dir}]")
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / "R.md").read_text()
     assert "All 3 training seeds" in text
     table = text[text.index("## Training seeds"):text.index("## Targets")]
     assert table.count("| 0.00 ") == 9, "the same run three times has no spread"
+    assert re.search(r"\| system +\| seed 1 +\| seed 7 +\| seed 1 +\| mean ", table)
 
 
 def test_wrong_use_is_one_line(tmp_path):
