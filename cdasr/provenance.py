@@ -19,8 +19,16 @@ def record(**settings) -> dict:
     """A record of this run: command, time (UTC), versions, commit, machine, and `settings` without its folders."""
     return {"command": command_line(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-            "commit": commit(), "machine": {"system": platform.system(), "processor": platform.machine(),
-                                            "cores": os.cpu_count()}, "settings": _without_folders(settings)}
+            "commit": commit(), "machine": machine(), "settings": _without_folders(settings)}
+
+
+def machine() -> dict:
+    """System, processor, number of cores and, where this run has used one, the GPU."""
+    found = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
+    torch = sys.modules.get("torch")  # not imported for this alone
+    if torch is not None and torch.cuda.is_initialized():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def command_line() -> str:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from cdasr.provenance import record, write_json
+from cdasr.provenance import machine, record, write_json
 
 
 def test_a_record_has_what_is_needed(monkeypatch, tmp_path):
@@ -27,6 +27,14 @@ def test_no_folder_of_this_machine_is_recorded(monkeypatch, tmp_path):
     assert made["command"] == "cdasr x --noise=noise --out=exp/a a/b.csv set"
     assert made["settings"] == {"hparams": {"data_dir": "fsdd", "url": "https://a.org/b.zip", "rates": [1, 2]},
                                 "exp": "e"}
+
+
+def test_a_gpu_that_was_used_is_recorded(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: False)
+    assert "gpu" not in machine()
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Some GPU")
+    assert machine()["gpu"] == "Some GPU"
 
 
 def test_nothing_heavy_is_imported():

@@ -63,7 +63,7 @@ def _about(text: str, data: Mapping) -> str:
 
 def _controls(systems: Sequence[str], tuning: Mapping) -> str:
     text = {"enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone "
-                                "for about as long as the logits and the coupled training took.",
+                                "in place of the logits and the coupled training, for the minutes told below.",
             "cascade_pretrained": " `cascade_pretrained`: the processes as stages 3 and 4 left them, before the "
                                   "coupled training.",
             "retrained": " `retrained`: the recogniser itself, fine-tuned on the noisy speech; no longer frozen, a "
@@ -233,15 +233,16 @@ def _choices(tuning: Mapping) -> str:
 
 
 def _training(exp_dir: Path) -> str:
-    lines = [["model", "epochs", "minutes", "best epoch", "validation WER %"]]
+    lines = [["model", "epochs", "minutes", "machine", "best epoch", "validation WER %"]]
     for path in filter(Path.is_file, (exp_dir / name / "train_log.jsonl" for name in STAGES)):
         name, log = path.parent.name, [json.loads(line) for line in path.read_text().splitlines()]
-        best = min(log, key=lambda entry: entry["wer"])
-        lines.append([name, str(len(log)), f"{sum(entry['seconds'] for entry in log) / 60:.0f}", str(best["epoch"]),
-                      f"{best.get('wer_cascade', best['wer']):.1f}"])
-    return (render(lines, markdown=True) + "\n\nMinutes as they passed on this machine, shared with other work. Logits "
-            "and coupled training: validation WER of `cascade`; the best epoch is that of the lowest mean over all "
-            "that was validated.")
+        best, machine = min(log, key=lambda entry: entry["wer"]), _read(path.with_name("record.json"))["machine"]
+        lines.append([name, str(len(log)), f"{sum(entry['seconds'] for entry in log) / 60:.0f}",
+                      ", ".join([f"{machine['cores']} cores", *([machine["gpu"]] if "gpu" in machine else [])]),
+                      str(best["epoch"]), f"{best.get('wer_cascade', best['wer']):.1f}"])
+    return (render(lines, markdown=True) + "\n\nMinutes as they passed, shared with other work. Logits and coupled "
+            "training: validation WER of `cascade`; the best epoch is that of the lowest mean over all that was "
+            "validated.")
 
 
 def _yes(met: bool) -> str:
