@@ -17,10 +17,10 @@ from cdasr.speech.metrics import si_sdr
 from cdasr.speech.noise import NoiseSource
 from cdasr.speech.synthesis import speak
 
-SCENES = (("seven three zero nine", "en-us+f2", "tonal", 5),
-          ("one four two eight five", "en-gb-x-rp+m2", "modulated", 5),
-          ("six zero one three", "en-us+m3", "impulsive", 5),
-          ("nine five seven two", "en-us+Annie", "coloured", 5))
+SCENES = (("seven three zero nine", "en-us+f2", "tonal", -5),
+          ("one four two eight five", "en-gb-x-rp+m2", "modulated", -5),
+          ("six zero one three", "en-us+m3", "impulsive", -5),
+          ("nine five seven two", "en-us+Annie", "coloured", -5))
 
 
 def demo(output_dir: str | os.PathLike, model: str = "digits", device: str = "auto", seed: int = 0) -> None:
