@@ -6,6 +6,7 @@ A prepare stage leaves in `exp_dir/data`: `train.csv` and `valid.csv` (clean), `
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -151,6 +152,11 @@ def spread(rows: Sequence, count: int) -> list:
     if not 0 < count < len(rows):
         return list(rows)
     return [rows[place * len(rows) // count] for place in range(count)]
+
+
+def drawn_rows(rows: Sequence, count: int, seed: int) -> list:
+    """`count` of the rows, drawn at random, in their order: a fixed stride could meet the same speaker each time."""
+    return [rows[place] for place in sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))]
 
 
 def split_files(files: Sequence[Path]) -> dict[str, list[Path]]:

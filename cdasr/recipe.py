@@ -327,6 +327,7 @@ def _adds_something(name: str, pipeline, strategy: str) -> bool:
 
 def ablate(hparams: dict) -> None:
     """Stage 8: what each part of the package's strategy is worth, on a share of the test strings."""
+    from cdasr.corpus import drawn_rows
     from cdasr.evaluation.ablation import ablate
     from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
@@ -338,8 +339,9 @@ def ablate(hparams: dict) -> None:
     if not rows:
         print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
         return
-    found = ablate(pipeline, rows[::settings["every"]], settings["strategy"], settings["steps"], settings["guidance"])
-    share = f"One in {settings['every']} test utterances; o" if settings["every"] > 1 else "O"
+    rows = drawn_rows(rows, -(-len(rows) // settings["every"]), hparams["seed"])
+    found = ablate(pipeline, rows, settings["strategy"], settings["steps"], settings["guidance"])
+    share = f"One in {settings['every']} test utterances, drawn at random; o" if settings["every"] > 1 else "O"
     about = f"{share}ne training seed."
     write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": settings["conditions"],
                                                        "record": record(stage="ablate", hparams=hparams)})

@@ -153,12 +153,12 @@ def _targets(scores: Mapping, averaged: Mapping, timing: Mapping | None, recogni
     clean = recogniser["clean"]
     lines.append(["recogniser: at most 3 % WER on clean strings", f"{clean['wer']:.2f} % ({clean['words']} words)",
                   _yes(clean["wer"] <= 3.0)])
-    if unseen := _unseen(averaged, "15"):
+    if "enhanced" in (unseen := _unseen(averaged, "15") or {}):
         cut = 100.0 * (1.0 - unseen["enhanced"]["wer"] / unseen["none"]["wer"])
         lines.append(["enhanced: at least 50 % fewer errors than none, unseen noise, average of 0 to 15 dB",
                       f"{cut:.1f} % fewer", _yes(cut >= 50.0)])
     plain = scores["conditions"].get("clean")
-    if plain:
+    if plain and "enhanced" in plain:
         change = plain["enhanced"]["wer"] - plain["none"]["wer"]
         lines.append(["enhanced: clean WER at most 0.5 points above none", f"{change:+.2f} points",
                       _yes(change <= 0.5)])
