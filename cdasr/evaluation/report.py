@@ -104,15 +104,16 @@ def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
     for axis, (kind, points) in zip(axes[0], kinds.items()):
         points.sort(key=lambda point: point[0])
         snrs = [snr for snr, _ in points]
-        for system in scores["systems"]:
+        for number, system in enumerate(scores["systems"]):  # of one colour in every panel
             if known := [(snr, point[system]) for snr, point in points if system in point]:
                 at, entries = zip(*known)
-                axis.plot(at, [entry["wer"] for entry in entries], marker="o", label=system)
-                axis.fill_between(at, *zip(*(entry["interval"] for entry in entries)), alpha=0.15)
+                axis.plot(at, [entry["wer"] for entry in entries], f"C{number}", marker="o", label=system)
+                axis.fill_between(at, *zip(*(entry["interval"] for entry in entries)), color=f"C{number}", alpha=0.15)
         axis.set(title=f"{kind} noise", xlabel="SNR (dB)", xticks=snrs)
         axis.grid(alpha=0.3)
     axes[0, 0].set(ylabel="WER (%)", ylim=(0, None))
-    axes[0, -1].legend(fontsize="small")
+    shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    axes[0, -1].legend(handles=[shown[system] for system in scores["systems"] if system in shown], fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

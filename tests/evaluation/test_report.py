@@ -84,6 +84,17 @@ def test_plot_has_a_panel_for_each_kind_of_noise(decoded, tmp_path):
     assert not (tmp_path / "none.png").exists(), "no condition has an SNR"
 
 
+def test_a_system_has_one_colour_in_every_panel(decoded, tmp_path, monkeypatch):
+    parts = {"none": decoded["none"], "enhanced": [part for part in decoded["enhanced"] if "unseen" in part["ID"]],
+             "card": decoded["enhanced"]}
+    kept = []
+    monkeypatch.setattr("matplotlib.pyplot.close", kept.append)
+    plot_wer_by_snr(score(parts), tmp_path / "wer.png")
+    seen, unseen = ({line.get_label(): line.get_color() for line in axis.lines} for axis in kept[0].axes)
+    assert list(seen) == ["none", "card"] and list(unseen) == ["none", "enhanced", "card"]
+    assert seen == {name: unseen[name] for name in seen} and len(set(unseen.values())) == 3
+
+
 def test_extra_errors_of_few_steps_are_those_of_the_ablated_strategy():
     found = {"strategy": "parallel", "variants": [{"variant": "parallel, as the package runs it", "wer": 8.0},
                                                   {"variant": "parallel, 4 + 4 steps", "wer": 7.5},
