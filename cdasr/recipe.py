@@ -224,19 +224,20 @@ def retrained(hparams: dict) -> None:
     from cdasr.training.recogniser import train_recogniser
 
     exp_dir, data = data_folders(hparams)
+    device = compute_device(hparams)
     settings = {**hparams["recogniser"], **hparams["retrained"]}
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model")
     if type(frozen) is not CTCRecogniser:
         raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
-    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams)).signal
+    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device).signal
     tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
-                             lambda wave, rng: degrade(wave, rng)[0], compute_device(hparams), start=frozen)
+                             lambda wave, rng: degrade(wave, rng)[0], device, start=frozen)
     if not on_main():
         return
     write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
-    save_package(Pipeline(tuned, signal, device=compute_device(hparams)), exp_dir, "retrained", latest=False)
+    save_package(Pipeline(tuned, signal, device=device), exp_dir, "retrained", latest=False)
 
 
 def controls(hparams: dict) -> None:
@@ -279,6 +280,7 @@ def training_sources(data: Path, train_rows, hparams: dict):
 
 def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
+    from cdasr.corpus import drawn_rows
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
     from cdasr.joint.pipeline import NEED_LOGITS
@@ -298,8 +300,7 @@ def decode(hparams: dict) -> None:
                    batch_seconds=settings["batch_seconds"], others=others,
                    conditions=settings["conditions"] or None, only=settings["only"], overwrite=settings["overwrite"]))
     if settings["timed_utterances"]:
-        rows = read_manifest(data / "eval.csv")
-        rows = rows[::max(len(rows) // settings["timed_utterances"], 1)]
+        rows = drawn_rows(read_manifest(data / "eval.csv"), settings["timed_utterances"], hparams["seed"])
         own = [name for name in systems if name not in others]
         write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
 

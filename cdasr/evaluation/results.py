@@ -22,14 +22,14 @@ BASELINES = ("enhanced_matched", "oa_matched", "enhanced", "card", "cascade", "c
 def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, target: Path) -> None:
     """Write `target` from `exp_dir`: decoded sets, real-time factors, training logs and records."""
     systems = scores["systems"]
-    decoded = _decoded(exp_dir, systems)
+    folders = [exp_dir, *map(Path, hparams["other_seeds"])]
+    runs = [_decoded(folder, systems) for folder in folders]
+    decoded = runs[0]
     averaged = {f"{_noise(kind)}, {', '.join(f'{snr:g}' for snr in snrs)} dB": score_conditions(decoded, names)
                 for kind, names, snrs in _kinds(scores["conditions"])}
     recogniser = _read(exp_dir / "recogniser" / "record.json")["settings"]
     last = "coupled" if set(COUPLED) & set(systems) else "signal"
     tuning = _read(exp_dir / last / "record.json")["settings"].get("tuning", {})
-    folders = [exp_dir, *map(Path, hparams["other_seeds"])]
-    runs = [decoded, *(_decoded(folder, systems) for folder in folders[1:])]
     timed = exp_dir / "results" / "rtf.json"
     timing = _read(timed) if timed.is_file() else None
     ablated = exp_dir / "results" / "ablation.json"
@@ -238,7 +238,7 @@ def _training(exp_dir: Path) -> str:
         name, log = path.parent.name, [json.loads(line) for line in path.read_text().splitlines()]
         best, machine = min(log, key=lambda entry: entry["wer"]), _read(path.with_name("record.json"))["machine"]
         lines.append([name, str(len(log)), f"{sum(entry['seconds'] for entry in log) / 60:.0f}",
-                      ", ".join([f"{machine['cores']} cores", *([machine["gpu"]] if "gpu" in machine else [])]),
+                      ", ".join(filter(None, (f"{machine['cores']} cores", machine.get("gpu")))),
                       str(best["epoch"]), f"{best.get('wer_cascade', best['wer']):.1f}"])
     return (render(lines, markdown=True) + "\n\nMinutes as they passed, shared with other work. Logits and coupled "
             "training: validation WER of `cascade`; the best epoch is that of the lowest mean over all that was "
