@@ -11,6 +11,7 @@ from pathlib import Path
 import cdasr
 from cdasr.memory import keep_freed_memory
 
+AGREE = "take what they agree on; confidences are then the share that agrees"
 STRATEGIES = ("none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested")
 
 
@@ -118,8 +119,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from cdasr.evaluation.evaluate import evaluate
 
     print(evaluate(options.manifest, _pipeline(options), options.systems, options.output_dir, steps=options.steps,
-                   batch_seconds=options.batch_seconds, seed=options.seed,
-                   overwrite=options.overwrite, conditions=options.conditions))
+                   samples=options.samples, guidance=options.guidance, batch_seconds=options.batch_seconds,
+                   seed=options.seed, overwrite=options.overwrite, conditions=options.conditions))
     return 0
 
 
@@ -190,7 +191,8 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio")
     verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio in any format soundfile reads")
-    _strategy_options(verb, samples="take what they agree on; confidences are then the share that agrees")
+    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
+    _coupling_options(verb, AGREE)
     verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")
     verb.add_argument("--json", action="store_true", help="print one JSON object a file")
     _model_options(verb)
@@ -199,7 +201,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("enhance-classify", help="classify degraded images and write the enhanced pictures")
     verb.add_argument("files", nargs="+", type=Path, metavar="IMAGE", help="images in any format that Pillow reads")
     verb.add_argument("--model", required=True, metavar="DIR", help="model package, as recipes/images writes it")
-    _strategy_options(verb, samples="average the probabilities")
+    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
+    _coupling_options(verb, samples="average the probabilities")
     verb.add_argument("--output-dir", type=Path, help="write IMAGE.enhanced.png there, at the model's size")
     verb.add_argument("--json", action="store_true", help="print one JSON object an image, with the five best classes")
     _sampling_options(verb)
@@ -221,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.add_argument("--conditions", type=_names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
+    _coupling_options(verb, AGREE)
     verb.add_argument("--batch-seconds", type=float, default=20.0,
                       help="audio in a batch, more on a GPU; default: %(default)s")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
@@ -286,8 +290,7 @@ def _model_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--channels-last", action="store_true", help="memory layout that convolutions on GPUs prefer")
 
 
-def _strategy_options(verb: argparse.ArgumentParser, samples: str) -> None:
-    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
+def _coupling_options(verb: argparse.ArgumentParser, samples: str) -> None:
     verb.add_argument("--guidance", type=float, metavar="W", help="weight of the logits in the signal process, "
                       "0 for none; default: the package's")
     verb.add_argument("--samples", type=int, default=1, metavar="K", help=f"sample K times and {samples}; "

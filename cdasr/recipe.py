@@ -296,10 +296,12 @@ def decode(hparams: dict) -> None:
     plain = [name for name in pipeline.strategies if name not in coupled]
     systems = settings["systems"] or [name for name in (*plain, *others, *coupled)
                                       if _adds_something(name, *others.get(name, (pipeline, name)))]
-    print(evaluate(data / "eval.csv", pipeline, systems, exp_dir / "results", seed=hparams["seed"],
+    samples = settings["samples"]
+    folder = exp_dir / "results" / ("" if samples == 1 else f"samples-{samples}")
+    print(evaluate(data / "eval.csv", pipeline, systems, folder, seed=hparams["seed"], samples=samples,
                    batch_seconds=settings["batch_seconds"], others=others,
                    conditions=settings["conditions"] or None, only=settings["only"], overwrite=settings["overwrite"]))
-    if settings["timed_utterances"]:
+    if settings["timed_utterances"] and samples == 1:
         rows = drawn_rows(read_manifest(data / "eval.csv"), settings["timed_utterances"], hparams["seed"])
         own = [name for name in systems if name not in others]
         write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))

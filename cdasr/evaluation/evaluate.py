@@ -18,7 +18,7 @@ from cdasr.evaluation.scoring import score
 from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id, read_decoded
 from cdasr.provenance import record, write_json
 from cdasr.speech.audio import read_audio
-from cdasr.speech.manifest import read_clean, read_manifest
+from cdasr.speech.manifest import read_clean, read_manifest, relative_paths
 from cdasr.speech.words import correct_words, word_errors
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, output_dir: str | os.PathLike, *,
-             steps: int | None = None, batch_seconds: float = 20.0, device: str = "auto", seed: int = 0,
-             limit: int | None = None, overwrite: bool = False,
+             steps: int | None = None, samples: int = 1, guidance: float | None = None, batch_seconds: float = 20.0,
+             device: str = "auto", seed: int = 0, limit: int | None = None, overwrite: bool = False,
              others: Mapping[str, tuple[Pipeline, str]] | None = None,
              conditions: Sequence[str] | None = None, only: Mapping[str, str] | None = None) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
@@ -35,7 +35,8 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     `model` is a package's name or folder, or a `Pipeline`; `systems` None means all that it can run; `others` are
     systems of further packages, each a pipeline and its strategy, by the names that `systems` has for them. `limit`
     keeps the manifest's first utterances only, `conditions` those of some conditions, `only` those of which the name
-    fits a system's regular expression; a later run can add others.
+    fits a system's regular expression; a later run can add others. `steps`, `samples`, `guidance`: as in
+    `Pipeline.transcribe`.
     Raises ValueError for an unknown system or condition, a bad manifest, a condition without words, or an
     `output_dir` that holds results of other settings, before anything is written.
     """
@@ -47,23 +48,23 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     others = others or {}
     check_strategies([name for name in (*(systems or ()), *(only or {})) if name not in others])
     rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
-    manifest_id = fingerprint([str(rows)])
+    manifest_id = fingerprint([str(relative_paths(rows, Path(manifest).parent))])
     rows = _of_conditions(rows, conditions, manifest)
     _check_words(rows, manifest)
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
     systems = systems or [*pipeline.strategies, *others]
-    pipeline.check([name for name in systems if name not in others])
+    pipeline.check([name for name in systems if name not in others], steps, samples)
     settings = {"manifest": Path(manifest).name, "manifest_sha256": manifest_id, "model": model_id(pipeline),
                 "steps": steps, "seed": seed}
-    if pipeline.precision != "fp32":
-        settings["precision"] = pipeline.precision
-    if others:
-        settings["others"] = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
+    about_others = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
+    unusual = {"samples": (samples, 1), "guidance": (guidance, None), "precision": (pipeline.precision, "fp32"),
+               "others": (about_others, {})}
+    settings |= {name: value for name, (value, usual) in unusual.items() if value != usual}
     claim(output_dir, settings, overwrite)
     for system in systems:
         wanted = [row for row in rows if re.fullmatch((only or {}).get(system, ".*"), _condition(row))]
-        decode(wanted, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl", steps,
-               batch_seconds, seed)
+        decode(wanted, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
+               batch_seconds, steps=steps, samples=samples, guidance=guidance, seed=seed)
     scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
                    conditions=list(dict.fromkeys(map(_condition, rows))))
     scores["record"] = record(**settings, systems=list(systems), batch_seconds=batch_seconds, device=pipeline.device,
@@ -97,22 +98,21 @@ def _check_words(rows: Sequence[Mapping[str, str]], manifest: str | os.PathLike)
 # -- decoding -----------------------------------------------------------------------------------------------------
 
 
-def decode(rows: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, path: Path, steps: int | None,
-           batch_seconds: float, seed: int) -> None:
+def decode(rows: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, path: Path, batch_seconds: float,
+           **sampling) -> None:
     """Append what `strategy` hears of every row that `path` does not hold yet, in batches sorted by length."""
     done = {entry["ID"] for entry in read_decoded(path)}
     waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
     append_decoded(path, _batches(waiting, batch_seconds),
-                   lambda batch: _decode_batch(batch, pipeline, strategy, steps, seed), len(rows), "utt")
+                   lambda batch: _decode_batch(batch, pipeline, strategy, **sampling), len(rows), "utt")
 
 
-def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, steps: int | None,
-                  seed: int) -> list[dict]:
+def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, **sampling) -> list[dict]:
     import torch
 
     waves = [torch.from_numpy(read_audio(row["wav"], pipeline.sample_rate)[0]) for row in batch]
     started = time.perf_counter()
-    results = pipeline.transcribe(waves, strategy=strategy, steps=steps, seed=seed)
+    results = pipeline.transcribe(waves, strategy=strategy, **sampling)
     seconds = time.perf_counter() - started
     share = seconds / sum(result.duration for result in results)
     return [_entry(row, wave, result, share * result.duration, pipeline.sample_rate)

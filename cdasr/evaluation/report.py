@@ -23,7 +23,7 @@ def table(scores: Mapping, markdown: bool = False) -> str:
     narrow = len(systems) > MOST_INTERVALS
     lines = [["condition", "words", *systems]]
     for name, condition in scores["conditions"].items():
-        rates = {system: f"{entry['wer']:.1f}" if narrow else _rate(entry) for system, entry in condition.items()}
+        rates = {system: f"{entry['wer']:.1f}" if narrow else rate_text(entry) for system, entry in condition.items()}
         lines.append([name, str(next(iter(condition.values()))["words"]), *(rates.get(name, "-") for name in systems)])
     title = f"WER % (95 % intervals: at most +-{widest:.1f})" if narrow else "WER % [95 % interval]"
     return f"{title}\n" + ("\n" if markdown else "") + f"{render(lines, markdown)}\n\n{costs(scores, markdown)}"
@@ -42,14 +42,15 @@ def costs(scores: Mapping, markdown: bool = False) -> str:
     lines = [["system", "SI-SDR dB", *(f"NFE {key}" for key in keys), "RTF", "ECE", "WER % of the surest 80 %"]]
     for system in scores["systems"]:
         entries = [condition[system] for condition in common]
-        lines.append([system, _average(entries, "si_sdr", 1),
+        lines.append([system, mean_text(entries, "si_sdr", 1),
                       *(f"{sum(entry['nfe'][key] for entry in entries) / len(entries):g}" for key in keys),
-                      _average(entries, "rtf", 3), _average(entries, "calibration_error", 3),
-                      _average(entries, "wer_surest", 1)])
+                      mean_text(entries, "rtf", 3), mean_text(entries, "calibration_error", 3),
+                      mean_text(entries, "wer_surest", 1)])
     return render(lines, markdown)
 
 
-def _average(entries: Sequence[Mapping], key: str, digits: int) -> str:
+def mean_text(entries: Sequence[Mapping], key: str, digits: int) -> str:
+    """The mean of what the entries have of `key`, for a table."""
     known = [entry[key] for entry in entries if entry[key] is not None]
     return f"{sum(known) / len(known):.{digits}f}" if known else "-"
 
@@ -61,7 +62,7 @@ def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: s
         for system in filter(scores.__contains__, systems):
             entry, base = scores[system], scores[reference]["wer"]
             p_value = entry["p_values"].get(reference)
-            lines.append([title, str(entry["words"]), system, _rate(entry),
+            lines.append([title, str(entry["words"]), system, rate_text(entry),
                           "" if p_value is None else _change(entry["wer"], base, entry["relative"][reference]),
                           "" if p_value is None else p_text(p_value)])
     return render(lines, markdown)
@@ -154,6 +155,7 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _rate(entry: Mapping) -> str:
+def rate_text(entry: Mapping) -> str:
+    """A word error rate in per cent with its interval, for a table."""
     low, high = entry["interval"]
     return f"{entry['wer']:.1f} [{low:.1f}, {high:.1f}]"

@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from cdasr.evaluation.report import averages, comparisons, extra_errors, render, table, training_seeds, write_results
+from cdasr.evaluation.report import (
+    averages,
+    comparisons,
+    extra_errors,
+    mean_text,
+    p_text,
+    rate_text,
+    render,
+    table,
+    training_seeds,
+    write_results,
+)
 from cdasr.evaluation.scoring import pooled, score_conditions
 from cdasr.evaluation.statistics import wer
 from cdasr.evaluation.store import read_decoded
@@ -43,6 +54,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
         *([("Averages", averages(averaged, systems, systems[0]))] if averaged else []),
         *_compared(decoded, compared, report["compared"]["title"]),
         *_seeds(training_seeds(folders, last), runs, compared, report["compared"]["title"]),
+        *_consensus(exp_dir, decoded, compared, report["compared"]["title"]),
         *([("Targets", _targets(scores, averaged, timing, recogniser, ablation))] if report["targets"] else []),
         *_timed(timing),
         *([("Ablations", _ablations(ablation))] if ablation else []),
@@ -123,6 +135,23 @@ def _seeds(seeds: Sequence[int], runs: Sequence[Mapping], conditions: Sequence[s
     about = f"{title}. Intervals and p-values over the utterances, each with all {len(runs)} seeds"
     return [("Training seeds", f"WER %. {title}.\n\n" + render(lines, markdown=True)),
             *_compared(entries, conditions, about, "Coupled strategies against the others, all seeds")]
+
+
+def _consensus(exp_dir: Path, decoded: Mapping, conditions: Sequence[str], title: str) -> list[tuple[str, str]]:
+    """What the consensus of K samples is worth, for what was decoded with `decode.samples` K."""
+    lines = [["system", "samples", "WER %", "change, points", "p", "ECE", "WER % of the surest 80 %"]]
+    for system in decoded if conditions else ():
+        runs = {"1": decoded[system], **{path.parent.parent.name.removeprefix("samples-"): read_decoded(path)
+                                         for path in sorted(exp_dir.glob(f"results/samples-*/decode/{system}.jsonl"))}}
+        scores = score_conditions(runs, conditions)
+        for samples, entry in scores.items() if len(scores) > 1 else ():
+            change = ["", ""] if samples == "1" else ["{:+.2f} to {:+.2f}".format(*entry["difference"]["1"]),
+                                                      p_text(entry["p_values"]["1"])]
+            lines.append([system, samples, rate_text(entry), *change, mean_text([entry], "calibration_error", 3),
+                          mean_text([entry], "wer_surest", 1)])
+    about = (f"{title}. The transcript that is nearest to those of K stochastic samples, whose agreement is the "
+             "confidence; one sample is the package's own, with the confidence of its posterior. Change: 95 % interval")
+    return [("Consensus of samples", f"{about}, paired.\n\n{render(lines, markdown=True)}")] if len(lines) > 1 else []
 
 
 def _decoded(exp_dir: Path, systems: Sequence[str]) -> dict[str, list[dict]]:

@@ -22,12 +22,12 @@ def score(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str] | Non
 
     A system's p-values are those of its difference to every earlier system, paired by item; `difference` holds the
     interval of that difference in points, `relative` in per cent of the earlier system's rate. `names` as in
-    `score_conditions`. A system that did not decode a condition is not in its scores.
+    `score_conditions`. A system that did not decode a condition is not in its scores, nor is a condition that none did.
     """
     systems = list(decoded)
     conditions = conditions or list(dict.fromkeys(entry["condition"] for entry in decoded[systems[0]]))
-    return {"systems": systems, "conditions": {name: score_conditions(decoded, [name], **names)
-                                               for name in conditions}}
+    scored = {name: score_conditions(decoded, [name], **names) for name in conditions}
+    return {"systems": systems, "conditions": {name: scores for name, scores in scored.items() if scores}}
 
 
 def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str], rate: str = "wer",
@@ -39,6 +39,8 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence
     """
     has = {system: {entry["condition"] for entry in entries} for system, entries in decoded.items()}
     systems = [system for system in decoded if has[system].issuperset(conditions)]
+    if not systems:
+        return {}
     groups = [{system: sorted((entry for entry in decoded[system] if entry["condition"] == condition),
                               key=lambda entry: entry["ID"]) for system in systems} for condition in conditions]
     counts = [(np.array([[entry["errors"] for entry in group[system]] for system in systems]),

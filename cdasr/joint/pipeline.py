@@ -80,9 +80,12 @@ class CoupledPipeline:
         """The strategies that this package can run."""
         return [name for name in STRATEGIES if self.logits is not None or name not in NEED_LOGITS]
 
-    def check(self, names: Sequence[str]) -> None:
-        """Raise ValueError for a strategy that does not exist, or that this package cannot run."""
+    def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
+        """Raise ValueError for a strategy that does not exist or that this package cannot run, or a count below 1."""
         check_strategies(names)
+        for name, count in (("steps", steps), ("samples", samples)):
+            if count is not None and count < 1:
+                raise ValueError(f"the number of {name} must be at least 1, got {count}")
         if lacking := [name for name in names if name not in self.strategies]:
             raise ValueError(f"the strategy {lacking[0]!r} needs a logits process, which this package does not have; "
                              f"choose one of {', '.join(self.strategies)}")
@@ -111,10 +114,7 @@ class CoupledPipeline:
         ValueError for an unknown strategy, or one that needs a logits process where the package has none.
         """
         strategy = strategy or self.default_strategy
-        self.check([strategy])
-        for name, count in (("steps", steps), ("samples", samples)):
-            if count is not None and count < 1:
-                raise ValueError(f"the number of {name} must be at least 1, got {count}")
+        self.check([strategy], steps, samples)
         samples = 1 if strategy == "none" else samples
         batch = self.batch([signal for signal in signals for _ in range(samples)])
         sampling = {"seed": [seed + sample for _ in signals for sample in range(samples)],

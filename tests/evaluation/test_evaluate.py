@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -92,6 +93,25 @@ def test_a_system_can_be_kept_to_some_conditions(manifest, pipeline, tmp_path):
         evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", only={"enhancd": "unseen_.*"})
 
 
+def test_samples_and_guidance_are_those_of_the_pipeline_and_kept_apart(manifest, pipeline, tmp_path):
+    options = {"samples": 3, "guidance": 0.0}
+    evaluate(manifest, pipeline, ["parallel"], tmp_path / "out", seed=5, **options)
+    rows = {row["ID"]: row for row in read_manifest(manifest)}
+    for entry in read_decoded(tmp_path / "out" / "decode" / "parallel.jsonl"):
+        result = pipeline(rows[entry["ID"]]["wav"], strategy="parallel", seed=5, **options)
+        assert (entry["text"], entry["nfe"]) == (result.text, result.nfe) and result.nfe["signal"] % 3 == 0
+        assert entry["confidence"] == [round(word.confidence, 4) for word in result.words]
+    with pytest.raises(ValueError, match=r"other settings \(samples, guidance\)"):
+        evaluate(manifest, pipeline, ["parallel"], tmp_path / "out", seed=5)
+
+
+def test_results_go_on_where_all_was_moved_to(manifest, pipeline, tmp_path):
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    shutil.copytree(tmp_path, moved := tmp_path.with_name(tmp_path.name + "-moved"))
+    evaluate(moved / manifest.name, pipeline, ["none", "enhanced"], moved / "out")
+    assert json.loads((moved / "out" / "wer.json").read_text())["systems"] == ["none", "enhanced"]
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(manifest, pipeline, tmp_path, monkeypatch):
     seen, transcribe = [], pipeline.transcribe
 
@@ -146,6 +166,8 @@ def test_other_settings_are_refused_and_can_be_overwritten(manifest, pipeline, t
 def test_mistakes_come_before_any_work(manifest, pipeline, tmp_path):
     with pytest.raises(ValueError, match="unknown strategy 'magic'; known: none, enhanced, oa"):
         evaluate(manifest, pipeline, ["none", "magic"], tmp_path / "out")
+    with pytest.raises(ValueError, match="number of samples must be at least 1"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", samples=0)
     with pytest.raises(ValueError, match="no such manifest"):
         evaluate(tmp_path / "none.csv", pipeline, ["none"], tmp_path / "out")
     with pytest.raises(ValueError, match="no systems"):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,23 @@ def test_results_are_written_without_real_time_factors(finished, corpus, tmp_pat
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / "R.md").read_text()
     assert "## Targets" in text and "## Real-time factor" not in text
+
+
+def test_consensus_and_what_a_system_did_not_decode_are_told(finished, corpus, tmp_path):
+    exp_dir = shutil.copytree(finished[0], tmp_path / "exp")
+    done = run(corpus, exp_dir, "--stage", "7", "--stop-stage", "7", "--redo", "true", "--decode.samples", "2",
+               "--decode.systems", "[parallel]")
+    assert done.returncode == 0, done.stderr[-3000:]
+    decoded = exp_dir / "results" / "decode" / "enhanced.jsonl"
+    lines = decoded.read_text().splitlines(keepends=True)
+    decoded.write_text("".join(line for line in lines if json.loads(line)["condition"] == "clean"))
+    done = run(corpus, exp_dir, "--stage", "7", "--redo", "true", "--decode.only", "{enhanced: clean}",
+               "--decode.timed_utterances", "0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (exp_dir / "RESULTS.md").read_text()
+    consensus = text[text.index("\n## Consensus of samples\n"):].split("\n## ")[1]
+    assert re.findall(r"\| (\w+) +\| (\d) +\| [\d.]+ \[", consensus) == [("parallel", "1"), ("parallel", "2")]
+    assert re.search(r"\| unseen_0dB .*\| - +\|", text) and "enhanced: clean WER" in text
 
 
 def test_a_control_says_what_it_lacks_before_it_trains(finished, tmp_path):
