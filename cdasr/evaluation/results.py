@@ -20,7 +20,7 @@ from cdasr.evaluation.report import (
     training_seeds,
     write_results,
 )
-from cdasr.evaluation.scoring import pooled, score_conditions
+from cdasr.evaluation.scoring import pooled, score_by_clean_answer, score_conditions
 from cdasr.evaluation.statistics import wer
 from cdasr.evaluation.store import read_decoded
 
@@ -53,6 +53,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
         ("Word error rates", table(scores, markdown=True)),
         *([("Averages", averages(averaged, systems, systems[0]))] if averaged else []),
         *_compared(decoded, compared, report["compared"]["title"]),
+        *_by_clean_answer(decoded, compared, report["compared"]["title"]),
         *_seeds(training_seeds(folders, last), runs, compared, report["compared"]["title"]),
         *_consensus(exp_dir, decoded, compared, report["compared"]["title"]),
         *([("Targets", _targets(scores, averaged, timing, recogniser, ablation))] if report["targets"] else []),
@@ -120,6 +121,16 @@ def _compared(decoded: Mapping, conditions: Sequence[str], title: str,
     if not coupled or not references:
         return []
     return [(heading, f"{title}.\n\n" + comparisons(scores, coupled, references))]
+
+
+def _by_clean_answer(decoded: Mapping, conditions: Sequence[str], title: str) -> list[tuple[str, str]]:
+    parts = score_by_clean_answer(decoded, conditions) if conditions else {}
+    if len(parts) < 2:
+        return []
+    reference = next(name for name in (*BASELINES, "none") if all(name in scores for scores in parts.values()))
+    return [("Where the recogniser is right on clean speech, and where not", f"{title}; by what the recogniser alone "
+             "makes of the same utterance when it is clean. A system that aims at C(x0) has little to gain where "
+             "that is wrong.\n\n" + averages(parts, list(decoded), reference))]
 
 
 def _seeds(seeds: Sequence[int], runs: Sequence[Mapping], conditions: Sequence[str],

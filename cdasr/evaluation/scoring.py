@@ -63,6 +63,23 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence
     return scores
 
 
+def score_by_clean_answer(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str]) -> dict[str, dict]:
+    """`score_conditions` of the utterances that the system `none` gets right when they are clean, and of the others.
+
+    IDs are `<utterance>_<condition>`, as `cdasr simulate` makes them. Parts without utterances are left out.
+    """
+    right = {entry["ID"].removesuffix("_clean"): entry["errors"] == 0
+             for entry in decoded.get("none", ()) if entry["condition"] == "clean"}
+    parts = {}
+    for title, wanted in (("right on clean speech", True), ("wrong on clean speech", False)):
+        kept = {system: [entry for entry in entries if entry["condition"] in conditions
+                         and right.get(entry["ID"].removesuffix(f"_{entry['condition']}")) is wanted]
+                for system, entries in decoded.items()}
+        if scores := score_conditions(kept, conditions):
+            parts[title] = scores
+    return parts
+
+
 def pooled(runs: Sequence[Mapping[str, Sequence[dict]]], counted: str = "words") -> dict[str, list[dict]]:
     """What several training seeds made of the same items, as one entry an item: `errors` and `counted` are sums.
 

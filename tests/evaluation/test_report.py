@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cdasr.evaluation.report import averages, extra_errors, plot_wer_by_snr, table, write_results
-from cdasr.evaluation.scoring import pooled, score, score_conditions
+from cdasr.evaluation.scoring import pooled, score, score_by_clean_answer, score_conditions
 
 CONDITIONS = ("clean", "seen_0dB", "seen_5dB", "unseen_0dB", "unseen_5dB")
 RECORD = {"time": "2024-05-06T23:59:59+00:00", "command": "cdasr evaluate --manifest set.csv", "commit": "abcdef" * 6,
@@ -51,6 +51,19 @@ def test_averages_have_the_relative_change_with_interval_and_p_value(decoded):
     assert clean["enhanced"]["relative"]["none"] is None and clean["enhanced"]["p_values"]["none"] == 1.0
     assert re.search(r"enhanced \| 0\.0 \[0\.0, 0\.0\]\s+\| -\s+\| 1\.000", averages(scored, ["none", "enhanced"],
                                                                                        "none"))
+
+
+def test_utterances_are_parted_by_the_answer_to_clean_speech():
+    noisy, errors = ("unseen_0dB", "unseen_5dB"), {"none": 4, "enhanced": 1}
+    decoded = {system: [entry(f"u{number}_{condition}", condition, (number == 0) if condition == "clean" else
+                              5 if number == 0 else count, 2.0) for condition in ("clean", *noisy)
+                        for number in range(4)] for system, count in errors.items()}
+    parts = score_by_clean_answer(decoded, noisy)
+    for title, words, rates in (("right on clean speech", 30, [80.0, 20.0]),
+                                ("wrong on clean speech", 10, [100.0, 100.0])):
+        assert [parts[title][system]["wer"] for system in errors] == rates
+        assert parts[title]["none"]["words"] == words
+    assert not score_by_clean_answer({"enhanced": decoded["enhanced"]}, noisy), "there is no telling without `none`"
 
 
 def test_seeds_are_pooled_item_by_item(decoded):
