@@ -191,8 +191,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio")
     verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio in any format soundfile reads")
-    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
-    _coupling_options(verb, AGREE)
+    _strategy_options(verb, AGREE)
     verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")
     verb.add_argument("--json", action="store_true", help="print one JSON object a file")
     _model_options(verb)
@@ -201,8 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("enhance-classify", help="classify degraded images and write the enhanced pictures")
     verb.add_argument("files", nargs="+", type=Path, metavar="IMAGE", help="images in any format that Pillow reads")
     verb.add_argument("--model", required=True, metavar="DIR", help="model package, as recipes/images writes it")
-    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
-    _coupling_options(verb, samples="average the probabilities")
+    _strategy_options(verb, samples="average the probabilities")
     verb.add_argument("--output-dir", type=Path, help="write IMAGE.enhanced.png there, at the model's size")
     verb.add_argument("--json", action="store_true", help="print one JSON object an image, with the five best classes")
     _sampling_options(verb)
@@ -288,6 +286,11 @@ def _model_options(verb: argparse.ArgumentParser) -> None:
                       "networks, not of the recogniser; default: %(default)s")
     verb.add_argument("--compile", action="store_true", help="torch.compile the processes' networks")
     verb.add_argument("--channels-last", action="store_true", help="memory layout that convolutions on GPUs prefer")
+
+
+def _strategy_options(verb: argparse.ArgumentParser, samples: str) -> None:
+    verb.add_argument("--strategy", choices=STRATEGIES, help="default: the package's")
+    _coupling_options(verb, samples)
 
 
 def _coupling_options(verb: argparse.ArgumentParser, samples: str) -> None:

@@ -18,7 +18,7 @@ from cdasr.evaluation.scoring import score
 from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id, read_decoded
 from cdasr.provenance import record, write_json
 from cdasr.speech.audio import read_audio
-from cdasr.speech.manifest import read_clean, read_manifest, relative_paths
+from cdasr.speech.manifest import read_clean, read_manifest
 from cdasr.speech.words import correct_words, word_errors
 
 if TYPE_CHECKING:
@@ -48,17 +48,16 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     others = others or {}
     check_strategies([name for name in (*(systems or ()), *(only or {})) if name not in others])
     rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
-    manifest_id = fingerprint([str(relative_paths(rows, Path(manifest).parent))])
     rows = _of_conditions(rows, conditions, manifest)
     _check_words(rows, manifest)
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
     systems = systems or [*pipeline.strategies, *others]
     pipeline.check([name for name in systems if name not in others], steps, samples)
-    settings = {"manifest": Path(manifest).name, "manifest_sha256": manifest_id, "model": model_id(pipeline),
-                "steps": steps, "seed": seed}
+    settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint([Path(manifest).read_bytes()]),
+                "model": model_id(pipeline), "steps": steps, "seed": seed}
     about_others = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
-    unusual = {"samples": (samples, 1), "guidance": (guidance, None), "precision": (pipeline.precision, "fp32"),
-               "others": (about_others, {})}
+    unusual = {"limit": (limit, None), "samples": (samples, 1), "guidance": (guidance, None),
+               "precision": (pipeline.precision, "fp32"), "others": (about_others, {})}
     settings |= {name: value for name, (value, usual) in unusual.items() if value != usual}
     claim(output_dir, settings, overwrite)
     for system in systems:

@@ -34,7 +34,7 @@ def write_speech_results(exp_dir: Path, scores: Mapping, hparams: Mapping, targe
     """Write `target` from `exp_dir`: decoded sets, real-time factors, training logs and records."""
     systems = scores["systems"]
     folders = [exp_dir, *map(Path, hparams["other_seeds"])]
-    runs = [_decoded(folder, systems) for folder in folders]
+    runs = [_decoded(folder / "results", systems) for folder in folders]
     decoded = runs[0]
     averaged = {f"{_noise(kind)}, {', '.join(f'{snr:g}' for snr in snrs)} dB": score_conditions(decoded, names)
                 for kind, names, snrs in _kinds(scores["conditions"])}
@@ -150,12 +150,14 @@ def _seeds(seeds: Sequence[int], runs: Sequence[Mapping], conditions: Sequence[s
 
 def _consensus(exp_dir: Path, decoded: Mapping, conditions: Sequence[str], title: str) -> list[tuple[str, str]]:
     """What the consensus of K samples is worth, for what was decoded with `decode.samples` K."""
+    runs = {"1": decoded, **{folder.name.removeprefix("samples-"): _decoded(folder, list(decoded))
+                             for folder in sorted(exp_dir.glob("results/samples-*"))}}
     lines = [["system", "samples", "WER %", "change, points", "p", "ECE", "WER % of the surest 80 %"]]
     for system in decoded if conditions else ():
-        runs = {"1": decoded[system], **{path.parent.parent.name.removeprefix("samples-"): read_decoded(path)
-                                         for path in sorted(exp_dir.glob(f"results/samples-*/decode/{system}.jsonl"))}}
-        scores = score_conditions(runs, conditions)
-        for samples, entry in scores.items() if len(scores) > 1 else ():
+        scores = score_conditions({samples: run[system] for samples, run in runs.items() if system in run}, conditions)
+        if "1" not in scores or len(scores) == 1:
+            continue
+        for samples, entry in scores.items():
             change = ["", ""] if samples == "1" else ["{:+.2f} to {:+.2f}".format(*entry["difference"]["1"]),
                                                       p_text(entry["p_values"]["1"])]
             lines.append([system, samples, rate_text(entry), *change, mean_text([entry], "calibration_error", 3),
@@ -165,9 +167,9 @@ def _consensus(exp_dir: Path, decoded: Mapping, conditions: Sequence[str], title
     return [("Consensus of samples", f"{about}, paired.\n\n{render(lines, markdown=True)}")] if len(lines) > 1 else []
 
 
-def _decoded(exp_dir: Path, systems: Sequence[str]) -> dict[str, list[dict]]:
+def _decoded(results: Path, systems: Sequence[str]) -> dict[str, list[dict]]:
     """What each of `systems` made of the utterances; those that were not decoded are left out."""
-    paths = {system: exp_dir / "results" / "decode" / f"{system}.jsonl" for system in systems}
+    paths = {system: results / "decode" / f"{system}.jsonl" for system in systems}
     return {system: read_decoded(path) for system, path in paths.items() if path.is_file()}
 
 

@@ -56,18 +56,16 @@ def read_manifest(path: str | os.PathLike) -> list[dict[str, str]]:
     return rows
 
 
-def relative_paths(rows: Iterable[Mapping[str, object]], folder: Path) -> list[dict[str, object]]:
-    """The rows with audio paths as seen from `folder`, which do not change when all is moved as a whole."""
-    return [{key: os.path.relpath(value, folder) if key in PATHS and value else value for key, value in row.items()}
-            for row in rows]
-
-
 def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]) -> None:
     """Write rows (all with the first row's columns) atomically; audio paths become relative to the manifest."""
     path = Path(path)
-    rows = relative_paths(rows, path.parent)
+    rows = [dict(row) for row in rows]
     if not rows:
         raise ValueError(f"{path}: refusing to write a manifest without utterances")
+    for row in rows:
+        for column in PATHS:
+            if row.get(column):
+                row[column] = os.path.relpath(row[column], path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
