@@ -396,8 +396,8 @@ def compute_device(hparams: dict) -> str:
     from cdasr.training.distributed import join_group
 
     keep_freed_memory()
-    if hparams["threads"]:
-        torch.set_num_threads(hparams["threads"])
+    if hparams["threads"]:  # of all processes together
+        torch.set_num_threads(max(1, hparams["threads"] // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     return join_group(resolve_device(hparams["device"]))
 
 

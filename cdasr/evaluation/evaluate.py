@@ -59,10 +59,10 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     unusual = {"limit": (limit, None), "samples": (samples, 1), "guidance": (guidance, None),
                "precision": (pipeline.precision, "fp32"), "others": (about_others, {})}
     settings |= {name: value for name, (value, usual) in unusual.items() if value != usual}
+    wanted = _wanted(rows, systems, only or {}, manifest)
     claim(output_dir, settings, overwrite)
     for system in systems:
-        wanted = [row for row in rows if re.fullmatch((only or {}).get(system, ".*"), _condition(row))]
-        decode(wanted, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
+        decode(wanted[system], *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
                batch_seconds, steps=steps, samples=samples, guidance=guidance, seed=seed)
     scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
                    conditions=list(dict.fromkeys(map(_condition, rows))))
@@ -84,6 +84,23 @@ def _of_conditions(rows: Sequence[Mapping[str, str]], conditions: Sequence[str] 
     if unknown := sorted(set(conditions or ()) - set(known)):
         raise ValueError(f"{manifest}: no condition {', '.join(unknown)}; it has {', '.join(known)}")
     return [row for row in rows if _condition(row) in (conditions or known)]
+
+
+def _wanted(rows: Sequence[Mapping[str, str]], systems: Sequence[str], only: Mapping[str, str],
+            manifest: str | os.PathLike) -> dict[str, list[Mapping[str, str]]]:
+    """The rows that each system decodes. Raises ValueError where that is nothing for all of them."""
+    wanted = {}
+    for system in systems:
+        try:
+            fits = re.compile(only.get(system, ".*")).fullmatch
+        except re.error as error:
+            raise ValueError(f"only {system}: {only[system]!r} is not a regular expression ({error})") from None
+        wanted[system] = [row for row in rows if fits(_condition(row))]
+    if not any(wanted.values()):
+        known = ", ".join(dict.fromkeys(map(_condition, rows)))
+        raise ValueError(f"{manifest}: nothing to decode, none of the conditions fits {', '.join(only.values())}; "
+                         f"there are {known}")
+    return wanted
 
 
 def _check_words(rows: Sequence[Mapping[str, str]], manifest: str | os.PathLike) -> None:

@@ -91,6 +91,10 @@ def test_a_system_can_be_kept_to_some_conditions(manifest, pipeline, tmp_path):
     assert (tmp_path / "wer.png").is_file()
     with pytest.raises(ValueError, match="unknown strategy 'enhancd'"):
         evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", only={"enhancd": "unseen_.*"})
+    with pytest.raises(ValueError, match="nothing to decode.* seen_.*; there are unseen_5dB, clean"):
+        evaluate(manifest, pipeline, ["enhanced"], tmp_path / "out", only={"enhanced": "seen_.*"})
+    with pytest.raises(ValueError, match=r"only enhanced: '\*' is not a regular expression"):
+        evaluate(manifest, pipeline, ["enhanced"], tmp_path / "out", only={"enhanced": "*"})
 
 
 def test_samples_and_guidance_are_those_of_the_pipeline_and_kept_apart(manifest, pipeline, tmp_path):

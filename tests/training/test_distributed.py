@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import torch
 
+from cdasr.recipe import compute_device
 from cdasr.speech.manifest import write_manifest
 from cdasr.training.data import DurationBatchSampler
 
@@ -71,6 +73,16 @@ def test_two_processes_end_with_the_same_weights(tmp_path, recogniser_dir, write
     log = (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in log] == [1, 2], "one process writes"
     assert 1 <= len(list((tmp_path / "run" / "checkpoints").iterdir())) <= 2, "the latest and the best"
+
+
+def test_the_processes_share_the_threads(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        for processes, threads in (("1", 4), ("2", 2), ("8", 1)):
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+            assert compute_device({"threads": 4, "device": "cpu"}) == "cpu" and torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_shares_of_the_batches_are_disjoint_and_of_one_size():
