@@ -114,7 +114,8 @@ def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
         axis.grid(alpha=0.3)
     axes[0, 0].set(ylabel="WER (%)", ylim=(0, None))
     shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    axes[0, -1].legend(handles=[shown[system] for system in scores["systems"] if system in shown], fontsize="small")
+    figure.legend(handles=[shown[system] for system in scores["systems"] if system in shown], fontsize="small",
+                  loc="outside right upper")  # ten systems would hide curves
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
