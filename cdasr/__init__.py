@@ -8,8 +8,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Pipeline": "cdasr.pipeline",
-    "Transcript": "cdasr.pipeline",
+    "Pipeline": "cdasr.speech.pipeline",
+    "Transcript": "cdasr.speech.pipeline",
     "CTCRecogniser": "cdasr.classifiers.ctc",
     "load_recogniser": "cdasr.classifiers.load",
     "ImagePipeline": "cdasr.images.pipeline",

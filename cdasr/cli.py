@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cdasr
-from cdasr.memory import keep_freed_memory
+from cdasr.runtime.memory import keep_freed_memory
 
 AGREE = "take what they agree on; confidences are then the share that agrees"
 STRATEGIES = ("none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested")
@@ -126,7 +126,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def new_recipe(options: argparse.Namespace) -> int:
     """Write a recipe for a corpus that there is a manifest of."""
-    from cdasr.new_recipe import new_recipe
+    from cdasr.recipe.new_recipe import new_recipe
 
     folder = new_recipe(options.name, dict(options.manifest), options.output_dir, options.asr)
     print(f"wrote {folder}; next: bash {folder}/run.sh --size tiny, then bash {folder}/run.sh")
@@ -149,7 +149,7 @@ def benchmark(options: argparse.Namespace) -> int:
     import torch
 
     from cdasr.evaluation.benchmark import benchmark_package, benchmark_published, markdown
-    from cdasr.provenance import record
+    from cdasr.runtime.provenance import record
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -166,7 +166,7 @@ def benchmark(options: argparse.Namespace) -> int:
 def import_sgmse(options: argparse.Namespace) -> int:
     """A public SGMSE checkpoint as a model package."""
     _quieten_libraries()
-    from cdasr.sgmse import DEFAULT_ASR, import_sgmse
+    from cdasr.speech.sgmse import DEFAULT_ASR, import_sgmse
 
     print("wrote " + import_sgmse(options.checkpoint, options.output_dir, options.asr or DEFAULT_ASR,
                                   not options.no_ema, options.steps, options.snr))
@@ -308,7 +308,7 @@ def _sampling_options(verb: argparse.ArgumentParser) -> None:
 
 def _pipeline(options: argparse.Namespace):
     """The model package that the options name, with the recogniser and the precision that they ask for."""
-    from cdasr.pipeline import Pipeline
+    from cdasr.speech.pipeline import Pipeline
 
     return Pipeline.from_pretrained(options.model, options.device, options.recogniser, options.precision,
                                     options.compile, options.channels_last, dtype=options.recogniser_dtype,

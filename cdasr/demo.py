@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cdasr.pipeline import Pipeline
 from cdasr.speech.audio import resample, write_audio
 from cdasr.speech.degrade import mix_at_snr
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.noise import NoiseSource
+from cdasr.speech.pipeline import Pipeline
 from cdasr.speech.synthesis import speak
 
 SCENES = (("seven three zero nine", "en-us+f2", "tonal", -5),

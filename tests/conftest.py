@@ -72,8 +72,8 @@ def recogniser_dir(tmp_path_factory):
 def package_dir(recogniser_dir, tmp_path_factory):
     """A complete model package with random weights: every strategy can be run."""
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.joint.logits_model import LogitsModel
-    from cdasr.pipeline import Pipeline
+    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.speech.pipeline import Pipeline
     from cdasr.speech.signal_model import SignalModel
 
     torch.manual_seed(2)

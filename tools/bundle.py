@@ -1,4 +1,4 @@
-"""Copy a recipe's model package into cdasr/models/NAME, with a model card made from the recipe's records.
+"""Copy a recipe's model package into cdasr/bundled/NAME, with a model card made from the recipe's records.
 
     python tools/bundle.py exp/digits digits
 """
@@ -32,9 +32,9 @@ cleans its input ({process} process, time-frequency U-Net, {signal_size} M param
 
 
 def main(exp_dir: str, name: str) -> int:
-    from cdasr.pipeline import Pipeline
+    from cdasr.speech.pipeline import Pipeline
 
-    source, target = Path(exp_dir), ROOT / "cdasr" / "models" / name
+    source, target = Path(exp_dir), ROOT / "cdasr" / "bundled" / name
     pipeline = Pipeline.from_pretrained(source / "package", device="cpu")
     trained = source / ("signal" if pipeline.logits is None else "coupled") / "record.json"
     record = json.loads(trained.read_text())

@@ -10,7 +10,7 @@ from torch import nn
 
 from cdasr.classifiers.ctc import CTCRecogniser, checked_options
 from cdasr.classifiers.hub import loading, locate, place_of, source_of
-from cdasr.provenance import write_json
+from cdasr.runtime.provenance import write_json
 
 REFERENCE = "recogniser.json"  # in place of a copy: where a recogniser is, and the options to load it with
 

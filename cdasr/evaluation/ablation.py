@@ -9,12 +9,12 @@ import torch
 from tqdm import tqdm
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.pipeline import Batch, CoupledPipeline, Outcome
+from cdasr.coupled.sides import Sides
 from cdasr.evaluation.statistics import bootstrap, interval
 from cdasr.evaluation.tuning import Batches, Rows, batches_of
-from cdasr.joint.pipeline import Batch, CoupledPipeline, Outcome
-from cdasr.joint.sides import Sides
-from cdasr.pipeline import Pipeline
 from cdasr.speech.manifest import read_clean
+from cdasr.speech.pipeline import Pipeline
 
 
 def ablate(pipeline: Pipeline, rows: Rows, strategy: str, steps: Sequence[int], guidance: Sequence[float]) -> dict:

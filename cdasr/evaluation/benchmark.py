@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cdasr.device import resolve_device, resolve_precision
+from cdasr.runtime.device import resolve_device, resolve_precision
 from cdasr.speech.audio import read_audio
 from cdasr.speech.signal_model import SignalModel
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from cdasr.evaluation.report import table
 from cdasr.evaluation.scoring import score
 from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id, read_decoded
-from cdasr.provenance import record, write_json
+from cdasr.runtime.provenance import record, write_json
 from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_clean, read_manifest
 from cdasr.speech.words import correct_words, word_errors
 
 if TYPE_CHECKING:
-    from cdasr.pipeline import Pipeline
+    from cdasr.speech.pipeline import Pipeline
 
 
 def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, output_dir: str | os.PathLike, *,
@@ -40,8 +40,8 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     Raises ValueError for an unknown system or condition, a bad manifest, a condition without words, or an
     `output_dir` that holds results of other settings, before anything is written.
     """
-    from cdasr.joint.pipeline import check_strategies
-    from cdasr.pipeline import Pipeline
+    from cdasr.coupled.pipeline import check_strategies
+    from cdasr.speech.pipeline import Pipeline
 
     if systems is not None and not systems:
         raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")

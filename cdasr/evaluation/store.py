@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cdasr.provenance import write_json
+from cdasr.runtime.provenance import write_json
 
 
 def read_decoded(path: Path) -> list[dict]:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cdasr.coupled.pipeline import NEED_LOGITS, stored_options
+from cdasr.coupled.sides import Sides
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Side
-from cdasr.joint.pipeline import NEED_LOGITS, stored_options
-from cdasr.joint.sides import Sides
-from cdasr.pipeline import Pipeline
 from cdasr.speech.audio import read_audio
+from cdasr.speech.pipeline import Pipeline
 from cdasr.speech.stft import compress
 
 

@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.logits import Logits
-from cdasr.joint import pipeline as joint
-from cdasr.joint.pipeline import CoupledPipeline
-from cdasr.pipeline import Batch, Pipeline
+from cdasr.coupled import pipeline as joint
+from cdasr.coupled.pipeline import CoupledPipeline
 from cdasr.speech.audio import read_audio
+from cdasr.speech.pipeline import Batch, Pipeline
 from cdasr.speech.words import word_errors
 
 Rows = Sequence[Mapping[str, str]]

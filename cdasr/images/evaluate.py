@@ -19,7 +19,7 @@ from cdasr.images.data import ImageSet
 from cdasr.images.metrics import psnr, ssim
 from cdasr.images.pipeline import Classification, ImagePipeline
 from cdasr.images.report import NAMES, table
-from cdasr.provenance import record, write_json
+from cdasr.runtime.provenance import record, write_json
 
 TOP = 5
 

@@ -4,7 +4,7 @@
     pipeline = ImagePipeline.from_pretrained("exp/cifar10/package")
     print(pipeline("noisy.png").label)
 
-A package is as in `cdasr.joint.pipeline`, with the classifier under `classifier/`.
+A package is as in `cdasr.coupled.pipeline`, with the classifier under `classifier/`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from cdasr.classifiers.image import ImageClassifier
+from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.pipeline import CoupledPipeline, Outcome
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
-from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.pipeline import CoupledPipeline, Outcome
 
 
 @dataclass

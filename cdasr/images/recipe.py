@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cdasr.provenance import record, write_json
-from cdasr.recipe import compute_device, data_folders, main, save_package
-from cdasr.runner import Stage
+from cdasr.recipe.runner import Stage
+from cdasr.recipe.stages import compute_device, data_folders, main, save_package
+from cdasr.runtime.provenance import record, write_json
 
 CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "retrained": ("retrained", "none")}
 
@@ -111,8 +111,8 @@ def logits(hparams: dict) -> None:
     """Stage 4: fill the bank of logits, then train the logits process on it."""
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.task import IMAGES
-    from cdasr.training.bank import build_bank
     from cdasr.training.logits import train_logits
+    from cdasr.training.logits_cache import build_bank
 
     (exp_dir, data), settings, device = data_folders(hparams), hparams["logits"], compute_device(hparams)
     pipeline = ImagePipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
@@ -188,9 +188,9 @@ def retrained(hparams: dict) -> None:
 
 def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed degraded sets, going on where it was interrupted."""
+    from cdasr.coupled.pipeline import NEED_LOGITS
     from cdasr.images.evaluate import evaluate_images
     from cdasr.images.pipeline import ImagePipeline
-    from cdasr.joint.pipeline import NEED_LOGITS
 
     (exp_dir, data), device = data_folders(hparams), compute_device(hparams)
     pipeline = ImagePipeline.from_pretrained(exp_dir / "package", device=device)
@@ -241,9 +241,9 @@ def score(hparams: dict) -> None:
 
 def _plot_grid(exp_dir: Path, data: Path, hparams: dict, path: Path, columns: int = 10) -> None:
     """Clean, degraded, enhanced and coupled pictures of images from all over the set, and what they are taken for."""
-    from cdasr.corpus import spread
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.report import plot_grid
+    from cdasr.speech.corpus import spread
 
     pipeline = ImagePipeline.from_pretrained(exp_dir / "package", device=compute_device(hparams))
     clean, rows = _load(data, "eval"), []

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion.processes import make_process
-from cdasr.joint.signal_model import SignalProcess
 from cdasr.networks import make_network
 
 

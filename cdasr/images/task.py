@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.coupled.domain import Task, posterior_loss
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
 from cdasr.images.metrics import psnr
 from cdasr.images.signal_model import Pixels
-from cdasr.joint.task import Task, posterior_loss
 
 
 def label_errors(classifier: nn.Module, logits: Logits, labels: Sequence[int]) -> list[tuple[int, int]]:

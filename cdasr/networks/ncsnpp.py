@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.networks.conditioning import LogitsEmbedding
-from cdasr.networks.mirror import mirrored
 from cdasr.networks.ncsnpp_layers import (
     AttentionBlock,
     GaussianFourierProjection,
@@ -28,6 +27,7 @@ from cdasr.networks.ncsnpp_layers import (
     group_norm,
     init,
 )
+from cdasr.networks.reflect_pad import mirrored
 
 SPECTRAL_CHANNELS = 4  # real and imaginary part of x_t and of y
 

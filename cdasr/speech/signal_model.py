@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion.processes import make_process
-from cdasr.joint.signal_model import SignalProcess
 from cdasr.networks import make_network
 from cdasr.networks.conditioning import align_frames
-from cdasr.networks.mirror import mirrored
+from cdasr.networks.reflect_pad import mirrored
 from cdasr.speech.stft import EDGES, CompressedSTFT
 
 LEVELS = {  # the gain of degraded waveforms (B, T) of some lengths before analysis

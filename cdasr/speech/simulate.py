@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cdasr.parallel import ordered_map
-from cdasr.provenance import record, write_json
+from cdasr.runtime.parallel import ordered_map
+from cdasr.runtime.provenance import record, write_json
 from cdasr.speech.audio import file_format, read_audio, write_audio
 from cdasr.speech.degrade import degrade
 from cdasr.speech.manifest import read_manifest, write_manifest

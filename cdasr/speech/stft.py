@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdasr.networks.mirror import mirrored
+from cdasr.networks.reflect_pad import mirrored
 
 WINDOWS = {"hann": lambda window: window, "sqrthann": torch.sqrt}  # of the periodic Hann window
 EDGES = ("zeros", "reflect")

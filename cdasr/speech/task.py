@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.logits import Logits, frame_mask
 from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.coupled.domain import Task, posterior_loss
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
-from cdasr.joint.task import Task, posterior_loss
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors

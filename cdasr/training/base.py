@@ -24,7 +24,7 @@ from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cdasr.device import resolve_precision
+from cdasr.runtime.device import resolve_precision
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, batch_limit
 from cdasr.training.distributed import add_up, on_main, shard
 

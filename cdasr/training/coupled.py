@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.domain import Task
+from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.sides import Sides, strategy_steps
+from cdasr.coupled.signal_model import Analysis, SignalProcess
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.sides import Sides, strategy_steps
-from cdasr.joint.signal_model import Analysis, SignalProcess
-from cdasr.joint.task import Task
 from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
+from cdasr.training.condition_mix import pick, swap_spans
 from cdasr.training.data import Utterances
 from cdasr.training.logits import choose, detached, drawn, drop_hidden, per_item, where
 from cdasr.training.signal import FixedPairs, noisy_and_clean
-from cdasr.training.told import pick, swap_spans
 
 
 class CoupledTrainer(Trainer):

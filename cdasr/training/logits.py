@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.coupled.domain import Task
+from cdasr.coupled.logits_model import LogitsModel
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.task import Task
 from cdasr.speech.task import SPEECH
-from cdasr.training.bank import Bank
 from cdasr.training.base import Trainer
+from cdasr.training.logits_cache import Bank
 
 
 class LogitsTrainer(Trainer):

@@ -13,19 +13,19 @@ from torch.utils.data import Dataset
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.coupled.domain import Task, unpadded
+from cdasr.coupled.logits_model import observed
+from cdasr.coupled.signal_model import Analysis, SignalProcess
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.joint.logits_model import observed
-from cdasr.joint.signal_model import Analysis, SignalProcess
-from cdasr.joint.task import Task, unpadded
 from cdasr.speech.manifest import read_clean
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
+from cdasr.training.condition_mix import pick, swap_spans
 from cdasr.training.data import Utterances
 from cdasr.training.logits import space_of
-from cdasr.training.told import pick, swap_spans
 
 
 class SignalTrainer(Trainer):

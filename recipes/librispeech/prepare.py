@@ -14,7 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdasr.corpus import (
+from cdasr.recipe.download import check_space, fetch, unpack
+from cdasr.recipe.stages import main
+from cdasr.runtime.parallel import ordered_map, processes_of
+from cdasr.speech.audio import file_format
+from cdasr.speech.corpus import (
     audio_of,
     keep_durations,
     room_source,
@@ -25,10 +29,6 @@ from cdasr.corpus import (
     write_test_set,
     write_valid_set,
 )
-from cdasr.download import check_space, fetch, unpack
-from cdasr.parallel import ordered_map, processes_of
-from cdasr.recipe import main
-from cdasr.speech.audio import file_format
 from cdasr.speech.manifest import write_manifest
 from cdasr.speech.noise import NoiseSource
 

@@ -121,7 +121,7 @@ def test_packages_can_share_a_recogniser_that_is_loaded(package_dir, tone):
 
 
 def test_the_controls_of_a_recipe_share_what_is_frozen(package_dir, tmp_path):
-    from cdasr.recipe import control_systems
+    from cdasr.recipe.stages import control_systems
 
     first = Pipeline.from_pretrained(package_dir, "cpu")
     for stage in ("matched", "retrained"):

@@ -143,7 +143,7 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, packag
 
 
 def test_the_coupled_strategies_run_with_it(recogniser, tone):
-    from cdasr.joint.logits_model import LogitsModel
+    from cdasr.coupled.logits_model import LogitsModel
     from cdasr.speech.signal_model import SignalModel
     from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 

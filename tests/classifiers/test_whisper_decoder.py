@@ -11,15 +11,15 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.load import load_recogniser
 from cdasr.classifiers.token_times import centred_edges, warped_edges
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
-from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.sides import Sides
+from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.sides import Sides
 from cdasr.networks.conditioning import align_frames
-from cdasr.pipeline import Pipeline
 from cdasr.speech.audio import read_audio
+from cdasr.speech.pipeline import Pipeline
 from cdasr.speech.signal_model import SignalModel
-from cdasr.training.bank import build_bank, degraded_pairs
 from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
+from cdasr.training.logits_cache import build_bank, degraded_pairs
 from tests.classifiers.whisper import make_whisper
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.test_coupled import BANK, COUPLED, LOGITS, log

@@ -25,9 +25,9 @@ def classifier():
 @pytest.fixture
 def pipeline(classifier):
     """Every strategy can be run, and each network does something."""
+    from cdasr.coupled.logits_model import LogitsModel
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.signal_model import ImageModel
-    from cdasr.joint.logits_model import LogitsModel
 
     torch.manual_seed(2)
     signal = ImageModel.from_config({**SIGNAL, "network": {**SIGNAL["network"], "tokens": 7, "condition": 8}})

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from cdasr.cli import main
+from cdasr.coupled.pipeline import STRATEGIES
+from cdasr.coupled.sides import Sides
 from cdasr.diffusion import coupling
 from cdasr.images.pipeline import ImagePipeline, read_image, write_image
 from cdasr.images.signal_model import ImageModel
-from cdasr.joint.pipeline import STRATEGIES
-from cdasr.joint.sides import Sides
-from cdasr.pipeline import Pipeline
+from cdasr.speech.pipeline import Pipeline
 from tests.images.conftest import SIGNAL
 
 

@@ -11,9 +11,9 @@ from cdasr.images.degrade import TrainingDegrader, augment, degrade_set
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
 from cdasr.images.training import FixedPictures, Pictures, degraded_pictures, train_classifier
-from cdasr.training.bank import build_bank
 from cdasr.training.coupled import CoupledTrainer, fit_coupled
 from cdasr.training.logits import train_logits
+from cdasr.training.logits_cache import build_bank
 from cdasr.training.signal import fit_signal
 from tests.images.conftest import CLASSES, LOGITS, SIGNAL
 

@@ -14,7 +14,7 @@ import torch
 
 from cdasr.cli import main
 from cdasr.speech.audio import resample, write_audio
-from cdasr.speech.foreign import read_foreign
+from cdasr.speech.import_manifest import read_foreign
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
 

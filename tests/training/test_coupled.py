@@ -11,10 +11,10 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.diffusion.objectives import categorical_loss
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import sequence_loss
-from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
+from cdasr.training.condition_mix import swap_spans
 from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
-from cdasr.training.told import swap_spans
+from cdasr.training.logits_cache import build_bank, degraded_pairs, fixed_pairs
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
 
@@ -88,7 +88,7 @@ def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser,
 
 
 def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, signal):
-    from cdasr.joint.logits_model import LogitsModel
+    from cdasr.coupled.logits_model import LogitsModel
 
     tokens = recogniser.model.config.vocab_size
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})

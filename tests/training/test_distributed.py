@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import torch
 
-from cdasr.recipe import compute_device
+from cdasr.recipe.stages import compute_device
 from cdasr.speech.manifest import write_manifest
 from cdasr.training.data import DurationBatchSampler
 

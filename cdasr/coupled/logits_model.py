@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, frame_mask
 from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.device import autocast
+from cdasr.coupled.noise import FrameNoise, Seed
 from cdasr.diffusion.coupling import Observation, Side
 from cdasr.diffusion.processes import make_process
 from cdasr.diffusion.samplers import time_grid
-from cdasr.joint.noise import FrameNoise, Seed
 from cdasr.networks import make_network
+from cdasr.runtime.device import autocast
 
 SAMPLING = {"steps": 4, "method": "deterministic", "spacing": "uniform"}
 

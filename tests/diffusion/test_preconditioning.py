@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cdasr.diffusion.prediction import Prediction
+from cdasr.diffusion.preconditioning import Prediction
 from cdasr.diffusion.processes import OUVE, SBVE
 
 CONVENTIONS = [

@@ -13,11 +13,11 @@ from typing import ClassVar, Protocol
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
-from cdasr.device import autocast
+from cdasr.coupled.noise import FrameNoise, Seed
 from cdasr.diffusion.coupling import Side
-from cdasr.diffusion.prediction import Prediction
+from cdasr.diffusion.preconditioning import Prediction
 from cdasr.diffusion.samplers import time_grid
-from cdasr.joint.noise import FrameNoise, Seed
+from cdasr.runtime.device import autocast
 
 
 class Analysis(Protocol):

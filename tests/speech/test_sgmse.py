@@ -13,7 +13,7 @@ import torch
 from cdasr import Pipeline
 from cdasr.cli import main
 from cdasr.networks.ncsnpp import NCSNpp
-from cdasr.sgmse import load_sgmse, model_config, read_checkpoint
+from cdasr.speech.sgmse import load_sgmse, model_config, read_checkpoint
 from cdasr.speech.signal_model import SignalModel
 from tests.conftest import TINY_LOGITS
 from tests.training.test_coupled import COUPLED
@@ -221,7 +221,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(write, tmp_path, monkeypatc
 
 def test_coupled_training_starts_from_the_imported_process(write, corpus, recogniser_dir, tmp_path):  # noqa: F811
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.joint.logits_model import LogitsModel
+    from cdasr.coupled.logits_model import LogitsModel
     from cdasr.training.coupled import train_coupled
 
     recogniser, signal = CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(write({**V2, "N": 2}))
@@ -240,7 +240,7 @@ def test_coupled_training_starts_from_the_imported_process(write, corpus, recogn
 
 
 def test_a_recipe_takes_a_checkpoint_or_its_package(write, recogniser_dir, tmp_path):
-    from cdasr.recipe import initial_signal
+    from cdasr.recipe.stages import initial_signal
 
     path = write(V2)
     assert main(["import-sgmse", str(path), "--output-dir", str(tmp_path / "out"), "--asr", str(recogniser_dir)]) == 0

@@ -1,6 +1,6 @@
 """The stages that all speech recipes share: `python -m cdasr.recipe STAGE --hparams FILE [--key value ...]`.
 
-`python -m cdasr.recipe run --recipe DIR ...` runs them all, as a recipe's run.sh does (cdasr/runner.py). A recipe's own
+`python -m cdasr.recipe run --recipe DIR ...` runs them all, as a recipe's run.sh does (runner.py). A recipe's own
 `prepare.py` writes `exp_dir/data` (manifests `train`, `valid`, `valid_noisy`, `eval`; `noise.json`); everything after
 that is here. Stages read what earlier ones wrote and nothing else.
 """
@@ -14,21 +14,21 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cdasr.hparams import load_hparams
-from cdasr.provenance import record, write_json
-from cdasr.runner import Stage, run
+from cdasr.recipe.hparams import load_hparams
+from cdasr.recipe.runner import Stage, run
+from cdasr.runtime.provenance import program_name, record, write_json
 
 
 def download(hparams: dict) -> None:
     """Stage 0 of a recipe without a prepare.py: whether its manifests are there."""
-    from cdasr.corpus import find_manifests
+    from cdasr.speech.corpus import find_manifests
 
     find_manifests(hparams)
 
 
 def prepare(hparams: dict) -> None:
     """Stage 1 of a recipe without a prepare.py: from its manifests."""
-    from cdasr.corpus import prepare_manifests
+    from cdasr.speech.corpus import prepare_manifests
 
     prepare_manifests(hparams)
 
@@ -36,8 +36,8 @@ def prepare(hparams: dict) -> None:
 def recogniser(hparams: dict) -> None:
     """Stage 2: the frozen recogniser, `asr` or (a CTC head on it, or all of it) trained here, and its error rates."""
     from cdasr.classifiers.load import load_recogniser, save_recogniser
-    from cdasr.corpus import clean_rows
     from cdasr.evaluation.tuning import recogniser_wer
+    from cdasr.speech.corpus import clean_rows
     from cdasr.speech.manifest import read_manifest
     from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import CleanAugment, train_recogniser
@@ -90,8 +90,8 @@ def _about(frozen) -> dict:
 def signal(hparams: dict) -> None:
     """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
     from cdasr.classifiers.load import load_recogniser
-    from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
 
@@ -124,8 +124,8 @@ def signal(hparams: dict) -> None:
 
 def initial_signal(path: str):
     """The signal process of a model package or a public SGMSE checkpoint, to start from; it is told no logits yet."""
-    from cdasr.pipeline import Pipeline
-    from cdasr.sgmse import load_sgmse
+    from cdasr.speech.pipeline import Pipeline
+    from cdasr.speech.sgmse import load_sgmse
     from cdasr.speech.signal_model import SignalModel
 
     if str(path).endswith(".ckpt"):
@@ -141,12 +141,12 @@ def initial_signal(path: str):
 
 def logits(hparams: dict) -> None:
     """Stage 4: fill the bank of logits, then train the logits process on it."""
-    from cdasr.corpus import spread
-    from cdasr.pipeline import Pipeline
+    from cdasr.speech.corpus import spread
     from cdasr.speech.manifest import read_manifest
-    from cdasr.training.bank import build_bank, degraded_pairs, fixed_pairs
+    from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
+    from cdasr.training.logits_cache import build_bank, degraded_pairs, fixed_pairs
 
     exp_dir, data = data_folders(hparams)
     settings, device, rate, seed = hparams["logits"], compute_device(hparams), hparams["sample_rate"], hparams["seed"]
@@ -171,8 +171,8 @@ def logits(hparams: dict) -> None:
 def coupled(hparams: dict) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
     from cdasr.evaluation.tuning import tune_strategies
-    from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.pipeline import Pipeline
     from cdasr.training.coupled import train_coupled
     from cdasr.training.distributed import on_main
 
@@ -195,8 +195,8 @@ def coupled(hparams: dict) -> None:
 
 def matched(hparams: dict) -> None:
     """Control: the signal process of stage 3, trained on by itself for as long as stages 4 and 5 take."""
-    from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
 
@@ -218,8 +218,8 @@ def retrained(hparams: dict) -> None:
     """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
     from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.classifiers.load import load_recogniser
-    from cdasr.pipeline import Pipeline
     from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import train_recogniser
 
@@ -266,7 +266,7 @@ def training_degrader(data: Path, train_rows, hparams: dict):
 
 def training_sources(data: Path, train_rows, hparams: dict):
     """The noise and room sources of `noise.json`'s training lists."""
-    from cdasr.corpus import room_source
+    from cdasr.speech.corpus import room_source
     from cdasr.speech.noise import NoiseSource
 
     lists, rate = json.loads((data / "noise.json").read_text()), hparams["sample_rate"]
@@ -280,12 +280,12 @@ def training_sources(data: Path, train_rows, hparams: dict):
 
 def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
-    from cdasr.corpus import drawn_rows
+    from cdasr.coupled.pipeline import NEED_LOGITS
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.joint.pipeline import NEED_LOGITS
-    from cdasr.pipeline import Pipeline
+    from cdasr.speech.corpus import drawn_rows
     from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.pipeline import Pipeline
 
     exp_dir, data = data_folders(hparams)
     settings = hparams["decode"]
@@ -330,10 +330,10 @@ def _adds_something(name: str, pipeline, strategy: str) -> bool:
 
 def ablate(hparams: dict) -> None:
     """Stage 8: what each part of the package's strategy is worth, on a share of the test strings."""
-    from cdasr.corpus import drawn_rows
     from cdasr.evaluation.ablation import ablate
-    from cdasr.pipeline import Pipeline
+    from cdasr.speech.corpus import drawn_rows
     from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.pipeline import Pipeline
 
     exp_dir, data = data_folders(hparams)
     settings = hparams["ablation"]
@@ -391,8 +391,8 @@ def data_folders(hparams: dict) -> tuple[Path, Path]:
 def compute_device(hparams: dict) -> str:
     import torch
 
-    from cdasr.device import resolve_device
-    from cdasr.memory import keep_freed_memory
+    from cdasr.runtime.device import resolve_device
+    from cdasr.runtime.memory import keep_freed_memory
     from cdasr.training.distributed import join_group
 
     keep_freed_memory()
@@ -419,7 +419,7 @@ ORDER = (
 def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (), module: str = "") -> int:
     """Run one of `stages` as the command line says: `STAGE --hparams FILE [--hparams CHANGES] [--key value ...]`.
 
-    `run --recipe DIR ...` runs those of `order`, which `module` has (cdasr/runner.py).
+    `run --recipe DIR ...` runs those of `order`, which `module` has (runner.py).
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -432,13 +432,10 @@ def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (),
         options, overrides = parser.parse_known_args()
         stages[options.stage](load_hparams(options.hparams, overrides))
     except ValueError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{program_name()}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"{program_name()}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main(STAGES, ORDER, "cdasr.recipe"))

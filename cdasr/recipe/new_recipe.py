@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cdasr.speech.foreign import read_foreign
+from cdasr.speech.import_manifest import read_foreign
 
-TEMPLATES = Path(__file__).parent / "templates" / "recipe"
+TEMPLATES = Path(__file__).parent / "templates"
 FILES = {"run.sh": "run.sh", "README.md": "README.md", "default.yaml": "hparams/default.yaml",
          "tiny.yaml": "hparams/tiny.yaml"}
 SETS = ("train", "valid", "test")

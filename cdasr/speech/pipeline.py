@@ -4,8 +4,8 @@
     pipeline = Pipeline.from_pretrained("digits")
     print(pipeline("noisy.wav").text)
 
-What it shares with images, packages and strategies among it, is in `cdasr.joint.pipeline`. The recogniser of a package
-is in transformers' own layout under `recogniser/`, or its name and options are in `recogniser/recogniser.json`.
+What it shares with images is in `cdasr.coupled.pipeline`. The recogniser of a package is in transformers' own layout
+under `recogniser/`, or its name and options are in `recogniser/recogniser.json`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torch import Tensor
 from cdasr.classifiers.ctc import CTCRecogniser, Word
 from cdasr.classifiers.load import load_recogniser, save_recogniser
 from cdasr.classifiers.logits import Logits
-from cdasr.device import resolve_precision
-from cdasr.joint import pipeline as joint
-from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.pipeline import CoupledPipeline, Outcome, grouped
+from cdasr.coupled import pipeline as joint
+from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
+from cdasr.runtime.device import resolve_precision
 from cdasr.speech.audio import read_audio, resample
 from cdasr.speech.segments import split_long
 from cdasr.speech.signal_model import SignalModel

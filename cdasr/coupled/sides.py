@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.noise import Seed
+from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion.coupling import Observation, Side
-from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.noise import Seed
-from cdasr.joint.signal_model import SignalProcess
 
 
 class Sides:

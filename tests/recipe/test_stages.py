@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cdasr.hparams import load_hparams
-from cdasr.pipeline import Pipeline
-from cdasr.recipe import initial_signal, recogniser, signal
+from cdasr.recipe.hparams import load_hparams
+from cdasr.recipe.stages import initial_signal, recogniser, signal
+from cdasr.speech.pipeline import Pipeline
 from tests.classifiers.test_whisper_ctc import whisper_dir  # noqa: F401 (a fixture)
 from tests.classifiers.whisper import make_whisper
 
-HPARAMS = Path(__file__).parents[1] / "recipes" / "librispeech" / "hparams"
+HPARAMS = Path(__file__).parents[2] / "recipes" / "librispeech" / "hparams"
 
 
 def test_a_coupled_package_gives_its_signal_process_without_the_logits(package_dir, tone):

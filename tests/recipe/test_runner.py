@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cdasr.runner import Stage, run
+from cdasr.recipe.runner import Stage, run
 
 STAGES = (Stage("fetch", "get it", own=True), Stage("build", "make it", trains=True), Stage("check", "look at it"))
 PREPARE = """

@@ -11,8 +11,8 @@ import torch
 
 from cdasr import Pipeline
 from cdasr.cli import main
-from cdasr.device import resolve_precision
 from cdasr.networks.ncsnpp import NCSNpp
+from cdasr.runtime.device import resolve_precision
 
 
 @pytest.fixture

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
-from cdasr.device import resolve_device
+from cdasr.coupled.domain import Task, unpadded
+from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.sides import Sides, strategy_steps
+from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion import coupling
-from cdasr.joint.logits_model import LogitsModel
-from cdasr.joint.sides import Sides, strategy_steps
-from cdasr.joint.signal_model import SignalProcess
-from cdasr.joint.task import Task, unpadded
+from cdasr.runtime.device import resolve_device
 
-BUNDLED = Path(__file__).parents[1] / "models"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 FORMAT = 1
 
 

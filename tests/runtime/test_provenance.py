@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from cdasr.provenance import machine, record, write_json
+from cdasr.runtime.provenance import machine, record, write_json
 
 
 def test_a_record_has_what_is_needed(monkeypatch, tmp_path):
@@ -38,5 +38,6 @@ def test_a_gpu_that_was_used_is_recorded(monkeypatch):
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, cdasr.provenance as p; p.record(); print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    code = ("import sys, cdasr.runtime.provenance as p; p.record(); "
+            "print([m for m in ('torch', 'numpy') if m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

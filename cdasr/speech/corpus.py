@@ -10,9 +10,9 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cdasr.parallel import processes_of
-from cdasr.provenance import write_json
-from cdasr.speech.foreign import read_foreign
+from cdasr.runtime.parallel import processes_of
+from cdasr.runtime.provenance import write_json
+from cdasr.speech.import_manifest import read_foreign
 from cdasr.speech.manifest import write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cdasr.networks.mirror import mirrored
+from cdasr.networks.reflect_pad import mirrored
 
 
 def test_reflects_each_item_at_its_own_end():

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, frame_mask
 from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.coupled.signal_model import Analysis
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
-from cdasr.joint.signal_model import Analysis
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def import_sgmse(path: str | os.PathLike, folder: str | os.PathLike, asr: str = 
     is named, that is not supported.
     """
     from cdasr.classifiers.load import load_recogniser
-    from cdasr.pipeline import Pipeline
+    from cdasr.speech.pipeline import Pipeline
 
     signal = load_sgmse(path, ema)
     changes = {"steps": steps, "snr": snr}

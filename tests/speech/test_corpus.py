@@ -1,6 +1,6 @@
 """What the prepare stages of the speech recipes share."""
 
-from cdasr.corpus import drawn_rows
+from cdasr.speech.corpus import drawn_rows
 
 
 def test_a_share_is_drawn_at_random_and_the_same_for_a_seed():

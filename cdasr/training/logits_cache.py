@@ -21,9 +21,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cdasr.joint.signal_model import SignalProcess
-from cdasr.joint.task import Task, unpadded
-from cdasr.provenance import write_json
+from cdasr.coupled.domain import Task, unpadded
+from cdasr.coupled.signal_model import SignalProcess
+from cdasr.runtime.provenance import write_json
 from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_clean
 from cdasr.speech.task import SPEECH

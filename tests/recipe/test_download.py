@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cdasr import download
-from cdasr.download import fetch, unpack
+from cdasr.recipe import download
+from cdasr.recipe.download import fetch, unpack
 
 DATA = bytes(range(256)) * 40
 MD5 = hashlib.md5(DATA).hexdigest()

@@ -7,7 +7,7 @@ import pytest
 FAULTS = """
 import resource
 import torch
-from cdasr.memory import keep_freed_memory
+from cdasr.runtime.memory import keep_freed_memory
 if {keep}:
     keep_freed_memory()
 for round in range(16):

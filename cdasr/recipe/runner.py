@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdasr.hparams import load_hparams
+from cdasr.recipe.hparams import load_hparams
 
 HELP = """usage: bash {folder}/run.sh [--stage N] [--stop-stage M] [--size NAME] [--redo true] [--key value ...]
 

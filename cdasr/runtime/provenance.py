@@ -33,7 +33,13 @@ def machine() -> dict:
 
 def command_line() -> str:
     """The command as typed, without the folders of this machine."""
-    return " ".join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])])
+    return " ".join([program_name(), *map(_without_folders, sys.argv[1:])])
+
+
+def program_name() -> str:
+    """The name of the program that runs: of its file, or of the package that `python -m` was given."""
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def _without_folders(value):

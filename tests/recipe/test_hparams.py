@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdasr.hparams import load_hparams
+from cdasr.recipe.hparams import load_hparams
 
 
 @pytest.fixture
