@@ -13,19 +13,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CARD = """# Model package `{name}`
 
-A frozen CTC recogniser of English digits (wav2vec2 architecture, {recogniser_size} M parameters), a signal process that
-cleans its input ({process} process, time-frequency U-Net, {signal_size} M parameters){logits}. 16 kHz, mono.
+This package holds a frozen CTC recogniser of English digits (wav2vec2 architecture, {recogniser_size} M
+parameters), a signal process that cleans its input ({process} process, time-frequency U-Net, {signal_size} M
+parameters){logits}. Audio is 16 kHz, mono.
 
 - **Use**: `cdasr enhance-transcribe noisy.wav`, or `Pipeline.from_pretrained("{name}")`.
-- **Strategies**: {strategies}; its own is `{default}`.
-- **Knows**: the words zero to nine, as {talkers} say them. It is a demonstration and a
-  test bed, not a recogniser of general English; for your own recogniser, train the processes with a recipe.
-- **Trained by**: `recipes/digits` at commit `{commit}` on recordings 10 to 49 of the
-  Free Spoken Digit Dataset (CC BY-SA 4.0) and synthetic talkers (eSpeak NG). The processes' weights are in half
+- **Strategies**: {strategies}. The package's own strategy is `{default}`.
+- **Vocabulary**: the words zero to nine, as {talkers} say them.
+- **Purpose**: a demonstration and a test bed. It is not a recogniser of general English. For your own recogniser, train
+  the processes with a recipe.
+- **Training**: `recipes/digits` at commit `{commit}`, on recordings 10 to 49 of the
+  Free Spoken Digit Dataset (CC BY-SA 4.0) and on synthetic talkers (eSpeak NG). The weights of the processes are in half
   precision.
-- **Never trained on noise**: the recogniser. It saw clean speech only and has not changed since.
+- **Frozen**: the recogniser was trained on clean speech only, never on noise. It has not changed since.
 
-## Measured
+## Results
 
 {results}
 """
