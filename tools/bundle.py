@@ -23,8 +23,8 @@ parameters){logits}. Audio is 16 kHz, mono.
 - **Purpose**: a demonstration and a test bed. It is not a recogniser of general English. For your own recogniser, train
   the processes with a recipe.
 - **Training**: `recipes/digits` at commit `{commit}`, on recordings 10 to 49 of the
-  Free Spoken Digit Dataset (CC BY-SA 4.0) and on synthetic talkers (eSpeak NG). The weights of the processes are in half
-  precision.
+  Free Spoken Digit Dataset (CC BY-SA 4.0) and on synthetic talkers (eSpeak NG). The weights of the processes are in
+  half precision.
 - **Frozen**: the recogniser was trained on clean speech only, never on noise. It has not changed since.
 
 ## Results
