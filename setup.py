@@ -39,7 +39,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
         "metrics": METRICS,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": IMAGES,

@@ -118,9 +118,10 @@ def evaluate(options: argparse.Namespace) -> int:
     _quieten_libraries()
     from cdasr.evaluation.evaluate import evaluate
 
-    print(evaluate(options.manifest, _pipeline(options), options.systems, options.output_dir, steps=options.steps,
-                   samples=options.samples, guidance=options.guidance, batch_seconds=options.batch_seconds,
-                   seed=options.seed, overwrite=options.overwrite, conditions=options.conditions))
+    print(evaluate(options.manifest, lambda: _pipeline(options), options.systems, options.output_dir,
+                   steps=options.steps, samples=options.samples, guidance=options.guidance,
+                   batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
+                   conditions=options.conditions))
     return 0
 
 
@@ -207,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=enhance_classify)
 
     verb = verbs.add_parser("simulate", help="mix a fixed noisy set from a manifest of clean utterances")
-    verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text")
+    verb.add_argument("--manifest", type=Path, required=True, help="of clean speech: CSV, TSV or JSON lines "
+                      "file, or Kaldi data directory")
     verb.add_argument("--noise", type=Path, required=True, metavar="DIR", help="folder of noise recordings")
     verb.add_argument("--snr", type=_numbers, required=True, metavar="DB[,DB...]", help="e.g. 0,5,10 or --snr=-5,0")
     verb.add_argument("--rir", type=Path, metavar="DIR", help="folder of room impulse responses")
@@ -216,7 +218,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=simulate)
 
     verb = verbs.add_parser("evaluate", help="word error rates of several systems on a manifest, with intervals")
-    verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text[, condition, ...]")
+    verb.add_argument("--manifest", type=Path, required=True, help="CSV, TSV or JSON lines file, or Kaldi data "
+                      "directory; its column condition groups the scores")
     verb.add_argument("--systems", type=_names, metavar="NAME[,NAME...]",
                       help=f"of {', '.join(STRATEGIES)}; default: all that the package can run")
     verb.add_argument("--output-dir", type=Path, required=True)
@@ -232,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("new-recipe", help="a recipe for your corpus, from its manifests, without code to write")
     verb.add_argument("name", metavar="NAME", help="of the corpus and of the recipe's folder")
     verb.add_argument("--manifest", type=_assignment, action="append", required=True, metavar="SET=PATH",
-                      help="train=, test= and, if there is one, valid=: a CSV or JSON lines file, or a Kaldi data "
+                      help="train=, test= and, if there is one, valid=: a CSV, TSV or JSON lines file, or a Kaldi data "
                       "directory; once for each set")
     verb.add_argument("--asr", default="facebook/wav2vec2-base-960h", metavar="NAME_OR_DIR",
                       help="the frozen recogniser; default: %(default)s")

@@ -17,8 +17,7 @@ from cdasr.evaluation.report import table
 from cdasr.evaluation.scoring import score
 from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id, read_decoded
 from cdasr.runtime.provenance import record, write_json
-from cdasr.speech.audio import read_audio
-from cdasr.speech.manifest import read_clean, read_manifest
+from cdasr.speech.manifest import manifest_files, read_clean, read_manifest, read_row
 from cdasr.speech.words import correct_words, word_errors
 
 if TYPE_CHECKING:
@@ -32,11 +31,11 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
              conditions: Sequence[str] | None = None, only: Mapping[str, str] | None = None) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
 
-    `model` is a package's name or folder, or a `Pipeline`; `systems` None means all that it can run; `others` are
-    systems of further packages, each a pipeline and its strategy, by the names that `systems` has for them. `limit`
-    keeps the manifest's first utterances only, `conditions` those of some conditions, `only` those of which the name
-    fits a system's regular expression; a later run can add others. `steps`, `samples`, `guidance`: as in
-    `Pipeline.transcribe`.
+    `model` is a package's name or folder, a `Pipeline`, or a function that loads one once the manifest is checked.
+    `systems` None means all that it can run; `others` are systems of further packages, each a pipeline and its
+    strategy, by the names that `systems` has for them. `limit` keeps the manifest's first utterances only, `conditions`
+    those of some conditions, `only` those of which the name fits a system's regular expression; a later run can add
+    others. `steps`, `samples`, `guidance`: as in `Pipeline.transcribe`.
     Raises ValueError for an unknown system or condition, a bad manifest, a condition without words, or an
     `output_dir` that holds results of other settings, before anything is written.
     """
@@ -47,13 +46,16 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
         raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")
     others = others or {}
     check_strategies([name for name in (*(systems or ()), *(only or {})) if name not in others])
-    rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
+    rows, output_dir = read_manifest(manifest, empty_text=True)[:limit], Path(output_dir)
     rows = _of_conditions(rows, conditions, manifest)
     _check_words(rows, manifest)
-    pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
+    if not isinstance(model, Pipeline):
+        model = model() if callable(model) else Pipeline.from_pretrained(model, device=device)
+    pipeline = model
     systems = systems or [*pipeline.strategies, *others]
     pipeline.check([name for name in systems if name not in others], steps, samples)
-    settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint([Path(manifest).read_bytes()]),
+    settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint(
+                    path.read_bytes() for path in manifest_files(manifest)),
                 "model": model_id(pipeline), "steps": steps, "seed": seed}
     about_others = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
     unusual = {"limit": (limit, None), "samples": (samples, 1), "guidance": (guidance, None),
@@ -126,7 +128,7 @@ def decode(rows: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str,
 def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, **sampling) -> list[dict]:
     import torch
 
-    waves = [torch.from_numpy(read_audio(row["wav"], pipeline.sample_rate)[0]) for row in batch]
+    waves = [torch.from_numpy(read_row(row, pipeline.sample_rate)) for row in batch]
     started = time.perf_counter()
     results = pipeline.transcribe(waves, strategy=strategy, **sampling)
     seconds = time.perf_counter() - started

@@ -17,9 +17,16 @@ import numpy as np
 
 from cdasr.runtime.parallel import ordered_map
 from cdasr.runtime.provenance import record, write_json
-from cdasr.speech.audio import file_format, read_audio, write_audio
+from cdasr.speech.audio import file_format, write_audio
 from cdasr.speech.degrade import degrade
-from cdasr.speech.manifest import read_manifest, write_manifest
+from cdasr.speech.manifest import (
+    is_stretch,
+    read_manifest,
+    read_row,
+    row_key,
+    write_manifest,
+    write_stretch,
+)
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource
 
@@ -38,7 +45,7 @@ def simulate(manifest: str | os.PathLike, noise: str | os.PathLike, snrs: Sequen
     conditions = {f"snr{snr:g}": snr for snr in snrs}
     if not conditions or not np.isfinite(list(snrs)).all():
         raise ValueError(f"SNRs must be one or more numbers in dB such as 0,5,10; got {list(snrs)}")
-    rows = read_manifest(manifest)
+    rows = read_manifest(manifest, file_names=True, empty_text=True)
     rate, _ = file_format(rows[0]["wav"])
     noise_source = NoiseSource(files=find_audio(noise), rate=rate, warp=False)
     room_source = RoomSource(files=find_audio(rir), rate=rate) if rir else None
@@ -90,7 +97,9 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
 def _made(row: Mapping[str, str], drawn: Mapping | None, folder: Path) -> bool:
     """Whether the files of a row are there, as what was `drawn` for it says, and no older than the clean one."""
     paths = [_path(folder, row, suffix) for suffix in (".flac", ".clean.flac")]
-    return drawn is not None and all(_fresh(path, row["wav"]) for path in paths[:1 + drawn["copied"]])
+    if drawn is None or os.path.exists(row["wav"]) and drawn.get("audio") != row_key(row):
+        return False
+    return all(_fresh(path, row["wav"]) for path in paths[:1 + drawn["copied"]])
 
 
 def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | None, room_source: RoomSource | None,
@@ -99,16 +108,16 @@ def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | 
     noisy, copy = _path(folder, row, ".flac"), _path(folder, row, ".clean.flac")
     rng = np.random.default_rng([seed, *condition.encode(), 0, *row["ID"].encode()])
     rate = (noise_source or room_source).rate
-    wave, _ = read_audio(row["wav"], rate)
+    wave = read_row(row, rate)
     try:
         result = degrade(wave, rng, noise_source, room_source, snr)
     except ValueError as error:
         raise ValueError(f"{row['wav']}: {error}") from None
-    copied = result.gain < 1.0 or file_format(row["wav"])[0] != rate
+    copied = result.gain < 1.0 or file_format(row["wav"])[0] != rate or is_stretch(row)
     if copied:
         write_audio(copy, result.clean, rate)
     write_audio(noisy, result.noisy, rate)
-    return {"noise": result.noise_name, "rir": result.rir_name, "copied": copied}
+    return {"noise": result.noise_name, "rir": result.rir_name, "copied": copied, "audio": row_key(row)}
 
 
 def _noisy_row(row: Mapping[str, str], condition: str, wav: Path, clean: Path, noise: str = "", rir: str = "",
@@ -157,7 +166,9 @@ def _fresh(path: Path, source: str | os.PathLike) -> bool:
 
 
 def _link(row: Mapping[str, str], output_dir: Path) -> Path:
-    """The clean file in `output_dir/clean`: a hard link, or a copy where the file system has none."""
+    """The clean file in `output_dir/clean`: a hard link, or a copy of a stretch or where the file system has none."""
+    if is_stretch(row):
+        return write_stretch(row, output_dir / "clean")
     source = Path(row["wav"]).resolve()
     target = _path(output_dir / "clean", row, source.suffix)
     if not _fresh(target, source):

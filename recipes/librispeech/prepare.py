@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cdasr.recipe.download import check_space, fetch, unpack
 from cdasr.recipe.stages import main
+from cdasr.runtime.files import read_text
 from cdasr.runtime.parallel import ordered_map, processes_of
 from cdasr.speech.audio import file_format
 from cdasr.speech.corpus import (
@@ -82,7 +83,7 @@ def prepare(hparams: dict) -> None:
     noise, kinds = noise_lists(hparams)
     rooms = split_rooms(measured_rooms(_part(hparams, "rir_dir", "rirs"), sizes["simulated_rirs"]))
     write_noise_lists(folder, {**noise, **kinds}, rooms)
-    talkers = [row["wav"] for row in spread([row for name in sizes["valid_subsets"] for row in read[name]], 400)]
+    talkers = spread([row for name in sizes["valid_subsets"] for row in read[name]], 400)
 
     def source(part: dict) -> NoiseSource:  # babble is made of the validation talkers: never of those who are scored
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
@@ -116,7 +117,7 @@ def read_chapter(folder: Path) -> list[dict[str, object]]:
     if not transcripts.is_file():
         raise ValueError(f"{transcripts}: no such file; is the corpus unpacked as a whole?")
     rows = []
-    for line in filter(str.strip, transcripts.read_text(encoding="utf-8").splitlines()):
+    for line in filter(str.strip, read_text(transcripts).split("\n")):
         name, _, text = line.partition(" ")
         wav = folder / f"{name}.flac"
         rate, samples = file_format(wav)
