@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+
+from cdasr.runtime.files import write_bytes
+
+HEADROOM = 0.99  # of full scale: the peak of what would be clipped
 
 
 def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | None = None) -> tuple[np.ndarray, int]:
@@ -35,7 +40,8 @@ def file_format(path: str | os.PathLike) -> tuple[int, int]:
     """Sampling rate in Hz and number of samples a channel. Raises ValueError as `read_audio` does."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise ValueError(f"{path}: " + ("a folder; give the files in it" if path.is_dir() else "no such file"
+                                        if not path.exists() else "not a file but a pipe or device; save it first"))
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, TypeError) as error:
@@ -55,13 +61,26 @@ def fit_length(wave: np.ndarray, samples: int) -> np.ndarray:
     return wave[:samples] if len(wave) >= samples else np.pad(wave, (0, samples - len(wave)))
 
 
-def write_audio(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
-    """Write `(samples,)` float32 as 16-bit PCM (by the suffix: .wav or .flac), atomically; clips at full scale."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    soundfile.write(partial, np.clip(wave, -1.0, 1.0), rate, subtype="PCM_16")
-    os.replace(partial, path)
+def write_audio(path: str | os.PathLike, wave: np.ndarray, rate: int, subtype: str = "PCM_16") -> float:
+    """Write `(samples,)` float32 (by the suffix: .wav or .flac), atomically and never clipped; returns the gain.
+
+    `subtype` is PCM_16, PCM_24 or, in WAV files, FLOAT, which keeps any level. In the others a wave beyond full scale
+    is scaled down as a whole; the gain is 1 where it was not.
+    """
+    gain = 1.0
+    if subtype != "FLOAT" and (peak := float(np.abs(wave).max(initial=0.0))) > 1.0:
+        gain = HEADROOM / peak
+    memory = io.BytesIO()  # libsndfile does not say that a disk is full
+    soundfile.write(memory, wave * np.float32(gain) if gain != 1.0 else wave, rate, subtype,
+                    format=Path(path).suffix[1:].upper())
+    write_bytes(path, memory.getbuffer())
+    return gain
+
+
+def stored_subtype(path: str | os.PathLike) -> str:
+    """The subtype that a copy of the file at `path` needs so as to keep its levels: PCM_16, PCM_24 or FLOAT."""
+    found = soundfile.info(path).subtype
+    return {"FLOAT": "FLOAT", "DOUBLE": "FLOAT", "PCM_24": "PCM_24", "PCM_32": "PCM_24"}.get(found, "PCM_16")
 
 
 def _reason(error: Exception) -> str:

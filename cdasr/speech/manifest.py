@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cdasr.runtime.files import replacing
 from cdasr.speech.audio import fit_length, read_audio
 
 REQUIRED = ("ID", "duration", "wav", "text")
@@ -22,6 +23,11 @@ PATHS = ("wav", "clean_wav")
 def read_clean(row: Mapping[str, str], rate: int, samples: int) -> np.ndarray:
     """The clean waveform of a fixed noisy row, at `rate` Hz and cut or padded to the noisy one's `samples`."""
     return fit_length(read_audio(row["clean_wav"], rate)[0], samples)
+
+
+def read_row(row: Mapping[str, str], rate: int) -> np.ndarray:
+    """The waveform (samples,) of a row at `rate` Hz."""
+    return read_audio(row["wav"], rate)[0]
 
 
 def read_manifest(path: str | os.PathLike) -> list[dict[str, str]]:
@@ -66,10 +72,7 @@ def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]
         for column in PATHS:
             if row.get(column):
                 row[column] = os.path.relpath(row[column], path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)

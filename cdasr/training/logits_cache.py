@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cdasr.coupled.domain import Task, unpadded
 from cdasr.coupled.signal_model import SignalProcess
-from cdasr.runtime.provenance import write_json
+from cdasr.runtime.files import replacing, write_json
 from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_clean
 from cdasr.speech.task import SPEECH
@@ -85,10 +85,9 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, cl
     for signals, (place, path) in zip(tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main()), waiting):
         steps = settings["steps"][place % len(settings["steps"])]
         items = _observe(signals, classifier, signal_model, steps, device, task)
-        partial = path.with_suffix(".partial")
-        save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
-                   for name, value in item.items()}, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
+                       for name, value in item.items()}, partial)
     if on_main():
         write_json(folder / "index.json", index)
     ddp_barrier()
