@@ -24,7 +24,7 @@ from cdasr.runtime.arguments import (
     threads,
 )
 from cdasr.runtime.errors import explain
-from cdasr.runtime.files import to_json
+from cdasr.runtime.files import check_empty, to_json
 from cdasr.runtime.memory import keep_freed_memory
 from cdasr.runtime.outputs import check_folder, check_target, output_names
 
@@ -246,8 +246,9 @@ def benchmark(options: argparse.Namespace) -> int:
 def import_sgmse(options: argparse.Namespace) -> int:
     """A public SGMSE checkpoint as a model package."""
     check_folder(options.output_dir)
+    check_empty(options.output_dir)
     if not options.checkpoint.is_file():
-        raise ValueError(f"{options.checkpoint}: no such checkpoint file")
+        raise ValueError(f"{options.checkpoint}: no such file")
     _quieten_libraries()
     from cdasr.speech.sgmse import DEFAULT_ASR, import_sgmse
 
@@ -261,7 +262,9 @@ def demo(options: argparse.Namespace) -> int:
     check_folder(options.output_dir)
     _quieten_libraries()
     from cdasr.demo import demo
+    from cdasr.speech.synthesis import check_library
 
+    check_library()
     _check_device(options)
     demo(options.output_dir, device=options.device, seed=options.seed)
     return 0

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
-NEGATIVE = re.compile(r"-(?:\d|\.\d|inf|nan)[\d.,eE+\-infa]*", re.IGNORECASE)  # a number or a list of them
+NEGATIVE = re.compile(r"-(?:\d|\.\d|inf\b|nan\b).*", re.IGNORECASE)  # a number or a list of them
 LARGEST_SEED = 2**32 - 1
 MOST_THREADS = 1024
 

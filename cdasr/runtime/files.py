@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,29 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         _remove(partial)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A new folder beside `path` that becomes `path` at the end, or is removed where the block raises.
+
+    Raises ValueError where `path` holds something: it is not thrown away.
+    """
+    path = Path(path)
+    check_empty(path)
+    partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_empty(folder: str | os.PathLike) -> None:
+    """Raise ValueError for a folder that holds something."""
+    if Path(folder).is_dir() and any(Path(folder).iterdir()):
+        raise ValueError(f"{folder}: this folder is not empty; choose a new one")
 
 
 def write_bytes(path: str | os.PathLike, data: bytes | memoryview) -> None:

@@ -72,6 +72,7 @@ def check_outputs(outputs: Iterable[tuple[Path, str]], inputs: Iterable[str | os
         if path.parent not in blind:
             blind[path.parent] = ignores_case(path.parent), os.path.realpath(path.parent)
         ignores, parent = blind[path.parent]
+        _check_name(path.name, path.parent, path)
         place = os.path.join(parent, path.name)
         if place in taken:
             raise ValueError(f"{owner}: what is made of it would replace the input {taken[place]}; choose another "

@@ -172,13 +172,16 @@ def _resume(folder: Path, settings: dict) -> dict[str, dict]:
     """Utterances of `folder` that are done. Raises ValueError where they were made with other settings."""
     if not (folder / LOG).is_file():
         return {}
-    earlier = json.loads((folder / LOG).read_text(encoding="utf-8"))
-    before = earlier["settings"]
+    try:
+        earlier = json.loads((folder / LOG).read_bytes())
+        before, utterances = dict(earlier["settings"]), dict(earlier["utterances"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder / LOG}: does not say how this set was made; delete {folder}") from None
     changed = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
     if changed:
         raise ValueError(f"{folder}: holds a set made with other settings ({', '.join(changed)}); delete it "
                          "or write to another folder")
-    return earlier["utterances"]
+    return utterances
 
 
 def _path(folder: Path, row: Mapping[str, str], suffix: str) -> Path:
