@@ -23,8 +23,8 @@ from cdasr.runtime.arguments import (
     signed,
     threads,
 )
+from cdasr.runtime.atomic import check_empty, to_json
 from cdasr.runtime.errors import explain
-from cdasr.runtime.files import check_empty, to_json
 from cdasr.runtime.memory import keep_freed_memory
 from cdasr.runtime.outputs import check_folder, check_target, output_names
 

@@ -92,7 +92,7 @@ def test_enhanced_audio_is_never_clipped(package_dir, tmp_path, write_wav, tone,
 
 
 def test_a_full_disk_costs_one_output_and_no_transcript(package_dir, tmp_path, write_wav, tone, monkeypatch, capsys):
-    from cdasr.runtime import files
+    from cdasr.runtime import atomic
 
     paths, replace, out = [write_wav(f"{name}.wav", tone(0.5)) for name in "abc"], os.replace, tmp_path / "out"
 
@@ -100,7 +100,7 @@ def test_a_full_disk_costs_one_output_and_no_transcript(package_dir, tmp_path, w
         if target.name == "b.enhanced.wav":
             raise OSError(errno.ENOSPC, "No space left on device", str(source))
         replace(source, target)
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(atomic.os, "replace", full)
     assert main(["enhance-transcribe", *map(str, paths), "--model", str(package_dir), "--device", "cpu", "--output-dir",
                  str(out)]) == 2
     shown = capsys.readouterr()

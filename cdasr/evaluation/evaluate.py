@@ -24,8 +24,9 @@ from cdasr.evaluation.store import (
     model_id,
     read_decoded,
 )
-from cdasr.runtime.files import write_json, write_text
-from cdasr.runtime.outputs import check_folder, locked
+from cdasr.runtime.atomic import write_json, write_text
+from cdasr.runtime.lock import locked
+from cdasr.runtime.outputs import check_folder
 from cdasr.runtime.provenance import record
 from cdasr.speech.inputs import check_rows
 from cdasr.speech.manifest import read_clean, read_manifest, read_row

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdasr.runtime.files import save_figure
+from cdasr.runtime.atomic import save_figure
 
 
 def check_format(path: str | os.PathLike) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cdasr.runtime.files import save_figure, write_text
+from cdasr.runtime.atomic import save_figure, write_text
 
 MOST_INTERVALS = 5  # systems in a table that still has room for intervals
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cdasr.runtime.files import fingerprint, to_json, write_bytes, write_json
+from cdasr.runtime.atomic import fingerprint, to_json, write_bytes, write_json
 
 
 def read_decoded(path: Path) -> list[dict]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cdasr.runtime.files import replacing
+from cdasr.runtime.atomic import replacing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp")
 HELP = "give its folder with --data-dir or CDASR_IMAGES"

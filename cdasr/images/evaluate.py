@@ -19,8 +19,8 @@ from cdasr.images.data import ImageSet
 from cdasr.images.metrics import psnr, ssim
 from cdasr.images.pipeline import Classification, ImagePipeline
 from cdasr.images.report import NAMES, table
-from cdasr.runtime.files import write_json, write_text
-from cdasr.runtime.outputs import locked
+from cdasr.runtime.atomic import write_json, write_text
+from cdasr.runtime.lock import locked
 from cdasr.runtime.provenance import record
 
 TOP = 5

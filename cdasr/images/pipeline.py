@@ -24,7 +24,7 @@ from cdasr.coupled.logits_model import LogitsModel
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
-from cdasr.runtime.files import replacing
+from cdasr.runtime.atomic import replacing
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 from cdasr.evaluation.report import extra_errors, p_text, render, training_seeds, write_results
 from cdasr.evaluation.scoring import pooled, score_conditions
 from cdasr.evaluation.store import read_decoded
-from cdasr.runtime.files import save_figure
+from cdasr.runtime.atomic import save_figure
 
 NAMES = {"rate": "error", "counted": "images", "means": ("psnr_input", "psnr", "ssim_input", "ssim")}
 COUPLED = ("parallel", "alternating", "nested")

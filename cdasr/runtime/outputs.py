@@ -1,16 +1,13 @@
-"""Where results go: checked before the work, each to a file of its own, one run in a folder at a time."""
+"""Where results go: checked before the work, each to a file of its own."""
 
 from __future__ import annotations
 
-import errno
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-LOCK = ".lock"
 NAME_LIMIT = 255  # bytes, where the system does not say
 
 
@@ -89,31 +86,6 @@ def ignores_case(folder: str | os.PathLike) -> bool:
         if other != part and part.exists():
             return other.exists() and os.path.samefile(part, other)
     return False
-
-
-@contextmanager
-def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep other runs out of `folder`, which is made. Raises ValueError where another run is in it.
-
-    The lock is the system's: it ends with the process, however that ends, and a file that stays blocks nobody.
-    """
-    from filelock import FileLock, Timeout
-
-    check_folder(folder)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder) / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{folder}: another run is writing there; wait until it has ended, or choose another "
-                         "folder") from None
-    except (OSError, NotImplementedError) as error:  # some file systems have no locks: go on without
-        if getattr(error, "errno", None) not in (None, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _same_name(name: str) -> str:

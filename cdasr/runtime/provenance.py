@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from cdasr.runtime.files import write_json  # noqa: F401, who records a run writes it, too
+from cdasr.runtime.atomic import write_json  # noqa: F401, who records a run writes it, too
 
 PACKAGES = ("cdasr", "torch", "torchaudio", "speechbrain", "transformers", "jiwer", "numpy", "torchvision")
 

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from cdasr.runtime.files import write_bytes
+from cdasr.runtime.atomic import write_bytes
 
 HEADROOM = 0.99  # of full scale: the peak of what would be clipped
 

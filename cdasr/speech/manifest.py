@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdasr.runtime.files import replacing
+from cdasr.runtime.atomic import replacing
 from cdasr.speech.audio import fit_length, read_audio
 
 REQUIRED = ("ID", "duration", "wav", "text")

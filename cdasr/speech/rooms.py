@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdasr.runtime.files import replacing
+from cdasr.runtime.atomic import replacing
 from cdasr.speech.audio import read_audio
 
 SOUND_SPEED = 343.0  # m/s

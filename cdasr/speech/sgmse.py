@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cdasr.runtime.files import replacing_folder
+from cdasr.runtime.atomic import replacing_folder
 from cdasr.speech.signal_model import SignalModel
 
 DEFAULT_ASR = "facebook/wav2vec2-base-960h"

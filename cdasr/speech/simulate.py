@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cdasr.runtime.files import file_key, fingerprint, replacing, write_json
-from cdasr.runtime.outputs import check_outputs, locked
+from cdasr.runtime.atomic import file_key, fingerprint, replacing, write_json
+from cdasr.runtime.lock import locked
+from cdasr.runtime.outputs import check_outputs
 from cdasr.runtime.parallel import ordered_map
 from cdasr.runtime.provenance import record
 from cdasr.speech.audio import file_format, write_audio

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cdasr.coupled.domain import Task, unpadded
 from cdasr.coupled.signal_model import SignalProcess
-from cdasr.runtime.files import replacing, write_json
+from cdasr.runtime.atomic import replacing, write_json
 from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_clean
 from cdasr.speech.task import SPEECH

@@ -176,7 +176,7 @@ def test_doubled_entries_count_once_and_broken_ones_are_named(manifest, pipeline
 
 
 def test_two_runs_do_not_share_a_folder(manifest, pipeline, tmp_path):
-    from cdasr.runtime.outputs import locked
+    from cdasr.runtime.lock import locked
 
     with locked(tmp_path / "out"), pytest.raises(ValueError, match="out: another run is writing there"):
         evaluate(manifest, pipeline, ["none"], tmp_path / "out")

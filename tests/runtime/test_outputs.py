@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cdasr.runtime import outputs
-from cdasr.runtime.outputs import check_folder, check_outputs, locked, output_names
+from cdasr.runtime.lock import locked
+from cdasr.runtime.outputs import check_folder, check_outputs, output_names
 
 
 def names(*files):
@@ -65,7 +66,7 @@ def test_the_second_run_in_a_folder_is_refused(tmp_path):
             pass
         with locked(tmp_path / "other"):
             pass
-        code = ("import sys\nfrom cdasr.runtime.outputs import locked\n"
+        code = ("import sys\nfrom cdasr.runtime.lock import locked\n"
                 "try:\n    locked(sys.argv[1]).__enter__()\nexcept ValueError as error:\n    print(error)")
         shown = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
         assert "another run is writing there" in shown.stdout
@@ -74,7 +75,7 @@ def test_the_second_run_in_a_folder_is_refused(tmp_path):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    code = ("import os, signal, sys\nfrom cdasr.runtime.outputs import locked\n"
+    code = ("import os, signal, sys\nfrom cdasr.runtime.lock import locked\n"
             "with locked(sys.argv[1]):\n    os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
     assert (tmp_path / ".lock").exists()

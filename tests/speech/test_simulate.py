@@ -183,7 +183,7 @@ def test_outputs_that_would_replace_each_other_are_refused_before_any_work(corpu
 
 
 def test_two_runs_do_not_share_a_folder(corpus):
-    from cdasr.runtime.outputs import locked
+    from cdasr.runtime.lock import locked
 
     with locked(corpus / "out"), pytest.raises(ValueError, match="out: another run is writing there"):
         simulate(corpus / "clean.csv", corpus / "noise", [0], 3, corpus / "out")
@@ -191,7 +191,7 @@ def test_two_runs_do_not_share_a_folder(corpus):
 
 
 def test_a_full_disk_leaves_nothing_half_written(corpus, monkeypatch):
-    from cdasr.runtime import files
+    from cdasr.runtime import atomic
 
     arguments, replace, moved = (corpus / "clean.csv", corpus / "noise", [0], 3, corpus / "out"), os.replace, []
 
@@ -200,10 +200,10 @@ def test_a_full_disk_leaves_nothing_half_written(corpus, monkeypatch):
         if len(moved) == 2:
             raise OSError(errno.ENOSPC, "No space left on device", str(source))
         replace(source, target)
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(atomic.os, "replace", full)
     with pytest.raises(OSError, match=f"No space left on device.*{corpus / 'out'}"):
         simulate(*arguments)
-    monkeypatch.setattr(files.os, "replace", replace)
+    monkeypatch.setattr(atomic.os, "replace", replace)
     assert not [path for path in (corpus / "out").rglob("*") if "partial" in path.name]
     assert not (corpus / "out" / "manifest.csv").exists()
     simulate(*arguments)

@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
-from cdasr.runtime import files
+from cdasr.runtime import atomic
+from cdasr.runtime.atomic import file_key, replacing, replacing_folder, to_json, write_json, write_text
 from cdasr.runtime.errors import SHOWN, Faults, explain
-from cdasr.runtime.files import file_key, replacing, replacing_folder, to_json, write_json, write_text
 
 
 def test_what_is_written_takes_the_place_of_the_old_file(tmp_path):
@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, fails):
     write_text(path, "before")
     full = OSError(errno.ENOSPC, "No space left on device", "elsewhere")
     if fails == "at the end":
-        monkeypatch.setattr(files.os, "replace", lambda *paths: (_ for _ in ()).throw(full))
+        monkeypatch.setattr(atomic.os, "replace", lambda *paths: (_ for _ in ()).throw(full))
     with pytest.raises(KeyboardInterrupt if fails == "by Ctrl-C" else OSError) as caught, replacing(path) as partial:
         partial.write_text("half")
         if fails != "at the end":
