@@ -209,9 +209,9 @@ def new_recipe(options: argparse.Namespace) -> int:
 
 def plot_trajectory(options: argparse.Namespace) -> int:
     """A picture of signal and logits evolving together."""
-    from cdasr.speech.inputs import check_rows
+    from cdasr.speech.inputs import check_files
 
-    check_rows([], [options.file])
+    check_files([options.file])
     check_target(options.output)
     from cdasr.evaluation.plots import check_format
     from cdasr.evaluation.trajectory import check_duration, plot_trajectory
@@ -295,7 +295,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=enhance_classify)
 
     verb = verbs.add_parser("simulate", help="mix a fixed noisy set from a manifest of clean utterances")
-    verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text")
+    verb.add_argument("--manifest", type=Path, required=True, help="of clean speech: CSV, TSV or JSON lines "
+                      "file, or Kaldi data directory")
     verb.add_argument("--noise", type=Path, required=True, metavar="DIR", help="folder of noise recordings")
     verb.add_argument("--snr", type=numbers, required=True, metavar="DB[,DB...]", help="e.g. 0,5,10 or -5,0")
     verb.add_argument("--rir", type=Path, metavar="DIR", help="folder of room impulse responses")
@@ -304,7 +305,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=simulate)
 
     verb = verbs.add_parser("evaluate", help="word error rates of several systems on a manifest, with intervals")
-    verb.add_argument("--manifest", type=Path, required=True, help="CSV with ID, duration, wav, text[, condition, ...]")
+    verb.add_argument("--manifest", type=Path, required=True, help="CSV, TSV or JSON lines file, or Kaldi data "
+                      "directory; its column condition groups the scores")
     verb.add_argument("--systems", type=names, metavar="NAME[,NAME...]",
                       help=f"of {', '.join(STRATEGIES)}; default: all that the package can run")
     verb.add_argument("--output-dir", type=Path, required=True)
@@ -320,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("new-recipe", help="a recipe for your corpus, from its manifests, without code to write")
     verb.add_argument("name", metavar="NAME", help="of the corpus and of the recipe's folder")
     verb.add_argument("--manifest", type=assignment, action="append", required=True, metavar="SET=PATH",
-                      help="train=, test= and, if there is one, valid=: a CSV or JSON lines file, or a Kaldi data "
+                      help="train=, test= and, if there is one, valid=: a CSV, TSV or JSON lines file, or a Kaldi data "
                       "directory; once for each set")
     verb.add_argument("--asr", default="facebook/wav2vec2-base-960h", metavar="NAME_OR_DIR",
                       help="the frozen recogniser; default: %(default)s")

@@ -28,8 +28,7 @@ from cdasr.runtime.atomic import write_json, write_text
 from cdasr.runtime.lock import locked
 from cdasr.runtime.outputs import check_folder
 from cdasr.runtime.provenance import record
-from cdasr.speech.inputs import check_rows
-from cdasr.speech.manifest import read_clean, read_manifest, read_row
+from cdasr.speech.manifest import manifest_files, read_clean, read_manifest, read_row
 from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.words import correct_words, word_errors
 
@@ -62,16 +61,16 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     others = others or {}
     check_strategies([name for name in (*(systems or ()), *(only or {})) if name not in others])
     check_folder(output_dir)
-    rows, output_dir = read_manifest(manifest)[:limit], Path(output_dir)
+    rows, output_dir = read_manifest(manifest, empty_text=True)[:limit], Path(output_dir)
     rows = _of_conditions(rows, conditions, manifest)
     _check_words(rows, manifest)
-    check_rows(rows)
     if callable(model) and not isinstance(model, Pipeline):
         model = model()
     pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
     systems = systems or [*pipeline.strategies, *others]
     pipeline.check([name for name in systems if name not in others], steps, samples)
-    settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint([Path(manifest).read_bytes()]),
+    settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint(
+                    path.read_bytes() for path in manifest_files(manifest)),
                 "model": model_id(pipeline), "steps": steps, "seed": seed}
     about_others = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
     unusual = {"limit": (limit, None), "samples": (samples, 1), "guidance": (guidance, None),

@@ -13,7 +13,7 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled import pipeline as joint
 from cdasr.coupled.pipeline import CoupledPipeline
-from cdasr.speech.audio import read_audio
+from cdasr.speech.manifest import read_row
 from cdasr.speech.pipeline import Batch, Pipeline
 from cdasr.speech.words import word_errors
 
@@ -97,7 +97,7 @@ def batches_of(rows: Rows, rate: int, device: str, items: int = 16) -> list[tupl
     """Batches of `items` recordings of similar duration, with their rows."""
     rows = sorted(rows, key=lambda row: float(row["duration"]))
     groups = [rows[start:start + items] for start in range(0, len(rows), items)]
-    return [(Batch.of([torch.from_numpy(read_audio(row["wav"], rate)[0]) for row in group], device),
+    return [(Batch.of([torch.from_numpy(read_row(row, rate)) for row in group], device),
              group) for group in groups]
 
 

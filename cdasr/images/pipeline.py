@@ -25,6 +25,7 @@ from cdasr.coupled.pipeline import CoupledPipeline, Outcome
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
 from cdasr.runtime.atomic import replacing
+from cdasr.runtime.files import check_file
 
 
 @dataclass
@@ -145,9 +146,7 @@ def _reading(path: str | os.PathLike) -> Iterator[None]:
     """Have what Pillow raises become a ValueError that names the file."""
     from PIL import Image
 
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: " + ("a folder; give the files in it" if Path(path).is_dir() else "no such file"
-                                        if not Path(path).exists() else "not a file but a pipe or device"))
+    check_file(path)
     try:
         yield
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cdasr.speech.import_manifest import read_foreign
+from cdasr.speech.corpus import read_manifests
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = {"run.sh": "run.sh", "README.md": "README.md", "default.yaml": "hparams/default.yaml",
@@ -21,8 +20,8 @@ def new_recipe(name: str, manifests: Mapping[str, str | os.PathLike], output_dir
                asr: str) -> Path:
     """Write `output_dir/name`: run.sh, hparams and README for the `manifests` of train, test and perhaps valid.
 
-    Raises ValueError, before anything is written, for a manifest whose first utterance cannot be read, an unusable name
-    and a folder that is there already.
+    Raises ValueError, before anything is written, for an unusable name, a folder that is there already, and manifests
+    that cannot be used, with the faults of all of them (`read_manifest`).
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"{name!r} cannot be a recipe's name; use letters, digits, - and _")
@@ -33,9 +32,7 @@ def new_recipe(name: str, manifests: Mapping[str, str | os.PathLike], output_dir
     folder = Path(output_dir) / name
     if folder.exists():
         raise ValueError(f"{folder} is there already; choose another name, or delete it")
-    with tempfile.TemporaryDirectory() as scratch:
-        for path in manifests.values():
-            read_foreign(path, scratch, limit=1)
+    read_manifests(manifests)
     values = {"NAME": name, "FOLDER": os.path.relpath(folder), "ASR": _quoted(asr),
               **{part.upper(): _quoted(os.path.abspath(manifests[part]) if part in manifests else "") for part in SETS}}
     for source, target in FILES.items():

@@ -8,7 +8,6 @@ that is here. Stages read what earlier ones wrote and nothing else.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from cdasr.recipe.hparams import load_hparams
 from cdasr.recipe.runner import Stage, run
-from cdasr.runtime.provenance import program_name, record, write_json
+from cdasr.runtime.provenance import program_name, read_json, record, write_json
 
 
 def download(hparams: dict) -> None:
@@ -37,8 +36,7 @@ def recogniser(hparams: dict) -> None:
     """Stage 2: the frozen recogniser, `asr` or (a CTC head on it, or all of it) trained here, and its error rates."""
     from cdasr.classifiers.load import load_recogniser, save_recogniser
     from cdasr.evaluation.tuning import recogniser_wer
-    from cdasr.speech.corpus import clean_rows
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import clean_rows, prepared_rows
     from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import CleanAugment, train_recogniser
 
@@ -50,14 +48,14 @@ def recogniser(hparams: dict) -> None:
         if on_main():
             save_recogniser(frozen, folder / "model", by_reference=True)
     else:
-        speech = read_manifest(data / "train.csv"), read_manifest(data / "valid.csv")
+        speech = prepared_rows(data, "train"), prepared_rows(data, "valid")
         learn = folder, hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device
         frozen = train_head(hparams, *speech, *learn) if hparams["asr"] else train_recogniser(*speech, *learn)
     if not on_main():
         return
     frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])  # whether it has them: now, not in stage 4
-    clean = recogniser_wer(frozen, clean_rows(read_manifest(data / "eval.csv")) or read_manifest(data / "valid.csv"))
-    noisy = recogniser_wer(frozen, read_manifest(data / "valid_noisy.csv"))
+    clean = recogniser_wer(frozen, clean_rows(prepared_rows(data, "eval")) or prepared_rows(data, "valid"))
+    noisy = recogniser_wer(frozen, prepared_rows(data, "valid_noisy"))
     write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
                                               recogniser=_about(frozen)))
     print(f"frozen recogniser: {', '.join(f'{key} {value}' for key, value in _about(frozen).items())}")
@@ -90,7 +88,7 @@ def _about(frozen) -> dict:
 def signal(hparams: dict) -> None:
     """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
     from cdasr.classifiers.load import load_recogniser
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
@@ -98,7 +96,7 @@ def signal(hparams: dict) -> None:
     exp_dir, data = data_folders(hparams)
     device = compute_device(hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model", **hparams["asr_options"])
-    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     start = initial_signal(hparams["signal_init"]) if hparams["signal_init"] else None
     if start and start.sample_rate != hparams["sample_rate"]:
         raise ValueError(f"{hparams['signal_init']} works at {start.sample_rate} Hz and the recipe at "
@@ -141,8 +139,7 @@ def initial_signal(path: str):
 
 def logits(hparams: dict) -> None:
     """Stage 4: fill the bank of logits, then train the logits process on it."""
-    from cdasr.speech.corpus import spread
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import prepared_rows, spread
     from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
@@ -153,7 +150,7 @@ def logits(hparams: dict) -> None:
     pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
     frozen, model = pipeline.recogniser, pipeline.signal
     frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])
-    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
     folder = exp_dir / "logits" / "bank"
     spoken = spread(train_rows, settings["bank"].get("utterances", 0))
@@ -171,7 +168,7 @@ def logits(hparams: dict) -> None:
 def coupled(hparams: dict) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
     from cdasr.evaluation.tuning import tune_strategies
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
     from cdasr.training.coupled import train_coupled
     from cdasr.training.distributed import on_main
@@ -179,7 +176,7 @@ def coupled(hparams: dict) -> None:
     exp_dir, data = data_folders(hparams)
     device = compute_device(hparams)
     pipeline = Pipeline.from_pretrained(exp_dir / "logits" / "package", device=device)
-    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     models = train_coupled(pipeline.signal, pipeline.logits, pipeline.recogniser, train_rows, valid_rows,
                            exp_dir / "coupled", hparams["coupled"], training_degrader(data, train_rows, hparams),
                            device)
@@ -195,7 +192,7 @@ def coupled(hparams: dict) -> None:
 
 def matched(hparams: dict) -> None:
     """Control: the signal process of stage 3, trained on by itself for as long as stages 4 and 5 take."""
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.signal import train_signal
@@ -203,7 +200,7 @@ def matched(hparams: dict) -> None:
     exp_dir, data = data_folders(hparams)
     settings = {**hparams["signal"], **hparams["matched"]}
     pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams))
-    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
                          settings, training_degrader(data, train_rows, hparams), pipeline.device, pipeline.signal)
     if not on_main():
@@ -218,7 +215,7 @@ def retrained(hparams: dict) -> None:
     """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
     from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.classifiers.load import load_recogniser
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import train_recogniser
@@ -226,7 +223,7 @@ def retrained(hparams: dict) -> None:
     exp_dir, data = data_folders(hparams)
     device = compute_device(hparams)
     settings = {**hparams["recogniser"], **hparams["retrained"]}
-    train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
+    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     degrade = training_degrader(data, train_rows, hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model")
     if type(frozen) is not CTCRecogniser:
@@ -269,9 +266,9 @@ def training_sources(data: Path, train_rows, hparams: dict):
     from cdasr.speech.corpus import room_source
     from cdasr.speech.noise import NoiseSource
 
-    lists, rate = json.loads((data / "noise.json").read_text()), hparams["sample_rate"]
+    lists, rate = read_json(data / "noise.json"), hparams["sample_rate"]
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
-                        speech=[row["wav"] for row in train_rows], rate=rate,
+                        speech=train_rows, rate=rate,
                         file_share=hparams["signal"]["file_share"])
     rooms = room_source(lists["rooms"]["train"], hparams["data"]["train_rooms"], hparams["seed"], rate,
                         data / "rooms" / "train")
@@ -283,8 +280,7 @@ def decode(hparams: dict) -> None:
     from cdasr.coupled.pipeline import NEED_LOGITS
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.speech.corpus import drawn_rows
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import drawn_rows, prepared_rows
     from cdasr.speech.pipeline import Pipeline
 
     exp_dir, data = data_folders(hparams)
@@ -302,7 +298,7 @@ def decode(hparams: dict) -> None:
                    batch_seconds=settings["batch_seconds"], others=others,
                    conditions=settings["conditions"] or None, only=settings["only"], overwrite=settings["overwrite"]))
     if settings["timed_utterances"] and samples == 1:
-        rows = drawn_rows(read_manifest(data / "eval.csv"), settings["timed_utterances"], hparams["seed"])
+        rows = drawn_rows(prepared_rows(data, "eval"), settings["timed_utterances"], hparams["seed"])
         own = [name for name in systems if name not in others]
         write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
 
@@ -331,14 +327,13 @@ def _adds_something(name: str, pipeline, strategy: str) -> bool:
 def ablate(hparams: dict) -> None:
     """Stage 8: what each part of the package's strategy is worth, on a share of the test strings."""
     from cdasr.evaluation.ablation import ablate
-    from cdasr.speech.corpus import drawn_rows
-    from cdasr.speech.manifest import read_manifest
+    from cdasr.speech.corpus import drawn_rows, prepared_rows
     from cdasr.speech.pipeline import Pipeline
 
     exp_dir, data = data_folders(hparams)
     settings = hparams["ablation"]
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=compute_device(hparams))
-    rows = [row for row in read_manifest(data / "eval.csv") if row["condition"] in settings["conditions"]]
+    rows = [row for row in prepared_rows(data, "eval") if row["condition"] in settings["conditions"]]
     if not rows:
         print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
         return
@@ -356,7 +351,7 @@ def score(hparams: dict) -> None:
     from cdasr.evaluation.results import write_speech_results
 
     exp_dir, _ = data_folders(hparams)
-    scores = json.loads((exp_dir / "results" / "wer.json").read_text())
+    scores = read_json(exp_dir / "results" / "wer.json")
     plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
     write_speech_results(exp_dir, scores, hparams, target)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +15,125 @@ import soundfile
 import soxr
 
 from cdasr.runtime.atomic import write_bytes
+from cdasr.runtime.files import check_file
 
 HEADROOM = 0.99  # of full scale: the peak of what would be clipped
 
+LOUDEST = 1e10  # full scale is 1, of integers kept as floats 2**31; squares of much more overflow float32
+CANCELS = 0.25  # the RMS of the channels' mean over that of uncorrelated channels: correlation near -1 below
+UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header, within a block
 
-def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | None = None) -> tuple[np.ndarray, int]:
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """What the header of an audio file says: sampling rate in Hz, samples of each channel, channels."""
+
+    rate: int
+    samples: int
+    channels: int
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate
+
+
+def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | None = None, start: float = 0.0,
+               stop: float | None = None) -> tuple[np.ndarray, int]:
     """Read a file as mono float32 `(samples,)` in [-1, 1] and its sampling rate in Hz, resampled to `rate` if given.
 
-    Channels are averaged, unless one `channel` is asked for. Raises ValueError, in one line that names the file and the
-    reason, when the file is missing, is not audio, is empty or holds NaN or infinite samples.
+    `start` and `stop` (seconds; None: the end) limit what is read. Channels are averaged, unless one `channel`, counted
+    from 0, is asked for; channels that cancel each other are not averaged: the loudest is taken, and stderr says so
+    once a file. Raises ValueError, in one line that names the file and the reason, when the file is missing, is not
+    audio, has no such channel or stretch, is empty, truncated, or holds samples that are not finite or beyond 1e10.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
     try:
-        wave, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(check_file(path)) as file:
+            found, first = _format(path, file), round(start * file.samplerate)
+            last = found.samples if stop is None else min(found.samples, round(stop * file.samplerate))
+            if channel is not None and not 0 <= channel < found.channels:
+                raise ValueError(f"{path}: there is no channel {channel}; the file has {found.channels}, counted from "
+                                 "0")
+            if not 0 <= first < last:
+                raise ValueError(f"{path}: " + ("the file has no samples" if not found.samples else
+                                 f"{_stretch(start, stop)} is outside of the file, which lasts {found.seconds:g} s"))
+            wave = _read(path, file, first, last)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
-        raise ValueError(f"{path}: not an audio file that soundfile can read ({_reason(error)})") from None
-    if wave.size == 0:
-        raise ValueError(f"{path}: the file has no samples")
-    if not np.isfinite(wave).all():
-        raise ValueError(f"{path}: the file holds NaN or infinite samples; export it again")
-    wave = wave.mean(axis=1) if channel is None else wave[:, channel]
-    return (wave, file_rate) if rate is None else (resample(wave, file_rate, rate), rate)
+        raise _unreadable(path, error) from None
+    if len(wave) < last - first - found.rate // 10:
+        raise _truncated(path, (first + len(wave)) / found.rate, found.seconds)
+    _check_samples(path, wave)
+    wave = _mono(path, wave) if channel is None else wave[:, channel]
+    return (wave, found.rate) if rate is None else (resample(wave, found.rate, rate), rate)
+
+
+def audio_format(path: str | os.PathLike) -> AudioFormat:
+    """What the header of a file says. Raises ValueError as `read_audio` does, for what the header shows."""
+    try:
+        with soundfile.SoundFile(check_file(path)) as file:
+            return _format(path, file)
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise _unreadable(path, error) from None
 
 
 def file_format(path: str | os.PathLike) -> tuple[int, int]:
-    """Sampling rate in Hz and number of samples a channel. Raises ValueError as `read_audio` does."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: " + ("a folder; give the files in it" if path.is_dir() else "no such file"
-                                        if not path.exists() else "not a file but a pipe or device; save it first"))
+    """Sampling rate in Hz and number of samples a channel. Raises ValueError as `audio_format` does."""
+    found = audio_format(path)
+    return found.rate, found.samples
+
+
+def _format(path: str | os.PathLike, file: soundfile.SoundFile) -> AudioFormat:
+    if (cut := re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.M)) and file.format != "RAW":
+        said, there = map(int, cut.groups())
+        if said > there and not any(abs(said - unknown) < 4096 for unknown in UNKNOWN_SIZES):
+            raise _truncated(path, file.frames / file.samplerate, file.frames / file.samplerate * said / max(there, 1))
+    return AudioFormat(file.samplerate, max(file.frames, 0), file.channels)
+
+
+def _read(path: str | os.PathLike, file: soundfile.SoundFile, first: int, last: int) -> np.ndarray:
     try:
-        info = soundfile.info(path)
-    except (soundfile.SoundFileError, TypeError) as error:
-        raise ValueError(f"{path}: not an audio file that soundfile can read ({_reason(error)})") from None
-    return info.samplerate, info.frames
+        if first:
+            file.seek(first)
+        return file.read(last - first, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"{path}: the file is damaged or truncated ({_reason(error)}); copy or export it "
+                         "again") from None
+
+
+def _check_samples(path: str | os.PathLike, wave: np.ndarray) -> None:
+    peak = max(wave.max(initial=0.0), -wave.min(initial=0.0))  # NaN where one sample is
+    if not np.isfinite(peak):
+        raise ValueError(f"{path}: the file holds NaN or infinite samples; export it again")
+    if peak > LOUDEST:
+        raise ValueError(f"{path}: the file holds samples of {peak:.1e}, and full scale is 1; export it again")
+
+
+def _mono(path: str | os.PathLike, wave: np.ndarray) -> np.ndarray:
+    """The mean of the channels, `(samples, channels)` to `(samples,)`; the loudest where they cancel each other."""
+    mean = wave.mean(axis=1)
+    if wave.shape[1] == 1:
+        return mean
+    power = np.square(wave, dtype=np.float64).mean(axis=0)
+    if np.square(mean, dtype=np.float64).mean() >= CANCELS ** 2 * power.sum() / wave.shape[1] ** 2:
+        return mean
+    _warn_once(f"{path}: the channels cancel each other (one has the wrong polarity); the louder one is taken")
+    return np.ascontiguousarray(wave[:, int(power.argmax())])
+
+
+@lru_cache(maxsize=10_000)
+def _warn_once(message: str) -> None:
+    print(f"cdasr: warning: {message}", file=sys.stderr, flush=True)
+
+
+def _stretch(start: float, stop: float | None) -> str:
+    return f"what begins at {start:g} s" if stop is None else f"{start:g} to {stop:g} s"
+
+
+def _truncated(path: str | os.PathLike, there: float, said: float) -> ValueError:
+    return ValueError(f"{path}: the file is truncated, {there:.1f} of {said:.1f} s are there; copy or export it again")
+
+
+def _unreadable(path: str | os.PathLike, error: Exception) -> ValueError:
+    return ValueError(f"{path}: not an audio file that soundfile can read ({_reason(error)})")
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

@@ -6,14 +6,14 @@ A prepare stage leaves in `exp_dir/data`: `train.csv` and `valid.csv` (clean), `
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cdasr.runtime.parallel import processes_of
 from cdasr.runtime.provenance import write_json
-from cdasr.speech.import_manifest import read_foreign
-from cdasr.speech.manifest import write_manifest
+from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource
 from cdasr.speech.simulate import simulate_set
@@ -33,9 +33,9 @@ def prepare_manifests(hparams: Mapping) -> None:
     """Stage 1 of a recipe that has manifests: clean sets, noise and rooms, fixed noisy sets (docs/new-corpus.md)."""
     sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
     processes, folder = processes_of(hparams.get("threads", 0)), Path(hparams["exp_dir"]) / "data"
-    rows = {name: keep_durations(read_foreign(path, folder / "segments" / name), sizes["shortest"], sizes["longest"])
-            for name, path in hparams["manifests"].items() if path}
+    rows = read_manifests({name: path for name, path in hparams["manifests"].items() if path})
     _check_apart(rows)
+    rows = {name: keep_durations(part, sizes["shortest"], sizes["longest"]) for name, part in rows.items()}
     if "valid" not in rows:
         rows["train"], rows["valid"] = hold_out(rows["train"])
     valid = spread(rows["valid"], sizes["valid_utterances"])
@@ -49,7 +49,7 @@ def prepare_manifests(hparams: Mapping) -> None:
     if files:
         kinds["noise"] = {"files": split["unseen"], "families": []}
     write_noise_lists(folder, {**noise, **kinds}, rooms)
-    talkers = [row["wav"] for row in spread(rows["valid"], 400)]
+    talkers = spread(rows["valid"], 400)
 
     def source(part: Mapping) -> NoiseSource:
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
@@ -63,17 +63,55 @@ def prepare_manifests(hparams: Mapping) -> None:
                    processes)
 
 
+def read_manifests(manifests: Mapping[str, str | os.PathLike]) -> dict[str, list[dict[str, str]]]:
+    """The rows of several sets. Raises ValueError with the faults of all of them."""
+    rows, faults = {}, []
+    for name, path in manifests.items():
+        try:
+            rows[name] = read_manifest(path, file_names=True)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("\n".join(dict.fromkeys(faults)))
+    return rows
+
+
+def prepared_rows(folder: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a set that the prepare stage wrote to `folder`; their audio was checked then."""
+    return read_manifest(folder / f"{name}.csv", check_audio=False, empty_text=True)
+
+
 def _check_apart(rows: Mapping[str, Sequence[Row]]) -> None:
-    """Raise ValueError for a recording that is trained on and also used to choose or to score."""
-    trained = {row["wav"] for row in rows["train"]}
+    """Raise ValueError for a recording, or a stretch of one, that is trained on and also used to choose or to score."""
+    trained: dict[str, list[tuple]] = {}
+    for row in rows["train"]:
+        trained.setdefault(os.path.realpath(row["wav"]), []).append(_extent(row))
     for name in rows.keys() - {"train"}:
-        if shared := sorted(trained & {row["wav"] for row in rows[name]}):
+        shared = sorted(row["wav"] for row in rows[name]
+                        if any(_overlap(part, _extent(row)) for part in trained.get(os.path.realpath(row["wav"]), ())))
+        if shared:
             raise ValueError(f"{shared[0]} ({len(shared)} recordings in all) is in both the train and the {name} "
                              "manifest; what is scored must not be trained on")
 
 
+def _extent(row: Row) -> tuple[float, float, str]:
+    """Start and end of a row in its file, in seconds, and its channel, "" for all."""
+    start = float(row.get("offset") or 0)
+    return start, start + float(row["duration"]), row.get("channel", "")
+
+
+def _overlap(one: tuple, other: tuple, margin: float = 0.05) -> bool:
+    """Whether two stretches of a file share audio: neighbours may, by the rounding of their times."""
+    same = not one[2] or not other[2] or one[2] == other[2]
+    return same and min(one[1], other[1]) - max(one[0], other[0]) > margin
+
+
 def _plain(row: Row) -> dict[str, str]:
-    return {key: row[key] for key in ("ID", "duration", "wav", "text", "spk_id")}
+    return {key: row.get(key, "") for key in ("ID", "duration", "wav", "text", "spk_id")} | _part(row)
+
+
+def _part(row: Row) -> dict[str, str]:
+    return {key: row[key] for key in ("offset", "channel") if row.get(key)}
 
 
 def _recorded(row: Row) -> dict[str, str]:

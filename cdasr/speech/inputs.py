@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from cdasr.runtime.errors import Faults, explain
 from cdasr.speech.audio import file_format
-
-PATHS = ("wav", "clean_wav")  # of a manifest
 
 
 def unusable(paths: Iterable[str | os.PathLike]) -> dict[str | os.PathLike, str]:
@@ -23,8 +21,7 @@ def unusable(paths: Iterable[str | os.PathLike]) -> dict[str | os.PathLike, str]
     return faults
 
 
-def check_rows(rows: Sequence[Mapping[str, str]], others: Iterable[str | os.PathLike] = ()) -> None:
-    """Raise `Faults`, all at once, for recordings of a manifest's rows, and of `others`, that cannot be used."""
-    faults = unusable([*(row[column] for row in rows for column in PATHS if row.get(column)), *others])
-    if faults:
+def check_files(paths: Iterable[str | os.PathLike]) -> None:
+    """Raise `Faults`, all at once, for recordings that cannot be used."""
+    if faults := unusable(paths):
         raise Faults(list(faults.values()))

@@ -8,7 +8,7 @@ from the `numpy.random.Generator` that is passed in.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import soxr
 from scipy import fft
 
 from cdasr.speech.audio import read_audio
+from cdasr.speech.manifest import read_row
 from cdasr.speech.noise_families import (
     FAMILIES,
     NEED_SPEECH,
@@ -36,14 +37,14 @@ CACHE_BYTES = 400_000_000
 class NoiseSource:
     """Draws noise from recordings (a share of `file_share`) and from the generated `families`, at `rate` Hz.
 
-    `speech` are paths of utterances for the families that need some (babble, speech_shaped). With `warp` a
-    draw is also changed in speed, spectrum and loudness, and sometimes mixed with a second one: for training.
+    `speech` are utterances, rows of a manifest or paths, for the families that need some (babble, speech_shaped). With
+    `warp` a draw is also changed in speed, spectrum and loudness, and sometimes mixed with a second one: for training.
     Without it recordings only get a random start and their digital silence shortened: for test sets.
     """
 
     def __init__(self, files: Sequence[str | os.PathLike] = (), families: Sequence[str] = (),
-                 speech: Sequence[str | os.PathLike] = (), rate: int = 16_000, file_share: float = 0.5,
-                 warp: bool = True):
+                 speech: Sequence[Mapping[str, str] | str | os.PathLike] = (), rate: int = 16_000,
+                 file_share: float = 0.5, warp: bool = True):
         unknown = [family for family in families if family not in FAMILIES]
         if unknown:
             raise ValueError(f"no noise family is called {', '.join(unknown)}; use {', '.join(FAMILIES)}")
@@ -56,7 +57,7 @@ class NoiseSource:
         self.rate, self.warp = rate, warp
         self.file_share = file_share if files and families else float(bool(files))
         self._recordings = WaveCache(partial(_recording, rate=rate))
-        self._utterances = WaveCache(partial(_speech, rate=rate))
+        self._utterances = WaveCache(partial(_speech, speech=self.speech, rate=rate))
 
     def draw(self, rng: np.random.Generator, samples: int) -> tuple[np.ndarray, str]:
         """Noise `(samples,)` of unit RMS, and its name: a file's, a family's, or two joined by `+`."""
@@ -82,7 +83,7 @@ class NoiseSource:
         return warp(rng, noise, self.rate, speed, samples), name
 
     def _utterance(self, rng: np.random.Generator) -> np.ndarray:
-        return self._utterances(self.speech[rng.integers(len(self.speech))])
+        return self._utterances(int(rng.integers(len(self.speech))))
 
 
 def find_audio(folder: str | os.PathLike) -> list[Path]:
@@ -98,17 +99,17 @@ def find_audio(folder: str | os.PathLike) -> list[Path]:
 
 
 class WaveCache:
-    """Waveforms, read by `load(path)` when first asked for; kept while they fit into `limit` bytes."""
+    """Waveforms, read by `load(key)` when first asked for; kept while they fit into `limit` bytes."""
 
-    def __init__(self, load: Callable[[str | os.PathLike], np.ndarray], limit: int = CACHE_BYTES):
+    def __init__(self, load: Callable[[Hashable], np.ndarray], limit: int = CACHE_BYTES):
         self.load, self.room, self.waves = load, limit, {}
 
-    def __call__(self, path: str | os.PathLike) -> np.ndarray:
-        wave = self.waves.get(path)
+    def __call__(self, key: Hashable) -> np.ndarray:
+        wave = self.waves.get(key)
         if wave is None:
-            wave = self.load(path)
+            wave = self.load(key)
             if wave.nbytes <= self.room:
-                self.waves[path] = wave
+                self.waves[key] = wave
                 self.room -= wave.nbytes
         return wave
 
@@ -125,8 +126,9 @@ def _recording(path: str | os.PathLike, rate: int) -> np.ndarray:
     return make_periodic(wave - wave.mean(), fade=rate // 20)
 
 
-def _speech(path: str | os.PathLike, rate: int) -> np.ndarray:
-    return read_audio(path, rate)[0]
+def _speech(place: int, speech: Sequence, rate: int) -> np.ndarray:
+    found = speech[place]
+    return read_row(found, rate) if isinstance(found, Mapping) else read_audio(found, rate)[0]
 
 
 def shorten_silence(wave: np.ndarray, rate: int, longest: float = 0.3) -> np.ndarray:

@@ -23,8 +23,8 @@ from cdasr.runtime.parallel import ordered_map
 from cdasr.runtime.provenance import record
 from cdasr.speech.audio import file_format, write_audio
 from cdasr.speech.degrade import degrade
-from cdasr.speech.inputs import check_rows
-from cdasr.speech.manifest import read_manifest, read_row, write_manifest
+from cdasr.speech.inputs import check_files
+from cdasr.speech.manifest import is_stretch, manifest_files, read_manifest, read_row, write_manifest, write_stretch
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource
 
@@ -47,11 +47,12 @@ def simulate(manifest: str | os.PathLike, noise: str | os.PathLike, snrs: Sequen
         raise ValueError(f"SNRs must be one or more different numbers in dB such as 0,5,10; got {list(snrs)}")
     if seed < 0:
         raise ValueError(f"the seed must not be negative, got {seed}")
-    rows, noises, responses = read_manifest(manifest), find_audio(noise), find_audio(rir) if rir else []
-    check_rows(rows, [*noises, *responses])
+    rows = read_manifest(manifest, file_names=True, empty_text=True)
+    noises, responses = find_audio(noise), find_audio(rir) if rir else []
+    check_files([*noises, *responses])
     for condition in conditions:
         _check_outputs(rows, condition, output_dir, [*(row["wav"] for row in rows), *noises, *responses])
-    check_outputs([(output_dir / name, name) for name in ("manifest.csv", "simulate.json")], [manifest])
+    check_outputs([(output_dir / name, name) for name in ("manifest.csv", "simulate.json")], manifest_files(manifest))
     rate, _ = file_format(rows[0]["wav"])
     noise_source = NoiseSource(files=noises, rate=rate, warp=False)
     room_source = RoomSource(files=responses, rate=rate) if rir else None
@@ -85,7 +86,7 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
     _check_outputs(rows, condition, output_dir)
     settings = _settings(noise_source, room_source, snr, seed)
     done, sources = _resume(folder, settings), _sources(noise_source, room_source)
-    made_from = {row["ID"]: fingerprint([json.dumps([sources, file_key(row["wav"])])]) for row in rows}
+    made_from = {row["ID"]: fingerprint([json.dumps([sources, _source(row)])]) for row in rows}
     waiting = [row for row in rows if not _made(row, done.get(row["ID"]), made_from[row["ID"]], folder)]
     if stale := [done[row["ID"]] for row in waiting if row["ID"] in done]:
         for drawn in stale:
@@ -128,7 +129,14 @@ def _check_outputs(rows: Sequence[Mapping[str, str]], condition: str, output_dir
 def _sources(noise_source: NoiseSource | None, room_source: RoomSource | None) -> list:
     """Name, size and time of every file that a mixture may be drawn from."""
     files = [] if noise_source is None else [*noise_source.files, *noise_source.speech]
-    return [file_key(path) for path in [*files, *(room_source.files if room_source else ())]]
+    return [*map(_source, files), *map(_source, room_source.files if room_source else ())]
+
+
+def _source(audio: Mapping[str, str] | str | os.PathLike) -> list:
+    """Name, size and time of a file, or of a row's, and which stretch and channel of it the row is."""
+    if not isinstance(audio, Mapping):
+        return file_key(audio)
+    return [*file_key(audio["wav"]), *(audio.get(column) for column in ("offset", "duration", "channel"))]
 
 
 def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | None, room_source: RoomSource | None,
@@ -142,7 +150,7 @@ def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | 
         result = degrade(wave, rng, noise_source, room_source, snr)
     except ValueError as error:
         raise ValueError(f"{row['wav']}: {error}") from None
-    copied = result.gain < 1.0 or file_format(row["wav"])[0] != rate
+    copied = result.gain < 1.0 or file_format(row["wav"])[0] != rate or is_stretch(row)
     if copied:
         write_audio(copy, result.clean, rate)
     write_audio(noisy, result.noisy, rate)
@@ -192,7 +200,9 @@ def _path(folder: Path, row: Mapping[str, str], suffix: str) -> Path:
 
 
 def _link(row: Mapping[str, str], output_dir: Path) -> Path:
-    """The clean file in `output_dir/clean`: a hard link, or a copy where the file system has none."""
+    """The clean file in `output_dir/clean`: a hard link, or a copy of a stretch or where the file system has none."""
+    if is_stretch(row):
+        return write_stretch(row, output_dir / "clean")
     source = Path(row["wav"]).resolve()
     target = _path(output_dir / "clean", row, source.suffix)
     if not source.is_file():

@@ -12,12 +12,20 @@ APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc`", "'"))
 def normalise_text(text: str) -> str:
     """Lower case, no punctuation or symbols, single spaces: what counts as the same word.
 
-    Apostrophes within a word stay (`don't`), written one way. References and hypotheses both go through this, so that
-    a recogniser that writes cases and commas pays for neither.
+    Apostrophes within a word stay (`don't`), written one way. How a character is encoded makes no difference: one of a
+    letter and its accent in two (Unicode's NFD) is the composed one (NFC), and what nobody sees (soft hyphens,
+    zero-width characters, marks of direction, variation selectors) is left out. References and hypotheses both go
+    through this, so that a recogniser that writes cases and commas pays for neither.
     """
-    text = text.casefold().translate(APOSTROPHES)
+    if not text.isascii():
+        text = "".join(char for char in text if not _unseen(char))
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()).translate(APOSTROPHES)
     kept = "".join(char if char == "'" or unicodedata.category(char)[0] not in "PS" else " " for char in text)
     return " ".join(word for word in (word.strip("'") for word in kept.split()) if word)
+
+
+def _unseen(char: str) -> bool:
+    return unicodedata.category(char) == "Cf" or char == "\u034f" or "\ufe00" <= char <= "\ufe0f"
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:

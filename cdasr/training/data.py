@@ -17,7 +17,7 @@ from speechbrain.utils.data_utils import batch_pad_right
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-from cdasr.speech.audio import read_audio
+from cdasr.speech.manifest import read_row
 
 
 class Utterances(Dataset):
@@ -40,7 +40,7 @@ class Utterances(Dataset):
     def __getitem__(self, index: int) -> dict:
         row = self.rows[index]
         rng = np.random.default_rng([self.seed, self.epoch if self.train else 0, index])
-        wave, _ = read_audio(row["wav"], self.rate)
+        wave = read_row(row, self.rate)
         item = {"id": row["ID"], "text": row["text"]}
         item.update((key, torch.from_numpy(value)) for key, value in self.transform(wave, rng).items())
         if self.encode is not None:

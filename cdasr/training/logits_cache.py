@@ -7,7 +7,6 @@ where it was interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +23,8 @@ from tqdm import tqdm
 from cdasr.coupled.domain import Task, unpadded
 from cdasr.coupled.signal_model import SignalProcess
 from cdasr.runtime.atomic import replacing, write_json
-from cdasr.speech.audio import read_audio
-from cdasr.speech.manifest import read_clean
+from cdasr.runtime.provenance import read_json
+from cdasr.speech.manifest import read_clean, read_row
 from cdasr.speech.task import SPEECH
 from cdasr.training.data import DurationBatchSampler, batch_limit
 from cdasr.training.distributed import on_main, shard
@@ -41,7 +40,7 @@ class Bank(Dataset):
 
     def __init__(self, folder: str | os.PathLike):
         self.folder, self.epoch = Path(folder), 0
-        self.rows = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        self.rows = read_json(self.folder / "index.json", list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,11 +127,11 @@ def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: Signal
 def fixed_pairs(rate: int) -> Pairs:
     """The noisy and clean waveforms that a fixed noisy manifest names."""
     def read(row: Mapping[str, str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        noisy, _ = read_audio(row["wav"], rate)
+        noisy = read_row(row, rate)
         return noisy, read_clean(row, rate, len(noisy))
     return read
 
 
 def degraded_pairs(rate: int, degrade: Callable) -> Pairs:
     """A new degradation of a clean utterance."""
-    return lambda row, rng: degrade(read_audio(row["wav"], rate)[0], rng)
+    return lambda row, rng: degrade(read_row(row, rate), rng)

@@ -187,7 +187,7 @@ def prepare(hparams: dict) -> None:
     noise = split_noise(hparams["noise_dir"], sizes)
     rooms = split_rooms(audio_of(hparams["rir_dir"]))
     write_noise_lists(folder, noise, rooms)
-    speech = [row["wav"] for row in strings["train"]][:400]
+    speech = strings["train"][:400]
     sources = {name: NoiseSource(files=part["files"], families=part["families"], speech=speech,
                                  rate=hparams["sample_rate"], warp=False) for name, part in noise.items()}
     write_valid_set(folder, strings["valid"], sources["valid"], sizes["valid_snrs"], seed, processes)

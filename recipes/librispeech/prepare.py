@@ -82,7 +82,7 @@ def prepare(hparams: dict) -> None:
     noise, kinds = noise_lists(hparams)
     rooms = split_rooms(measured_rooms(_part(hparams, "rir_dir", "rirs"), sizes["simulated_rirs"]))
     write_noise_lists(folder, {**noise, **kinds}, rooms)
-    talkers = [row["wav"] for row in spread([row for name in sizes["valid_subsets"] for row in read[name]], 400)]
+    talkers = spread([row for name in sizes["valid_subsets"] for row in read[name]], 400)
 
     def source(part: dict) -> NoiseSource:  # babble is made of the validation talkers: never of those who are scored
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)

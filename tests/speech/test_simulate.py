@@ -258,7 +258,7 @@ def test_unusable_input_is_named(corpus, write_wav, capsys):
     write_manifest(corpus / "odd.csv", [{**rows[0], "ID": "../utt0"}])
     with pytest.raises(ValueError, match="cannot be a file name"):
         simulate(corpus / "odd.csv", corpus / "noise", [0], 3, corpus / "out")
-    write_wav("clean/utt1.wav", np.zeros(800, np.float32))
+    write_wav("clean/utt1.wav", np.zeros(8000, np.float32))
     assert main(["simulate", "--manifest", str(corpus / "clean.csv"), "--noise", str(corpus / "noise"),
                  "--snr", "0", "--output-dir", str(corpus / "out2")]) == 2
     assert "utt1.wav: the speech is silent" in capsys.readouterr().err.splitlines()[-1]

@@ -29,7 +29,10 @@ HINDI = "\u0939\u093f\u0928\u094d\u0926\u0940"  # its vowel signs are no letters
 
 @pytest.mark.parametrize("text, same", [
     ("DON\u2019T  STOP", "don't stop"), ("Well-known, 'he said'.", "well known he said"),
-    ("a\tb\u00a0c -- d", "a b c d"), (f"{HINDI}!", HINDI), ("Stra\u00dfe", "strasse")])
+    ("a\tb\u00a0c -- d", "a b c d"), (f"{HINDI}!", HINDI), ("Stra\u00dfe", "strasse"), ("caf\u0065\u0301", "caf\u00e9"),
+    ("Caf\u00c9", "cafe\u0301".replace("e\u0301", "\u00e9")), ("zero\u200bwidth \ufeffone", "zerowidth one"),
+    ("Zei\u00adtung", "zeitung"), ("\u200etwo\u200f\u202fthree", "two three"), ("\u2060it\u2019s\ufe0f", "it's"),
+    ("\u212bngstr\u00f6m", "\u00e5ngstr\u00f6m")])
 def test_texts_are_compared_without_case_and_punctuation(text, same):
     assert normalise_text(text) == same == normalise_text(same)
     assert word_errors(text, same)[0] == 0 == word_errors(same, text)[0]
