@@ -40,7 +40,7 @@ setup(
         "filelock>=3.12",  # one run in a folder at a time
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
         "metrics": METRICS,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": IMAGES,

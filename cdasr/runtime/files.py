@@ -15,7 +15,7 @@ def check_file(path: str | os.PathLike, what: str = "file") -> Path:
 
     `what` was expected, e.g. "manifest". A pipe is no file: what is read here is read again, and in other processes.
     """
-    if not os.fspath(path):
+    if not os.fspath(path):  # Path("") is "." already
         raise ValueError(f"the path is empty; a {what} is expected")
     path = Path(path)
     try:

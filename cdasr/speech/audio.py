@@ -59,7 +59,7 @@ def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | 
             wave = _read(path, file, first, last)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
         raise _unreadable(path, error) from None
-    if len(wave) < last - first - found.rate // 10:
+    if not len(wave) or len(wave) < last - first - found.rate // 10:
         raise _truncated(path, (first + len(wave)) / found.rate, found.seconds)
     _check_samples(path, wave)
     wave = _mono(path, wave) if channel is None else wave[:, channel]

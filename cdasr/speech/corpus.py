@@ -34,7 +34,7 @@ def prepare_manifests(hparams: Mapping) -> None:
     sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
     processes, folder = processes_of(hparams.get("threads", 0)), Path(hparams["exp_dir"]) / "data"
     rows = read_manifests({name: path for name, path in hparams["manifests"].items() if path})
-    _check_apart(rows)
+    check_apart(rows)
     rows = {name: keep_durations(part, sizes["shortest"], sizes["longest"]) for name, part in rows.items()}
     if "valid" not in rows:
         rows["train"], rows["valid"] = hold_out(rows["train"])
@@ -81,7 +81,7 @@ def prepared_rows(folder: Path, name: str) -> list[dict[str, str]]:
     return read_manifest(folder / f"{name}.csv", check_audio=False, empty_text=True)
 
 
-def _check_apart(rows: Mapping[str, Sequence[Row]]) -> None:
+def check_apart(rows: Mapping[str, Sequence[Row]]) -> None:
     """Raise ValueError for a recording, or a stretch of one, that is trained on and also used to choose or to score."""
     trained: dict[str, list[tuple]] = {}
     for row in rows["train"]:

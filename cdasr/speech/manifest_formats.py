@@ -105,7 +105,7 @@ def _header(path: Path, number: int, fields: Sequence[str]) -> list[str]:
 def _row_fault(fields: Sequence[str], header: Sequence[str], tabs: bool) -> str | None:
     if any("\n" in field or "\r" in field for field in fields):
         return "a quoted field goes over the end of the line; a transcript is one line: close the quote"
-    if len(fields) < len(header) or any(field.strip() for field in fields[len(header):]):
+    if len(fields) != len(header):  # also where empty ones are too many: a text may have been cut at its comma
         cure = ("a text must not hold a tab" if tabs else 'a text with a comma stands in quotes, "yes, please"')
         return f"{len(fields)} fields, not the header's number of fields, {len(header)}; {cure}"
     return None

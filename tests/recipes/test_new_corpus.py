@@ -14,7 +14,7 @@ import torch
 
 from cdasr.cli import main
 from cdasr.speech.audio import resample, write_audio
-from cdasr.speech.import_manifest import read_foreign
+from cdasr.speech.corpus import check_apart, prepare_manifests
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
 
@@ -99,30 +99,63 @@ def test_formats_say_the_same(waves, tmp_path):
     (waves / "kaldi" / "wav.scp").write_text(f"a {waves / '0.wav'}\nb {waves / '1.wav'}\n")
     (waves / "kaldi" / "text").write_text("a one two\nb three, four\n")
     (waves / "kaldi" / "utt2spk").write_text("a s1\nb s2\n")
-    read = [read_foreign(waves / name, tmp_path) for name in ("a.csv", "a.tsv", "a.jsonl", "kaldi")]
+    read = [read_manifest(waves / name) for name in ("a.csv", "a.tsv", "a.jsonl", "kaldi")]
     assert all(rows == read[0] for rows in read)
     assert read[0][1] == {"ID": "b", "duration": "1.1000", "wav": str(waves / "1.wav"), "text": "three, four",
                           "spk_id": "s2"}
-    assert read_foreign(waves / "a.csv", tmp_path, limit=1) == read[0][:1]
 
 
-def test_segments_are_cut_once(waves, tmp_path):
+def test_corrected_segments_leave_no_old_cuts(waves, tmp_path):
     (waves / "wav.scp").write_text("rec 2.wav\n")
     (waves / "text").write_text("u1 one\nu2 two\n")
-    (waves / "segments").write_text("u1 rec 0.1 0.35\nu2 rec 0.5 -1\n")
-    rows = read_foreign(waves, tmp_path / "cut")
-    assert [float(row["duration"]) for row in rows] == [0.25, pytest.approx(0.7)]
-    before = [Path(row["wav"]).stat().st_mtime_ns for row in rows]
-    assert read_foreign(waves, tmp_path / "cut") == rows
-    assert [Path(row["wav"]).stat().st_mtime_ns for row in rows] == before
-    (waves / "segments").write_text("u1 rec 5 6\nu2 rec 0.5 -1\n")
-    with pytest.raises(ValueError, match="outside of rec"):
-        read_foreign(waves, tmp_path / "other")
+    (waves / "train.csv").write_text("ID,wav,text\na,0.wav,one\nb,1.wav,two\n")
+    hparams = {"exp_dir": tmp_path / "exp", "sample_rate": 8000, "seed": 1, "threads": 1, "noise_dir": "",
+               "rir_dir": "", "manifests": {"train": waves / "train.csv", "valid": waves, "test": waves},
+               "data": {"shortest": 0.1, "longest": 9, "train_utterances": 0, "valid_utterances": 0,
+                        "eval_utterances": 0, "mix_test": True, "train_families": ["coloured"],
+                        "valid_families": ["coloured"], "unseen_families": ["babble"], "snrs": [10],
+                        "valid_snrs": [10], "eval_rooms": 0}}
+    lengths = []
+    for end in ("0.35", "0.3"):
+        (waves / "segments").write_text(f"u1 rec 0.1 {end}\nu2 rec 0.5 -1\n")
+        prepare_manifests(hparams)
+        rows = read_manifest(tmp_path / "exp" / "data" / "eval.csv")
+        lengths.append({(row["condition"], soundfile.info(row[part]).frames) for row in rows
+                        if row["ID"].startswith("u1") for part in ("wav", "clean_wav")})
+    assert lengths == [{("clean", frames), ("babble_10dB", frames)} for frames in (2000, 1600)]
+    valid = read_manifest(tmp_path / "exp" / "data" / "valid.csv")
+    assert [(row["offset"], row["duration"]) for row in valid] == [("0.1", "0.2000"), ("0.5", "0.7000")]
+    assert not (tmp_path / "exp" / "data" / "segments").exists()
+
+
+def test_what_is_scored_is_not_trained_on(waves):
+    def rows(*stretches):
+        return [{"ID": str(place), "wav": "a.wav", "duration": duration, "text": "one", "spk_id": "",
+                 **({} if offset is None else {"offset": offset}), "channel": channel}
+                for place, (offset, duration, channel) in enumerate(stretches)]
+    check_apart({"train": rows(("0", "1", ""), ("1", "1", "")), "test": rows(("2.01", "1", ""))})
+    check_apart({"train": rows((None, "4", "0")), "test": rows((None, "4", "1"))})
+    for test in (("0.5", "1", ""), (None, "4", ""), ("0.2", "0.1", "1")):
+        with pytest.raises(ValueError, match="both the train and the test"):
+            check_apart({"train": rows(("0", "1", "")), "test": rows(("3", "1", ""), test)})
+
+
+def test_new_recipe_lists_the_faults_of_all_manifests(waves, monkeypatch, capsys):
+    monkeypatch.chdir(waves)
+    (waves / "a.csv").write_text("wav,text\n0.wav,one\nnone.wav,two\n1.wav,\n")
+    (waves / "b.jsonl").write_text('{"wav": "2.wav", "text": "one", "offset": 1.5}\n')
+    assert main(["new-recipe", "x", "--manifest", "train=a.csv", "--manifest", "test=b.jsonl"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 3 and not (waves / "recipes").exists()
+    assert "a.csv: line 3: " in lines[0] and "none.wav: no such file" in lines[0]
+    assert "a.csv: line 4: there is no text" in lines[1] and "b.jsonl: line 1: 1.5 to " in lines[2]
 
 
 @pytest.mark.parametrize("name, text, reason", [
-    ("a.csv", "path,speaker\n0.wav,s\n", "line 2 has no text"), ("a.csv", "wav,text\nnone.wav,one\n", "no such file"),
-    ("a.csv", "wav,text\n0.wav,one\n0.wav,two\n", "comes twice"), ("a.csv", "wav,text\n", "no utterances"),
+    ("a.csv", "path,speaker\n0.wav,s\n", "lacks the column(s) text"),
+    ("a.jsonl", '{"path": "0.wav"}\n', "line 1 has no text"), ("a.csv", "wav,text\nnone.wav,one\n", "no such file"),
+    ("a.csv", "wav,text\n0.wav,one\n0.wav,two\n", "repeats the ID '0' of line 2"),
+    ("a.csv", "wav,text\n", "no utterances"),
     ("a.jsonl", "{\n", "line 1 is not JSON"), ("a.jsonl", "[1]\n", "not a JSON object"),
     ("a.jsonl", "\udcff\n", "not text in UTF-8"), ("b.csv", None, "no such manifest"),
     ("wav.scp", "u touch ran; cat 0.wav |\n", "commands are not run")])
@@ -132,12 +165,7 @@ def test_what_cannot_be_used_is_one_line_and_runs_nothing(waves, monkeypatch, ca
         (waves / name).write_bytes(text.encode("utf-8", "surrogateescape"))
     (waves / "text").write_text("u one\n")
     given = "." if name == "wav.scp" else name
-    assert main(["new-recipe", "mine", "--manifest", f"train={given}", "--manifest", f"test={given}"]) == (
-        0 if reason == "comes twice" else 2)
-    if reason == "comes twice":  # found when all of it is read
-        with pytest.raises(ValueError, match=reason):
-            read_foreign(given, waves)
-        return
+    assert main(["new-recipe", "mine", "--manifest", f"train={given}", "--manifest", f"test={given}"]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert reason in message and not (waves / "recipes").exists() and not (waves / "ran").exists()
 
