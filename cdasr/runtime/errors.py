@@ -30,9 +30,9 @@ class Faults(ValueError):
 
 
 def explain(error: BaseException) -> str | None:
-    """What to tell the user of `error`, in one line (`Faults`: one each); None for what only a developer can mend."""
-    if isinstance(error, Faults):
-        return str(error)
+    """What to tell the user of `error`: a line, of several faults one each; None for what only a developer can mend."""
+    if type(error) in (ValueError, Faults):  # of several faults a line each
+        return "\n".join(" ".join(line.split()) for line in str(error).splitlines() if line.strip()) or "ValueError"
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(map(text.lower().count, MEMORY))):
         return "not enough memory; take shorter recordings, fewer --samples or a smaller --batch-seconds"

@@ -79,7 +79,8 @@ def test_what_a_person_can_mend_is_one_line_and_faults_of_the_code_are_not():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     assert explain(caught.value).startswith("not enough memory")
-    assert explain(ValueError("two\n  lines")) == "two lines"
+    assert explain(ValueError("a.csv: one\n\n  a.csv: two")) == "a.csv: one\na.csv: two"
+    assert explain(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad\nbyte")).count("\n") == 0
     assert explain(OSError("We could not connect\nto the hub")) == "We could not connect to the hub"
     assert "package PIL is missing" in explain(ModuleNotFoundError("No module named 'PIL'", name="PIL"))
     assert explain(ModuleNotFoundError("No module named 'cdasr.x'", name="cdasr.x")) is None
