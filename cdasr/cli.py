@@ -273,8 +273,8 @@ def demo(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="cdasr", description="Make a frozen speech recogniser robust to noise and reverberation with diffusion "
-        "models.", epilog="Exit codes: 0; 2 where some input could not be used or some output not be written, each named "
-        "in a line on stderr, while the others are done; 130 after Ctrl-C; 141 where nobody reads the output.")
+        "models.", epilog="Exit codes: 0; 2 where some input could not be used or some output not be written, each "
+        "named in a line on stderr, while the others are done; 130 after Ctrl-C; 141 where nobody reads the output.")
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
