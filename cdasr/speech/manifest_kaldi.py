@@ -74,11 +74,11 @@ def _entry(folder: Path, name: str, asked: str, files: Table, cuts: Table | None
         recording, fields = _cut(cut_place, name, value)
     side = (sides or {}).get(recording) or (sides or {}).get(name)
     if side:
-        file, _, letter = side[1].partition(" ")
+        file, letter = (*side[1].split(maxsplit=1), "", "")[:2]
         recording = recording if recording in files else file
-        if letter.strip().upper() not in SIDES:
-            raise ValueError(f"{side[0]}: the side of {name} is {letter.strip()!r}; expected A or B")
-        fields["channel"] = SIDES[letter.strip().upper()]
+        if letter.upper() not in SIDES:
+            raise ValueError(f"{side[0]}: the side of {name} is {letter!r}; expected A or B")
+        fields["channel"] = SIDES[letter.upper()]
     wav_place, wav = _known(files, recording, folder / "wav.scp", cut_place or asked)
     if _is_command(wav):
         return None, recording

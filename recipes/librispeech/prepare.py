@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cdasr.recipe.download import check_space, fetch, unpack
 from cdasr.recipe.stages import main
+from cdasr.runtime.files import read_text
 from cdasr.runtime.parallel import ordered_map, processes_of
 from cdasr.speech.audio import file_format
 from cdasr.speech.corpus import (
@@ -116,7 +117,7 @@ def read_chapter(folder: Path) -> list[dict[str, object]]:
     if not transcripts.is_file():
         raise ValueError(f"{transcripts}: no such file; is the corpus unpacked as a whole?")
     rows = []
-    for line in filter(str.strip, transcripts.read_text(encoding="utf-8").splitlines()):
+    for line in filter(str.strip, read_text(transcripts).split("\n")):
         name, _, text = line.partition(" ")
         wav = folder / f"{name}.flac"
         rate, samples = file_format(wav)
