@@ -37,6 +37,7 @@ setup(
         "pyroomacoustics>=0.8",  # simulated rooms for training
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "filelock>=3.12",  # one run in a folder at a time
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],

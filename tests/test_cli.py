@@ -1,6 +1,8 @@
 """The command line as a user types it."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,6 +64,116 @@ def test_bad_files_do_not_stop_the_others(package_dir, tmp_path, write_wav, tone
     assert len(complaints) == len(bad) and all(str(path) in line for path, line in zip(bad, complaints))
     assert "Traceback" not in captured.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.enhanced.wav"]
+
+
+def test_files_of_one_name_have_outputs_of_their_own(package_dir, tmp_path, write_wav, tone, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("p/utt.wav", "q/utt.wav", "same.wav", "same.flac")):
+        write_wav(name, tone(0.4 + 0.1 * number))
+    assert main(["enhance-transcribe", "p/utt.wav", "q/utt.wav", "same.wav", "same.flac", "--model", str(package_dir),
+                 "--device", "cpu", "--output-dir", "out"]) == 0
+    assert {str(path.relative_to(tmp_path)): soundfile.info(path).duration for path in tmp_path.glob("out/**/*.wav")} \
+        == {"out/p/utt.enhanced.wav": 0.4, "out/q/utt.enhanced.wav": 0.5, "out/same.wav.enhanced.wav": 0.6,
+            "out/same.flac.enhanced.wav": 0.7}
+    assert capsys.readouterr().err.count("wrote ") == 4
+
+
+def test_enhanced_audio_is_never_clipped(package_dir, tmp_path, write_wav, tone, capsys):
+    soundfile.write(tmp_path / "loud.wav", 30 * tone(0.5), 16_000, subtype="FLOAT")
+    square = write_wav("square.wav", np.sign(tone(0.5, 100)))
+    assert main(["enhance-transcribe", str(tmp_path / "loud.wav"), str(square), "--model", str(package_dir), "--device",
+                 "cpu", "--output-dir", str(tmp_path / "out")]) == 0
+    loud = soundfile.read(tmp_path / "out" / "loud.enhanced.wav")[0]
+    assert soundfile.info(tmp_path / "out" / "loud.enhanced.wav").subtype == "FLOAT" and np.abs(loud).max() > 2
+    scaled = soundfile.read(tmp_path / "out" / "square.enhanced.wav")[0]
+    assert 0.9 < np.abs(scaled).max() <= 0.991
+    notes = capsys.readouterr().err.splitlines()
+    assert notes[0].endswith("in 32-bit float, as the input") and "it would have been clipped" in notes[1]
+
+
+def test_a_full_disk_costs_one_output_and_no_transcript(package_dir, tmp_path, write_wav, tone, monkeypatch, capsys):
+    from cdasr.runtime import atomic
+
+    paths, replace, out = [write_wav(f"{name}.wav", tone(0.5)) for name in "abc"], os.replace, tmp_path / "out"
+
+    def full(source, target):
+        if target.name == "b.enhanced.wav":
+            raise OSError(errno.ENOSPC, "No space left on device", str(source))
+        replace(source, target)
+    monkeypatch.setattr(atomic.os, "replace", full)
+    assert main(["enhance-transcribe", *map(str, paths), "--model", str(package_dir), "--device", "cpu", "--output-dir",
+                 str(out)]) == 2
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 3 and [line for line in shown.err.splitlines() if "wrote" not in line] == [
+        f"cdasr: {paths[1]}: {out / 'b.enhanced.wav'}: the disk is full; free some space and run again"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.enhanced.wav", "c.enhanced.wav"]
+
+
+@pytest.mark.parametrize("error, code, shown", [
+    (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+    (OSError(errno.ENOSPC, "No space left on device"), 2, "cdasr: the disk is full; free some space and run again\n"),
+    (MemoryError(), 2, "cdasr: not enough memory"), (KeyboardInterrupt(), 130, "cdasr: interrupted\n")])
+def test_what_stops_a_run_is_one_line(tmp_path, monkeypatch, capsys, error, code, shown):
+    def fails(*given, **options):
+        raise error
+    monkeypatch.setattr("cdasr.speech.simulate.simulate", fails)
+    assert main(["simulate", "--manifest", "a", "--noise", "b", "--snr", "5", "--output-dir",
+                 str(tmp_path / "out")]) == code
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(shown) and stderr.count("\n") == bool(shown)
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(tmp_path, monkeypatch):
+    def fails(*given, **options):
+        raise TypeError("a bug")
+    monkeypatch.setattr("cdasr.speech.simulate.simulate", fails)
+    with pytest.raises(TypeError, match="a bug"):
+        main(["simulate", "--manifest", "a", "--noise", "b", "--snr", "5", "--output-dir", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("end", ["closed", "full"])
+def test_output_that_nobody_takes(tmp_path, write_wav, tone, end):
+    write_wav("a.wav", tone(0.5))
+    write_wav("noise/n.wav", tone(0.5))
+    (tmp_path / "clean.csv").write_text("ID,duration,wav,text\nu,0.5,a.wav,one\n")
+    command = [sys.executable, "-m", "cdasr.cli", "simulate", "--manifest", "clean.csv", "--noise", "noise", "--snr",
+               "-5,5", "--output-dir", "out"]
+    if end == "full":
+        if not os.path.exists("/dev/full"):
+            pytest.skip("no /dev/full here")
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, stdout = os.pipe()
+        os.close(reading)
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": here})
+    os.close(stdout)
+    lines = [line for line in done.stderr.splitlines() if "it/s]" not in line and line]
+    assert (done.returncode, lines) == ((141, []) if end == "closed" else (
+        2, ["cdasr: the disk is full; free some space and run again"]))
+    assert (tmp_path / "out" / "manifest.csv").is_file()
+
+
+def test_json_is_valid_for_every_number(package_dir, write_wav, tone, monkeypatch, capsys):
+    from cdasr import Pipeline
+
+    call = Pipeline.__call__
+
+    def odd(self, *given, **options):
+        result = call(self, *given, **options)
+        result.duration = float("nan")
+        return result
+    monkeypatch.setattr(Pipeline, "__call__", odd)
+    assert main(["enhance-transcribe", str(write_wav("a.wav", tone(0.5))), "--model", str(package_dir), "--json",
+                 "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["duration"] is None
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["enhance-classify", str(tmp_path / "a.png"), "--model", "x"]) == 2
+    assert capsys.readouterr().err.startswith("cdasr: the Python package PIL is missing; install it")
 
 
 def test_a_wrong_model_is_one_line(write_wav, tone, tmp_path, capsys):

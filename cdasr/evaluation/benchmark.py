@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cdasr.runtime.device import resolve_device, resolve_precision
 from cdasr.speech.manifest import read_row
+from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.signal_model import SignalModel
 
 PUBLISHED = {  # name: process and sampler of NCSN++ v2 at its published size
@@ -30,10 +31,10 @@ def real_time_factors(pipeline, rows: Sequence[Mapping[str, str]], systems: Sequ
     audio, factors = sum(map(len, waves)) / pipeline.sample_rate, {}
     for system in tqdm(systems, desc="measure real-time factors"):
         for wave in waves[:warm_up]:
-            pipeline.transcribe([wave], system)
+            transcribe_recordings(pipeline, [wave], system)
         started = time.perf_counter()
         for wave in waves:
-            pipeline.transcribe([wave], system)
+            transcribe_recordings(pipeline, [wave], system)
         factors[system] = (time.perf_counter() - started) / audio
     return {"rtf": factors, "utterances": len(waves), "audio_seconds": round(audio, 1), "device": pipeline.device,
             "threads": torch.get_num_threads()}
@@ -44,8 +45,8 @@ def benchmark_package(pipeline, steps: int | None = None, seconds: float = 4.0, 
     wave = _noise(seconds, pipeline.sample_rate)
 
     def run(strategy: str) -> int:
-        return sum(count for name, count in pipeline.transcribe([wave], strategy, steps)[0].nfe.items()
-                   if name != "classifier")
+        nfe = transcribe_recordings(pipeline, [wave], strategy, steps)[0].nfe
+        return sum(count for name, count in nfe.items() if name != "classifier")
     found = []
     for name in tqdm(pipeline.strategies, desc="measure"):
         run(name)

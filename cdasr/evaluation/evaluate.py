@@ -15,9 +15,21 @@ from typing import TYPE_CHECKING
 
 from cdasr.evaluation.report import table
 from cdasr.evaluation.scoring import score
-from cdasr.evaluation.store import append_decoded, claim, fingerprint, model_id, read_decoded
-from cdasr.runtime.provenance import record, write_json
+from cdasr.evaluation.store import (
+    append_decoded,
+    audio_key,
+    claim,
+    fingerprint,
+    keep_decoded,
+    model_id,
+    read_decoded,
+)
+from cdasr.runtime.atomic import write_json, write_text
+from cdasr.runtime.lock import locked
+from cdasr.runtime.outputs import check_folder
+from cdasr.runtime.provenance import record
 from cdasr.speech.manifest import manifest_files, read_clean, read_manifest, read_row
+from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.words import correct_words, word_errors
 
 if TYPE_CHECKING:
@@ -31,13 +43,15 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
              conditions: Sequence[str] | None = None, only: Mapping[str, str] | None = None) -> str:
     """Decode `manifest` with each of `systems`, write `wer.json`, `table.txt` and `table.md`, and return the table.
 
-    `model` is a package's name or folder, a `Pipeline`, or a function that loads one once the manifest is checked.
+    `model` is a package's name or folder, a `Pipeline`, or a function that loads one when all else is checked;
     `systems` None means all that it can run; `others` are systems of further packages, each a pipeline and its
     strategy, by the names that `systems` has for them. `limit` keeps the manifest's first utterances only, `conditions`
     those of some conditions, `only` those of which the name fits a system's regular expression; a later run can add
     others. `steps`, `samples`, `guidance`: as in `Pipeline.transcribe`.
-    Raises ValueError for an unknown system or condition, a bad manifest, a condition without words, or an
-    `output_dir` that holds results of other settings, before anything is written.
+    Recordings that have changed since they were decoded are decoded again.
+    Raises ValueError for an unknown system or condition, a bad manifest, recordings that cannot be used, a condition
+    without words, or an `output_dir` that cannot be written to, that another run writes to, or that holds results of
+    other settings, before anything is written.
     """
     from cdasr.coupled.pipeline import check_strategies
     from cdasr.speech.pipeline import Pipeline
@@ -46,12 +60,13 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
         raise ValueError("no systems to evaluate; name at least one, e.g. --systems none,enhanced")
     others = others or {}
     check_strategies([name for name in (*(systems or ()), *(only or {})) if name not in others])
+    check_folder(output_dir)
     rows, output_dir = read_manifest(manifest, empty_text=True)[:limit], Path(output_dir)
     rows = _of_conditions(rows, conditions, manifest)
     _check_words(rows, manifest)
-    if not isinstance(model, Pipeline):
-        model = model() if callable(model) else Pipeline.from_pretrained(model, device=device)
-    pipeline = model
+    if callable(model) and not isinstance(model, Pipeline):
+        model = model()
+    pipeline = model if isinstance(model, Pipeline) else Pipeline.from_pretrained(model, device=device)
     systems = systems or [*pipeline.strategies, *others]
     pipeline.check([name for name in systems if name not in others], steps, samples)
     settings = {"manifest": Path(manifest).name, "manifest_sha256": fingerprint(
@@ -62,18 +77,26 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
                "precision": (pipeline.precision, "fp32"), "others": (about_others, {})}
     settings |= {name: value for name, (value, usual) in unusual.items() if value != usual}
     wanted = _wanted(rows, systems, only or {}, manifest)
-    claim(output_dir, settings, overwrite)
-    for system in systems:
-        decode(wanted[system], *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
-               batch_seconds, steps=steps, samples=samples, guidance=guidance, seed=seed)
-    scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
-                   conditions=list(dict.fromkeys(map(_condition, rows))))
-    scores["record"] = record(**settings, systems=list(systems), batch_seconds=batch_seconds, device=pipeline.device,
-                              threads=_threads())
-    write_json(output_dir / "wer.json", scores)
-    for suffix, markdown in (("txt", False), ("md", True)):
-        (output_dir / f"table.{suffix}").write_text(table(scores, markdown) + "\n", encoding="utf-8")
+    keys = _keys(rows)
+    with locked(output_dir):
+        claim(output_dir, settings, overwrite)
+        for system in systems:
+            decode(wanted[system], *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
+                   batch_seconds, keys, steps=steps, samples=samples, guidance=guidance, seed=seed)
+        scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
+                       conditions=list(dict.fromkeys(map(_condition, rows))))
+        scores["record"] = record(**settings, systems=list(systems), batch_seconds=batch_seconds,
+                                  device=pipeline.device, threads=_threads())
+        write_json(output_dir / "wer.json", scores)
+        for suffix, markdown in (("txt", False), ("md", True)):
+            write_text(output_dir / f"table.{suffix}", table(scores, markdown) + "\n")
     return table(scores)
+
+
+def _keys(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """A fingerprint, by ID, of the audio that an entry depends on."""
+    known: dict[str, str] = {}
+    return {row["ID"]: audio_key(filter(None, (row["wav"], row.get("clean_wav"))), known) for row in rows}
 
 
 def _condition(row: Mapping[str, str]) -> str:
@@ -117,23 +140,28 @@ def _check_words(rows: Sequence[Mapping[str, str]], manifest: str | os.PathLike)
 
 
 def decode(rows: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, path: Path, batch_seconds: float,
-           **sampling) -> None:
-    """Append what `strategy` hears of every row that `path` does not hold yet, in batches sorted by length."""
-    done = {entry["ID"] for entry in read_decoded(path)}
+           keys: Mapping[str, str], **sampling) -> None:
+    """Append what `strategy` hears of every row that `path` does not hold yet, in batches sorted by length.
+
+    `keys`: a fingerprint of each ID's audio; entries of other audio are replaced.
+    """
+    done = keep_decoded(path, keys)
     waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
     append_decoded(path, _batches(waiting, batch_seconds),
-                   lambda batch: _decode_batch(batch, pipeline, strategy, **sampling), len(rows), "utt")
+                   lambda batch: _decode_batch(batch, pipeline, strategy, batch_seconds, keys, **sampling), len(rows),
+                   "utt")
 
 
-def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, **sampling) -> list[dict]:
+def _decode_batch(batch: Sequence[Mapping[str, str]], pipeline: Pipeline, strategy: str, batch_seconds: float,
+                  keys: Mapping[str, str], **sampling) -> list[dict]:
     import torch
 
     waves = [torch.from_numpy(read_row(row, pipeline.sample_rate)) for row in batch]
     started = time.perf_counter()
-    results = pipeline.transcribe(waves, strategy=strategy, **sampling)
+    results = transcribe_recordings(pipeline, waves, strategy, batch_seconds=batch_seconds, **sampling)
     seconds = time.perf_counter() - started
     share = seconds / sum(result.duration for result in results)
-    return [_entry(row, wave, result, share * result.duration, pipeline.sample_rate)
+    return [{**_entry(row, wave, result, share * result.duration, pipeline.sample_rate), "audio": keys[row["ID"]]}
             for row, wave, result in zip(batch, waves, results)]
 
 

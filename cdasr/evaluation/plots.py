@@ -8,6 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from cdasr.runtime.atomic import save_figure
+
+
+def check_format(path: str | os.PathLike) -> None:
+    """Raise ValueError for a suffix that no kind of picture has."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if (suffix := Path(path).suffix[1:].lower()) not in (known := FigureCanvasBase.get_supported_filetypes()):
+        raise ValueError(f"{path}: {suffix or 'no suffix'} is not a kind of picture; use {', '.join(sorted(known))}")
+
 
 def plot_spectrograms(waves: Mapping[str, np.ndarray], rate: int, path: str | os.PathLike) -> None:
     """One panel for each titled waveform (samples,), on common time, frequency and level axes; the suffix decides."""
@@ -30,8 +40,7 @@ def plot_spectrograms(waves: Mapping[str, np.ndarray], rate: int, path: str | os
         axis.set_ylabel("kHz")
     axes[-1, 0].set_xlabel("seconds")
     figure.colorbar(image, ax=axes[:, 0], label="dB")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
     plt.close(figure)
 
 
@@ -58,6 +67,5 @@ def plot_estimates(signals: Sequence[tuple[str, np.ndarray]], logits: Sequence[t
     for axis in (*axes[0, len(signals):], *axes[1, len(logits):]):
         axis.set_axis_off()
     axes[0, 0].set_ylabel("kHz")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
     plt.close(figure)

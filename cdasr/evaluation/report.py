@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cdasr.runtime.atomic import save_figure, write_text
+
 MOST_INTERVALS = 5  # systems in a table that still has room for intervals
 
 
@@ -116,7 +118,7 @@ def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
     shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
     figure.legend(handles=[shown[system] for system in scores["systems"] if system in shown], fontsize="small",
                   loc="outside right upper")  # ten systems would hide curves
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
     plt.close(figure)
 
 
@@ -142,7 +144,7 @@ def write_results(path: str | os.PathLike, title: str, record: Mapping, sections
              f"Decoded by `{record['command']}`, seed {record['settings']['seed']}.", ""]
     for heading, body in sections:
         lines += [f"## {heading}", "", body.strip(), ""]
-    Path(path).write_text("\n".join(lines), encoding="utf-8")
+    write_text(path, "\n".join(lines))
 
 
 def _change(rate: float, base: float, bounds: Sequence[float] | None) -> str:

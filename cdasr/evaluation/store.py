@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cdasr.runtime.provenance import write_json
+from cdasr.runtime.atomic import fingerprint, to_json, write_bytes, write_json
 
 
 def read_decoded(path: Path) -> list[dict]:
-    """The decoded entries in `path`; a last line torn by a crash is cut off the file."""
+    """The decoded entries in `path`, of each ID the last one; a last line torn by a crash is cut off the file.
+
+    Raises ValueError, with the line, for what is no entry.
+    """
     if not path.is_file():
         return []
     data = path.read_bytes()  # not text: the tear may be inside a character
     whole = data[:data.rfind(b"\n") + 1]
     if whole != data:
-        path.write_bytes(whole)
-    return [json.loads(line) for line in whole.split(b"\n") if line]  # str.splitlines cuts at U+2028 as well
+        write_bytes(path, whole)
+    entries = {}
+    for number, line in enumerate(whole.split(b"\n"), start=1):  # str.splitlines cuts at U+2028 as well
+        if line:
+            try:
+                entry = json.loads(line)
+                entries[entry["ID"]] = entry
+            except (ValueError, TypeError, KeyError):
+                raise ValueError(f"{path}: line {number} is not a decoded entry; delete the line, and what it was of "
+                                 "is decoded again") from None
+    return list(entries.values())
+
+
+def keep_decoded(path: Path, keys: Mapping[str, str]) -> set[str]:
+    """The IDs in `path` decoded from the audio that `keys`, fingerprints by ID, says; those of other audio are removed.
+
+    IDs that `keys` does not have are left alone.
+    """
+    entries = read_decoded(path)
+    kept = [entry for entry in entries if entry.get("audio") == keys.get(entry["ID"], entry.get("audio"))]
+    if len(kept) < len(entries):
+        print(f"{path}: {len(entries) - len(kept)} of {len(entries)} recordings have changed since they were decoded; "
+              "decoding them again", file=sys.stderr)
+        write_bytes(path, b"".join(map(_line, kept)))
+    return {entry["ID"] for entry in kept}
 
 
 def append_decoded(path: Path, batches: Iterable[Sequence], decode: Callable[[Sequence], Iterable[dict]], total: int,
@@ -29,25 +55,53 @@ def append_decoded(path: Path, batches: Iterable[Sequence], decode: Callable[[Se
     """Append the entries that `decode` makes of each batch; `total` counts those that `path` holds already, too."""
     done = len(read_decoded(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file, tqdm(total=total, initial=done, unit=unit,
-                                                        desc=f"decode {path.stem}") as bar:
+    with path.open("ab") as file, tqdm(total=total, initial=done, unit=unit, desc=f"decode {path.stem}") as bar:
         for batch in batches:
-            lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in decode(batch)]
-            file.write("".join(lines))
-            file.flush()
+            lines = [_line(entry) for entry in decode(batch)]
+            try:
+                file.write(b"".join(lines))
+                file.flush()
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
             bar.update(len(lines))
+
+
+def _line(entry: Mapping) -> bytes:
+    return (to_json(entry, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def claim(output_dir: Path, settings: Mapping, overwrite: bool) -> None:
     """Keep results of different settings apart: one set of settings an `output_dir`."""
     path = output_dir / "evaluate.json"
-    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))) != settings:
+    if path.is_file() and (found := _read_settings(path)) != settings:
         if not overwrite:
             changed = ", ".join(key for key in {**settings, **found} if found.get(key) != settings.get(key))
             raise ValueError(f"{output_dir} holds results of other settings ({changed}); choose another --output-dir "
                              "or discard them with --overwrite (in a recipe: --decode.overwrite true)")
         shutil.rmtree(output_dir / "decode", ignore_errors=True)
     write_json(path, settings)
+
+
+def _read_settings(path: Path) -> dict:
+    """What `claim` wrote; nothing is known of a file that cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": path.name}
+
+
+def audio_key(paths: Iterable[str | Path], known: dict[str, str]) -> str:
+    """A fingerprint of the content of files, each read once; those of `known` paths are taken from there.
+
+    The content and not the time of the last change: corpora are copied, and sets made again to the same bytes.
+    """
+    parts = []
+    for path in map(str, paths):
+        if path not in known:
+            known[path] = fingerprint([Path(path).read_bytes()])
+        parts.append(known[path])
+    return fingerprint(parts)
 
 
 def model_id(pipeline) -> str:
@@ -63,11 +117,3 @@ def _bytes(tensor) -> bytes:
     import torch
 
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def fingerprint(parts: Iterable[str | bytes]) -> str:
-    """16 hexadecimal digits that stand for `parts`."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
-    return digest.hexdigest()[:16]

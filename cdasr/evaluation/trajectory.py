@@ -14,9 +14,11 @@ from cdasr.coupled.pipeline import NEED_LOGITS, stored_options
 from cdasr.coupled.sides import Sides
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Side
-from cdasr.speech.audio import read_audio
+from cdasr.speech.audio import file_format, read_audio
 from cdasr.speech.pipeline import Pipeline
 from cdasr.speech.stft import compress
+
+LONGEST = 20  # seconds in a picture
 
 
 @dataclass
@@ -51,14 +53,20 @@ def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: i
     return found, sides
 
 
+def check_duration(path: str | os.PathLike) -> None:
+    """Raise ValueError for a recording that is too long for a picture."""
+    rate, samples = file_format(path)
+    if samples > LONGEST * rate:
+        raise ValueError(f"{path}: a picture shows at most {LONGEST} s of audio; cut the recording")
+
+
 def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | os.PathLike,
                     strategy: str = "parallel", steps: int | None = None, seed: int = 0) -> None:
     """A picture of the degraded input and of each pair of estimates for the recording at `path`."""
     from cdasr.evaluation.plots import plot_estimates
 
+    check_duration(path)
     samples, _ = read_audio(path, pipeline.sample_rate)
-    if len(samples) > 20 * pipeline.sample_rate:
-        raise ValueError(f"{path}: a picture shows at most 20 s of audio; cut the recording")
     found, sides = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
     heard = sides.logits_side.y[0]  # C(y), where the logits process starts
     signals = [("noisy", _decibels(pipeline, sides.signal.y[0, 0]))]

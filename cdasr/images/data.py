@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cdasr.runtime.atomic import replacing
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp")
 HELP = "give its folder with --data-dir or CDASR_IMAGES"
 
@@ -45,12 +47,9 @@ class ImageSet:
         """Write safetensors, atomically; the names of the classes go into its metadata."""
         from safetensors.torch import save_file
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        save_file({"images": self.images.contiguous(), "labels": self.labels.contiguous()}, partial,
-                  {"classes": json.dumps(self.classes)})
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            save_file({"images": self.images.contiguous(), "labels": self.labels.contiguous()}, partial,
+                      {"classes": json.dumps(self.classes)})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ImageSet:

@@ -19,7 +19,9 @@ from cdasr.images.data import ImageSet
 from cdasr.images.metrics import psnr, ssim
 from cdasr.images.pipeline import Classification, ImagePipeline
 from cdasr.images.report import NAMES, table
-from cdasr.runtime.provenance import record, write_json
+from cdasr.runtime.atomic import write_json, write_text
+from cdasr.runtime.lock import locked
+from cdasr.runtime.provenance import record
 
 TOP = 5
 
@@ -38,17 +40,18 @@ def evaluate_images(sets: Mapping[str, ImageSet], clean: ImageSet, pipeline: Ima
     settings = {"images": fingerprint(part.images.numpy().tobytes() for part in sets.values()),
                 "model": model_id(pipeline), "seed": seed,
                 "others": {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}}
-    claim(output_dir, settings, overwrite)
-    for system in systems:
-        decode(sets, clean, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
-               batch_size, seed)
-    scores = score_images({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
-                          list(sets))
-    scores["record"] = record(**settings, systems=list(systems), batch_size=batch_size, device=pipeline.device,
-                              threads=torch.get_num_threads())
-    write_json(output_dir / "accuracy.json", scores)
-    for suffix, markdown in (("txt", False), ("md", True)):
-        (output_dir / f"table.{suffix}").write_text(table(scores, markdown) + "\n", encoding="utf-8")
+    with locked(output_dir):
+        claim(output_dir, settings, overwrite)
+        for system in systems:
+            decode(sets, clean, *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
+                   batch_size, seed)
+        scores = score_images({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems},
+                              list(sets))
+        scores["record"] = record(**settings, systems=list(systems), batch_size=batch_size, device=pipeline.device,
+                                  threads=torch.get_num_threads())
+        write_json(output_dir / "accuracy.json", scores)
+        for suffix, markdown in (("txt", False), ("md", True)):
+            write_text(output_dir / f"table.{suffix}", table(scores, markdown) + "\n")
     return table(scores)
 
 

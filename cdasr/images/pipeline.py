@@ -10,7 +10,8 @@ A package is as in `cdasr.coupled.pipeline`, with the classifier under `classifi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from cdasr.coupled.logits_model import LogitsModel
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
+from cdasr.runtime.atomic import replacing
+from cdasr.runtime.files import check_file
 
 
 @dataclass
@@ -124,6 +127,32 @@ class ImagePipeline(CoupledPipeline):
         self.save_models(Path(folder), half, domain=self.domain)
 
 
+def unusable_images(paths: Sequence[str | os.PathLike]) -> dict[str | os.PathLike, str]:
+    """What is wrong, in one line that names the file, with each of `paths` of which not even the header can be read."""
+    from PIL import Image
+
+    faults = {}
+    for path in dict.fromkeys(paths):
+        try:
+            with _reading(path), Image.open(path):
+                pass
+        except ValueError as error:
+            faults[path] = str(error)
+    return faults
+
+
+@contextmanager
+def _reading(path: str | os.PathLike) -> Iterator[None]:
+    """Have what Pillow raises become a ValueError that names the file."""
+    from PIL import Image
+
+    check_file(path)
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not an image that can be read ({' '.join(str(error).split())})") from None
+
+
 def read_image(path: str | os.PathLike, size: Sequence[int] | None = None, colours: int = 3) -> Tensor:
     """An image file as (C, H, W) in [0, 1]; where `size` (H, W) is another, scaled and cut to its centre.
 
@@ -131,13 +160,8 @@ def read_image(path: str | os.PathLike, size: Sequence[int] | None = None, colou
     """
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("L" if colours == 1 else "RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not an image that can be read ({' '.join(str(error).split())})") from None
+    with _reading(path), Image.open(path) as file:
+        image = ImageOps.exif_transpose(file).convert("L" if colours == 1 else "RGB")
     if size is not None and (image.height, image.width) != tuple(size):
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     array = np.asarray(image, dtype=np.float32) / 255.0
@@ -145,10 +169,9 @@ def read_image(path: str | os.PathLike, size: Sequence[int] | None = None, colou
 
 
 def write_image(path: str | os.PathLike, image: Tensor) -> None:
-    """Write an image (C, H, W) in [0, 1]; the suffix decides on the format."""
+    """Write an image (C, H, W) in [0, 1] atomically; the suffix decides on the format."""
     from PIL import Image
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+    with replacing(path) as partial:
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(partial)

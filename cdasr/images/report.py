@@ -13,6 +13,7 @@ import numpy as np
 from cdasr.evaluation.report import extra_errors, p_text, render, training_seeds, write_results
 from cdasr.evaluation.scoring import pooled, score_conditions
 from cdasr.evaluation.store import read_decoded
+from cdasr.runtime.atomic import save_figure
 
 NAMES = {"rate": "error", "counted": "images", "means": ("psnr_input", "psnr", "ssim_input", "ssim")}
 COUPLED = ("parallel", "alternating", "nested")
@@ -70,8 +71,7 @@ def plot_grid(rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str], Seq
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(title, fontsize=8)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
     plt.close(figure)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -13,7 +14,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from cdasr.runtime.atomic import write_bytes
 from cdasr.runtime.files import check_file
+
+HEADROOM = 0.99  # of full scale: the peak of what would be clipped
 
 LOUDEST = 1e10  # full scale is 1, of integers kept as floats 2**31; squares of much more overflow float32
 CANCELS = 0.25  # the RMS of the channels' mean over that of uncorrelated channels: correlation near -1 below
@@ -144,13 +148,26 @@ def fit_length(wave: np.ndarray, samples: int) -> np.ndarray:
     return wave[:samples] if len(wave) >= samples else np.pad(wave, (0, samples - len(wave)))
 
 
-def write_audio(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
-    """Write `(samples,)` float32 as 16-bit PCM (by the suffix: .wav or .flac), atomically; clips at full scale."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    soundfile.write(partial, np.clip(wave, -1.0, 1.0), rate, subtype="PCM_16")
-    os.replace(partial, path)
+def write_audio(path: str | os.PathLike, wave: np.ndarray, rate: int, subtype: str = "PCM_16") -> float:
+    """Write `(samples,)` float32 (by the suffix: .wav or .flac), atomically and never clipped; returns the gain.
+
+    `subtype` is PCM_16, PCM_24 or, in WAV files, FLOAT, which keeps any level. In the others a wave beyond full scale
+    is scaled down as a whole; the gain is 1 where it was not.
+    """
+    gain = 1.0
+    if subtype != "FLOAT" and (peak := float(np.abs(wave).max(initial=0.0))) > 1.0:
+        gain = HEADROOM / peak
+    memory = io.BytesIO()  # libsndfile does not say that a disk is full
+    soundfile.write(memory, wave * np.float32(gain) if gain != 1.0 else wave, rate, subtype,
+                    format=Path(path).suffix[1:].upper())
+    write_bytes(path, memory.getbuffer())
+    return gain
+
+
+def stored_subtype(path: str | os.PathLike) -> str:
+    """The subtype that a copy of the file at `path` needs so as to keep its levels: PCM_16, PCM_24 or FLOAT."""
+    found = soundfile.info(path).subtype
+    return {"FLOAT": "FLOAT", "DOUBLE": "FLOAT", "PCM_24": "PCM_24", "PCM_32": "PCM_24"}.get(found, "PCM_16")
 
 
 def _reason(error: Exception) -> str:

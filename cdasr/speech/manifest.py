@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from cdasr.runtime.atomic import replacing
+from cdasr.runtime.errors import Faults
 from cdasr.speech.audio import AudioFormat, audio_format, fit_length, read_audio, write_audio
 from cdasr.speech.manifest_formats import ALIASES, Entry, read_entries
 from cdasr.speech.manifest_kaldi import kaldi_files, read_kaldi
@@ -52,7 +54,7 @@ def read_manifest(path: str | os.PathLike, check_audio: bool = True, file_names:
         found += _name(entry, seen)
         faults += found
     if faults:
-        raise ValueError(_listing(path, faults))
+        raise Faults(_listing(path, faults))
     if not entries:
         raise ValueError(f"{path}: the manifest has no utterances")
     columns = dict.fromkeys(("ID", "duration", "wav", "text", "spk_id"))
@@ -78,13 +80,10 @@ def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]
         for column, value in row.items():
             if fault := _odd_character(str(value)):
                 raise ValueError(f"{path}: the {column} of {row.get('ID')!r} has {fault}; a manifest cannot hold it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(columns), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 def manifest_files(path: str | os.PathLike) -> list[Path]:
@@ -268,7 +267,7 @@ def _seconds(duration: float) -> str:
     return f"{max(duration, 0.0001):.4f}"
 
 
-def _listing(path: Path, faults: Sequence[str]) -> str:
-    """The message for some faults: one a line, the first ten."""
+def _listing(path: Path, faults: Sequence[str]) -> list[str]:
+    """The lines of a message for some faults: the first ten, and how many more there are."""
     more = len(faults) - LISTED
-    return "\n".join([*faults[:LISTED], *([f"{path}: {more} more faults, {len(faults)} in all"] if more > 0 else [])])
+    return [*faults[:LISTED], *([f"{path}: {more} more faults, {len(faults)} in all"] if more > 0 else [])]

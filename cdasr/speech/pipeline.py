@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from cdasr.coupled.logits_model import LogitsModel
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.runtime.device import resolve_precision
 from cdasr.speech.audio import read_audio, resample
-from cdasr.speech.segments import split_long
+from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import SPEECH
 from cdasr.speech.words import consensus
@@ -115,9 +114,7 @@ class Pipeline(CoupledPipeline):
             if wave.ndim != 1 or not np.isfinite(wave).all():
                 raise ValueError(f"expected finite mono samples (samples,), got shape {wave.shape}")
             wave = resample(wave, rate or self.sample_rate, self.sample_rate)
-        parts = [self.transcribe([segment], strategy, steps, seed, samples, guidance)[0]
-                 for segment in split_long(torch.from_numpy(wave), self.sample_rate)]
-        return parts[0] if len(parts) == 1 else _join(parts)
+        return transcribe_recordings(self, [torch.from_numpy(wave)], strategy, steps, seed, samples, guidance)[0]
 
     def transcribe(self, waves: Sequence[Tensor], strategy: str | None = None, steps: int | None = None,
                    seed: int = 0, samples: int = 1, guidance: float | None = None) -> list[Transcript]:
@@ -202,17 +199,3 @@ def _agree(drawn: Sequence[Transcript]) -> Transcript:
     best, shares = consensus([transcript.text for transcript in drawn])
     words = [replace(word, confidence=share) for word, share in zip(drawn[best].words, shares)]
     return replace(drawn[best], words=words, nfe={key: len(drawn) * count for key, count in drawn[best].nfe.items()})
-
-
-def _join(parts: Sequence[Transcript]) -> Transcript:
-    """One transcript of the consecutive segments of a long recording."""
-    enhanced = parts[0].wave is not None
-    starts = [0.0, *accumulate(part.duration for part in parts)]
-    words = [replace(word, start=start + word.start, end=start + word.end)
-             for part, start in zip(parts, starts) for word in part.words]
-    return Transcript(
-        text=" ".join(part.text for part in parts if part.text), strategy=parts[0].strategy,
-        duration=sum(part.duration for part in parts),
-        nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe},
-        text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
-        wave=torch.cat([part.wave for part in parts]) if enhanced else None, words=words)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cdasr.runtime.atomic import replacing
 from cdasr.speech.audio import read_audio
 
 SOUND_SPEED = 343.0  # m/s
@@ -52,10 +53,8 @@ class RoomSource:
             return simulate_room(rng, self.rate)
         path = self.cache_dir / f"room{number:04d}-seed{self.seed}-{self.rate}.npy"
         if not path.is_file():
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-            np.save(partial, simulate_room(rng, self.rate))
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                np.save(partial, simulate_room(rng, self.rate))
         return np.load(path)
 
 

@@ -1,9 +1,67 @@
-"""Long recordings: cut at quiet places into segments that fit in memory."""
+"""Long recordings: cut at quiet places into segments that fit in memory, transcribed, and put together again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from cdasr.speech.pipeline import Pipeline, Transcript
+
+BATCH_SECONDS = 20.0
+
+
+def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy: str | None = None,
+                          steps: int | None = None, seed: int = 0, samples: int = 1, guidance: float | None = None,
+                          batch_seconds: float = BATCH_SECONDS) -> list[Transcript]:
+    """Transcribe recordings (samples,) of any length at the pipeline's rate; the options are `Pipeline.transcribe`'s.
+
+    Every verb comes this way, so that all hear the same. Long recordings are cut, segments of similar length run in
+    batches of at most `batch_seconds`, padding included, and what belongs to one recording is joined again.
+    """
+    pieces = [split_long(wave, pipeline.sample_rate) for wave in waves]
+    order = sorted(((number, place) for number, parts in enumerate(pieces) for place in range(len(parts))),
+                   key=lambda at: len(pieces[at[0]][at[1]]))
+    found: dict[tuple[int, int], Transcript] = {}
+    for batch in _batches(order, [len(pieces[number][place]) for number, place in order],
+                          batch_seconds * pipeline.sample_rate):
+        results = pipeline.transcribe([pieces[number][place] for number, place in batch], strategy=strategy,
+                                      steps=steps, seed=seed, samples=samples, guidance=guidance)
+        found |= dict(zip(batch, results))
+    return [_join([found[number, place] for place in range(len(parts))]) for number, parts in enumerate(pieces)]
+
+
+def _batches(items: Sequence, lengths: Sequence[int], limit: float) -> Iterator[list]:
+    """Consecutive items, sorted by length, whose padded size stays within `limit` samples."""
+    batch: list = []
+    for item, length in zip(items, lengths):
+        if batch and length * (len(batch) + 1) > limit:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _join(parts: Sequence[Transcript]) -> Transcript:
+    """One transcript of the consecutive segments of a recording."""
+    if len(parts) == 1:
+        return parts[0]
+    enhanced = parts[0].wave is not None
+    starts = [0.0, *accumulate(part.duration for part in parts)]
+    words = [replace(word, start=start + word.start, end=start + word.end)
+             for part, start in zip(parts, starts) for word in part.words]
+    return replace(
+        parts[0], text=" ".join(part.text for part in parts if part.text), words=words,
+        duration=sum(part.duration for part in parts),
+        nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe},
+        text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
+        wave=torch.cat([part.wave for part in parts]) if enhanced else None)
 
 
 def split_long(wave: Tensor, rate: int, longest: float = 20.0, search: float = 5.0) -> list[Tensor]:

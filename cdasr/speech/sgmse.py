@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cdasr.runtime.atomic import replacing_folder
 from cdasr.speech.signal_model import SignalModel
 
 DEFAULT_ASR = "facebook/wav2vec2-base-960h"
@@ -66,7 +67,8 @@ def import_sgmse(path: str | os.PathLike, folder: str | os.PathLike, asr: str = 
     recogniser = load_recogniser(asr)
     source = {"file": Path(path).name, "sha256": _sha256(path), "weights": "ema" if ema else "last step"}
     pipeline = Pipeline(recogniser, signal, {"strategy": "enhanced", "imported": source}, "cpu")
-    pipeline.save_pretrained(folder)
+    with replacing_folder(folder) as partial:
+        pipeline.save_pretrained(partial)
     size = sum(parameter.numel() for parameter in signal.network.parameters()) / 1e6
     sampling = signal.sampling
     return (f"{folder}: {size:.1f} M parameters ({source['weights']}), process {signal.process.name}, sampled by "

@@ -9,28 +9,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from cdasr.runtime.atomic import file_key, fingerprint, replacing, write_json
+from cdasr.runtime.lock import locked
+from cdasr.runtime.outputs import check_outputs
 from cdasr.runtime.parallel import ordered_map
-from cdasr.runtime.provenance import record, write_json
+from cdasr.runtime.provenance import record
 from cdasr.speech.audio import file_format, write_audio
 from cdasr.speech.degrade import degrade
-from cdasr.speech.manifest import (
-    is_stretch,
-    read_manifest,
-    read_row,
-    row_key,
-    write_manifest,
-    write_stretch,
-)
+from cdasr.speech.inputs import check_files
+from cdasr.speech.manifest import is_stretch, manifest_files, read_manifest, read_row, write_manifest, write_stretch
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource
 
 LOG = "condition.json"  # settings of a condition and what was drawn for each utterance
+MADE = (".flac", ".clean.flac")  # a mixture, and its reference where the clean file will not do
 
 
 def simulate(manifest: str | os.PathLike, noise: str | os.PathLike, snrs: Sequence[float], seed: int,
@@ -39,22 +38,31 @@ def simulate(manifest: str | os.PathLike, noise: str | os.PathLike, snrs: Sequen
 
     With `rir`, a folder of room impulse responses, the speech is reverberant. Writes FLAC files at the rate
     of the first utterance, and returns the path of `output_dir/manifest.csv`; `simulate.json` records how.
-    Raises ValueError on unusable input and where `output_dir` holds a set made with other settings.
+    Raises ValueError on unusable input, where an output would replace another or an input, where another run writes to
+    `output_dir`, and where that holds a set made with other settings.
     """
     output_dir = Path(output_dir)
     conditions = {f"snr{snr:g}": snr for snr in snrs}
-    if not conditions or not np.isfinite(list(snrs)).all():
-        raise ValueError(f"SNRs must be one or more numbers in dB such as 0,5,10; got {list(snrs)}")
+    if len(conditions) < max(1, len(snrs)) or not np.isfinite(list(snrs)).all():
+        raise ValueError(f"SNRs must be one or more different numbers in dB such as 0,5,10; got {list(snrs)}")
+    if seed < 0:
+        raise ValueError(f"the seed must not be negative, got {seed}")
     rows = read_manifest(manifest, file_names=True, empty_text=True)
+    noises, responses = find_audio(noise), find_audio(rir) if rir else []
+    check_files([*noises, *responses])
+    for condition in conditions:
+        _check_outputs(rows, condition, output_dir, [*(row["wav"] for row in rows), *noises, *responses])
+    check_outputs([(output_dir / name, name) for name in ("manifest.csv", "simulate.json")], manifest_files(manifest))
     rate, _ = file_format(rows[0]["wav"])
-    noise_source = NoiseSource(files=find_audio(noise), rate=rate, warp=False)
-    room_source = RoomSource(files=find_audio(rir), rate=rate) if rir else None
-    noisy = []
-    for condition, snr in conditions.items():
-        noisy += simulate_set(rows, condition, noise_source, room_source, snr, seed, output_dir)
-    write_json(output_dir / "simulate.json", record(
-        manifest=str(manifest), noise=str(noise), rir=str(rir or ""), snrs=list(snrs), seed=seed, rate=rate))
-    write_manifest(output_dir / "manifest.csv", noisy)
+    noise_source = NoiseSource(files=noises, rate=rate, warp=False)
+    room_source = RoomSource(files=responses, rate=rate) if rir else None
+    with locked(output_dir):
+        noisy = []
+        for condition, snr in conditions.items():
+            noisy += simulate_set(rows, condition, noise_source, room_source, snr, seed, output_dir)
+        write_json(output_dir / "simulate.json", record(
+            manifest=str(manifest), noise=str(noise), rir=str(rir or ""), snrs=list(snrs), seed=seed, rate=rate))
+        write_manifest(output_dir / "manifest.csv", noisy)
     return output_dir / "manifest.csv"
 
 
@@ -75,14 +83,22 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
     if noise_source is None and room_source is None:
         links = [_link(row, output_dir) for row in rows]
         return [_noisy_row(row, condition, link, link) for row, link in zip(rows, links)]
+    _check_outputs(rows, condition, output_dir)
     settings = _settings(noise_source, room_source, snr, seed)
-    done = _resume(folder, settings)
-    waiting = [row for row in rows if not _made(row, done.get(row["ID"]), folder)]
+    done, sources = _resume(folder, settings), _sources(noise_source, room_source)
+    made_from = {row["ID"]: fingerprint([json.dumps([sources, _source(row)])]) for row in rows}
+    waiting = [row for row in rows if not _made(row, done.get(row["ID"]), made_from[row["ID"]], folder)]
+    if stale := [done[row["ID"]] for row in waiting if row["ID"] in done]:
+        for drawn in stale:
+            drawn["made_from"] = None
+        print(f"{folder}: {len(stale)} mixtures are missing or their audio has changed; mixing them again",
+              file=sys.stderr)
+        write_json(folder / LOG, {"settings": settings, "utterances": done})  # a crash must not leave them in it
     mix = partial(_mix, condition=condition, noise_source=noise_source, room_source=room_source, snr=snr, seed=seed,
                   folder=folder)
     try:
         for drawn, row in zip(ordered_map(mix, waiting, processes, f"simulate {condition}"), waiting):
-            done[row["ID"]] = drawn
+            done[row["ID"]] = {**drawn, "made_from": made_from[row["ID"]]}
     finally:
         write_json(folder / LOG, {"settings": settings, "utterances": done})
     result = []
@@ -94,12 +110,33 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
     return result
 
 
-def _made(row: Mapping[str, str], drawn: Mapping | None, folder: Path) -> bool:
-    """Whether the files of a row are there, as what was `drawn` for it says, and no older than the clean one."""
-    paths = [_path(folder, row, suffix) for suffix in (".flac", ".clean.flac")]
-    if drawn is None or os.path.exists(row["wav"]) and drawn.get("audio") != row_key(row):
-        return False
-    return all(_fresh(path, row["wav"]) for path in paths[:1 + drawn["copied"]])
+def _made(row: Mapping[str, str], drawn: Mapping | None, made_from: str, folder: Path) -> bool:
+    """Whether the files of a row are there, as what was `drawn` for it says, and made from what is there now."""
+    paths = [_path(folder, row, suffix) for suffix in MADE]
+    return (drawn is not None and drawn.get("made_from") == made_from
+            and all(path.is_file() for path in paths[:1 + drawn["copied"]]))
+
+
+def _check_outputs(rows: Sequence[Mapping[str, str]], condition: str, output_dir: Path,
+                   inputs: Sequence[str | os.PathLike] = ()) -> None:
+    """Raise ValueError where two rows would write one file, or one would replace an input."""
+    outputs = [(_path(output_dir / condition, row, suffix), f"the ID {row['ID']!r}") for row in rows for suffix in MADE]
+    outputs += [(_path(output_dir / "clean", row, Path(row["wav"]).suffix), f"the ID {row['ID']!r}") for row in rows
+                if Path(row["wav"]).parent.resolve() != (output_dir / "clean").resolve()]
+    check_outputs(outputs, inputs)
+
+
+def _sources(noise_source: NoiseSource | None, room_source: RoomSource | None) -> list:
+    """Name, size and time of every file that a mixture may be drawn from."""
+    files = [] if noise_source is None else [*noise_source.files, *noise_source.speech]
+    return [*map(_source, files), *map(_source, room_source.files if room_source else ())]
+
+
+def _source(audio: Mapping[str, str] | str | os.PathLike) -> list:
+    """Name, size and time of a file, or of a row's, and which stretch and channel of it the row is."""
+    if not isinstance(audio, Mapping):
+        return file_key(audio)
+    return [*file_key(audio["wav"]), *(audio.get(column) for column in ("offset", "duration", "channel"))]
 
 
 def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | None, room_source: RoomSource | None,
@@ -117,7 +154,7 @@ def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | 
     if copied:
         write_audio(copy, result.clean, rate)
     write_audio(noisy, result.noisy, rate)
-    return {"noise": result.noise_name, "rir": result.rir_name, "copied": copied, "audio": row_key(row)}
+    return {"noise": result.noise_name, "rir": result.rir_name, "copied": copied}
 
 
 def _noisy_row(row: Mapping[str, str], condition: str, wav: Path, clean: Path, noise: str = "", rir: str = "",
@@ -144,13 +181,16 @@ def _resume(folder: Path, settings: dict) -> dict[str, dict]:
     """Utterances of `folder` that are done. Raises ValueError where they were made with other settings."""
     if not (folder / LOG).is_file():
         return {}
-    earlier = json.loads((folder / LOG).read_text(encoding="utf-8"))
-    before = earlier["settings"]
+    try:
+        earlier = json.loads((folder / LOG).read_bytes())
+        before, utterances = dict(earlier["settings"]), dict(earlier["utterances"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder / LOG}: does not say how this set was made; delete {folder}") from None
     changed = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
     if changed:
         raise ValueError(f"{folder}: holds a set made with other settings ({', '.join(changed)}); delete it "
                          "or write to another folder")
-    return earlier["utterances"]
+    return utterances
 
 
 def _path(folder: Path, row: Mapping[str, str], suffix: str) -> Path:
@@ -159,27 +199,18 @@ def _path(folder: Path, row: Mapping[str, str], suffix: str) -> Path:
     return folder / f"{row['ID']}{suffix}"
 
 
-def _fresh(path: Path, source: str | os.PathLike) -> bool:
-    """Whether `path` is there and not older than `source`, as far as that is known."""
-    return path.is_file() and not (
-        os.path.exists(source) and os.stat(path).st_mtime_ns < os.stat(source).st_mtime_ns)
-
-
 def _link(row: Mapping[str, str], output_dir: Path) -> Path:
     """The clean file in `output_dir/clean`: a hard link, or a copy of a stretch or where the file system has none."""
     if is_stretch(row):
         return write_stretch(row, output_dir / "clean")
     source = Path(row["wav"]).resolve()
     target = _path(output_dir / "clean", row, source.suffix)
-    if not _fresh(target, source):
-        if not source.is_file():
-            raise ValueError(f"{row['wav']}: no such file")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(source, partial)
-        except OSError:
-            shutil.copy2(source, partial)
-        os.replace(partial, target)
+    if not source.is_file():
+        raise ValueError(f"{row['wav']}: no such file")
+    if not target.is_file() or file_key(target)[1:] != file_key(source)[1:]:  # equal for links and copies
+        with replacing(target) as partial:
+            try:
+                os.link(source, partial)
+            except OSError:
+                shutil.copy2(source, partial)
     return target

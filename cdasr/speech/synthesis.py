@@ -33,6 +33,11 @@ def speak(text: str, voice: str = "en-us", words_per_minute: int = 160, pitch: i
     return trim(np.concatenate(chunks).astype(np.float32) / 32768.0), rate
 
 
+def check_library() -> None:
+    """Raise ValueError where the library is not installed."""
+    _library()
+
+
 def trim(wave: np.ndarray, threshold: float = 0.01) -> np.ndarray:
     """Cut the silence before and after, below `threshold` of the peak."""
     loud = np.flatnonzero(np.abs(wave) > threshold * np.abs(wave).max())

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from cdasr.coupled.domain import Task, unpadded
 from cdasr.coupled.signal_model import SignalProcess
-from cdasr.runtime.provenance import read_json, write_json
+from cdasr.runtime.atomic import replacing, write_json
+from cdasr.runtime.provenance import read_json
 from cdasr.speech.manifest import read_clean, read_row
 from cdasr.speech.task import SPEECH
 from cdasr.training.data import DurationBatchSampler, batch_limit
@@ -83,10 +84,9 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, cl
     for signals, (place, path) in zip(tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main()), waiting):
         steps = settings["steps"][place % len(settings["steps"])]
         items = _observe(signals, classifier, signal_model, steps, device, task)
-        partial = path.with_suffix(".partial")
-        save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
-                   for name, value in item.items()}, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
+                       for name, value in item.items()}, partial)
     if on_main():
         write_json(folder / "index.json", index)
     ddp_barrier()

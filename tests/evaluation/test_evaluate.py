@@ -1,6 +1,8 @@
 """`cdasr evaluate`: right numbers, nothing decoded twice, other settings kept apart."""
 
+import errno
 import json
+import os
 import re
 import shutil
 
@@ -143,6 +145,64 @@ def test_an_interrupted_run_goes_on_where_it_stopped(manifest, pipeline, tmp_pat
     assert sum(decoded) == 8 - sum(seen), "a finished run decodes nothing"
 
 
+def test_changed_audio_is_decoded_again_and_nothing_else(manifest, pipeline, tmp_path, write_wav, tone, capsys):
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    path = tmp_path / "out" / "decode" / "none.jsonl"
+    before = {entry["ID"]: entry for entry in read_decoded(path)}
+    old = (tmp_path / "2.wav").stat().st_mtime_ns
+    write_wav("2.wav", tone(0.5, 900))
+    write_wav("noisy4.wav", tone(0.6, 1900))
+    for name in ("2.wav", "noisy4.wav"):
+        os.utime(tmp_path / name, ns=(old, old - 10**12))  # older than what it replaces
+    capsys.readouterr()
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    assert "2 of 8 recordings have changed" in capsys.readouterr().err
+    after = {entry["ID"]: entry for entry in read_decoded(path)}
+    assert {ID for ID in after if after[ID] != before[ID]} == {"u2", "u4"} and len(after) == 8
+    assert after["u4"]["si_sdr_input"] != before["u4"]["si_sdr_input"]
+    assert len(path.read_bytes().splitlines()) == 8, "the old entries are gone"
+
+
+def test_doubled_entries_count_once_and_broken_ones_are_named(manifest, pipeline, tmp_path):
+    shown = evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    path = tmp_path / "out" / "decode" / "none.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole)  # as two runs at once left them
+    assert len(read_decoded(path)) == 8
+    assert evaluate(manifest, pipeline, ["none"], tmp_path / "out").split("\n\n")[0] == shown.split("\n\n")[0]
+    path.write_bytes(whole + b"{broken}\n" + whole)
+    with pytest.raises(ValueError, match="none.jsonl: line 9 is not a decoded entry"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+
+
+def test_two_runs_do_not_share_a_folder(manifest, pipeline, tmp_path):
+    from cdasr.runtime.lock import locked
+
+    with locked(tmp_path / "out"), pytest.raises(ValueError, match="out: another run is writing there"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    assert not (tmp_path / "out" / "decode").exists() and not (tmp_path / "out" / "evaluate.json").exists()
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+
+
+def test_a_full_disk_loses_nothing_that_was_decoded(manifest, pipeline, tmp_path, monkeypatch):
+    from cdasr.evaluation import store
+
+    shown, line, written = evaluate(manifest, pipeline, ["none"], tmp_path / "whole"), store._line, []
+
+    def full(entry):
+        written.append(entry)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return line(entry)
+    monkeypatch.setattr(store, "_line", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", batch_seconds=0.1)
+    monkeypatch.setattr(store, "_line", line)
+    assert len(read_decoded(tmp_path / "out" / "decode" / "none.jsonl")) == 3
+    assert not (tmp_path / "out" / "wer.json").exists()
+    assert evaluate(manifest, pipeline, ["none"], tmp_path / "out").split("\n\n")[0] == shown.split("\n\n")[0]
+
+
 def test_a_line_torn_inside_a_character_and_odd_line_ends_are_read(tmp_path):
     path, entry = tmp_path / "none.jsonl", {"ID": "a", "text": "one\u2028two\x85three"}
     line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
@@ -174,6 +234,13 @@ def test_mistakes_come_before_any_work(manifest, pipeline, tmp_path):
         evaluate(manifest, pipeline, ["none"], tmp_path / "out", samples=0)
     with pytest.raises(ValueError, match="no such manifest"):
         evaluate(tmp_path / "none.csv", pipeline, ["none"], tmp_path / "out")
+    def load():
+        raise AssertionError("loaded before the checks")
+    for row, words in (({"wav": tmp_path / "gone.wav"}, "gone.wav: no such file"),
+                       ({"clean_wav": tmp_path / "set.csv"}, "set.csv: not an audio file")):
+        write_manifest(tmp_path / "bad.csv", [{**read_manifest(manifest)[0], **row}])
+        with pytest.raises(ValueError, match=words):
+            evaluate(tmp_path / "bad.csv", load, ["none"], tmp_path / "out")
     with pytest.raises(ValueError, match="no systems"):
         evaluate(manifest, pipeline, [], tmp_path / "out")
     rows = read_manifest(manifest)

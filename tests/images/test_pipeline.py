@@ -1,6 +1,9 @@
 """Images through the shared core: strategies, batching, packages, the command line; and a perfect denoiser."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,3 +132,27 @@ def test_the_command_line(pipeline, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     assert main([*command[:2], "--model", str(tmp_path / "package")]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'a.png'}: class ")
+
+
+def test_pictures_of_one_name_and_a_full_disk(pipeline, tmp_path, monkeypatch, capsys):
+    from cdasr.runtime import atomic
+
+    pipeline.save_pretrained(tmp_path / "package")
+    monkeypatch.chdir(tmp_path)
+    for name in ("p/a.png", "q/a.png", "b.png", "b.bmp"):
+        write_image(tmp_path / name, torch.rand(3, 8, 8))
+    replace = os.replace
+
+    def full(source, target):
+        if target.name == "b.bmp.enhanced.png":
+            raise OSError(errno.ENOSPC, "No space left on device", str(source))
+        replace(source, target)
+    monkeypatch.setattr(atomic.os, "replace", full)
+    assert main(["enhance-classify", "p/a.png", "q/a.png", "b.png", "b.bmp", "--model", "package", "--device", "cpu",
+                 "--output-dir", "out"]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 4
+    assert captured.err.splitlines()[-1] == ("cdasr: b.bmp: out/b.bmp.enhanced.png: the disk is full; free some space "
+                                             "and run again")
+    assert sorted(str(path) for path in Path("out").rglob("*.*")) == [
+        "out/b.png.enhanced.png", "out/p/a.enhanced.png", "out/q/a.enhanced.png"]

@@ -5,7 +5,16 @@ import os
 import numpy as np
 import pytest
 
-from cdasr.speech.audio import AudioFormat, audio_format, file_format, fit_length, read_audio, resample, write_audio
+from cdasr.speech.audio import (
+    AudioFormat,
+    audio_format,
+    file_format,
+    fit_length,
+    read_audio,
+    resample,
+    stored_subtype,
+    write_audio,
+)
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
@@ -100,3 +109,27 @@ def test_bad_files_are_named_with_the_reason(tmp_path, write_wav, tone):
     streamed[40:44] = b"\xff\xff\xff\xff"
     (tmp_path / "streamed.wav").write_bytes(streamed)
     assert len(read_audio(tmp_path / "streamed.wav")[0]) == 16_000
+
+
+@pytest.mark.parametrize("name, subtype", [("a.wav", "PCM_16"), ("a.flac", "PCM_16"), ("a.flac", "PCM_24")])
+def test_what_would_be_clipped_is_scaled_as_a_whole(tmp_path, tone, name, subtype):
+    wave = 10 * tone(0.2)
+    gain = write_audio(tmp_path / name, wave, 16_000, subtype)
+    again, _ = read_audio(tmp_path / name)
+    assert gain == pytest.approx(0.99 / np.abs(wave).max()) and np.abs(again - gain * wave).max() <= 1 / 32767
+    assert write_audio(tmp_path / name, wave / np.abs(wave).max(), 16_000, subtype) == 1.0
+
+
+def test_float_files_keep_any_level(tmp_path, tone):
+    wave = 10 * tone(0.2)
+    assert write_audio(tmp_path / "a.wav", wave, 16_000, "FLOAT") == 1.0
+    assert np.array_equal(read_audio(tmp_path / "a.wav")[0], wave)
+    assert stored_subtype(tmp_path / "a.wav") == "FLOAT"
+
+
+@pytest.mark.parametrize("subtype, kept", [("DOUBLE", "FLOAT"), ("PCM_24", "PCM_24"), ("PCM_32", "PCM_24"),
+                                           ("PCM_U8", "PCM_16"), ("ULAW", "PCM_16")])
+def test_a_copy_has_a_subtype_that_keeps_the_levels(tmp_path, tone, subtype, kept):
+    import soundfile
+    soundfile.write(tmp_path / "a.wav", tone(0.1), 16_000, subtype=subtype)
+    assert stored_subtype(tmp_path / "a.wav") == kept

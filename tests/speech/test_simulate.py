@@ -1,6 +1,8 @@
 """Fixed noisy sets: bit-identical by the seed, resumable, never clipped."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -142,6 +144,79 @@ def test_changed_clean_audio_is_mixed_again(corpus, tone, write_wav):
     after = contents(corpus / "out")
     assert before["snr0/utt0.flac"] != after["snr0/utt0.flac"]
     assert before["snr0/utt1.flac"] == after["snr0/utt1.flac"]
+
+
+@pytest.mark.parametrize("changed, hertz", [("clean/utt0.wav", 1000), ("noise/hiss.wav", 2000), ("rir/hall.wav", 50)])
+def test_changed_sources_are_mixed_again_even_when_they_are_older(corpus, tone, write_wav, changed, hertz, capsys):
+    arguments = (corpus / "clean.csv", corpus / "noise", [0], 3, corpus / "out", corpus / "rir")
+    simulate(*arguments)
+    before = contents(corpus / "out")
+    write_wav("new.wav", 0.1 * tone(0.4, hertz)).replace(corpus / changed)
+    os.utime(corpus / changed, ns=(10**18, 10**18))
+    capsys.readouterr()
+    simulate(*arguments)
+    after, one = contents(corpus / "out"), changed.startswith("clean")
+    assert f"{1 if one else 3} mixtures are missing or their audio has changed" in capsys.readouterr().err
+    assert {name for name in after if name.endswith(".flac") and after[name] != before.get(name)} >= (
+        {"snr0/utt0.flac"} if one else {f"snr0/{ID}.flac" for ID in ("utt0", "utt1", "utt2")
+                                        if changed.startswith("rir")})
+    assert (before["clean/utt0.wav"] != after["clean/utt0.wav"]) == one
+    simulate(corpus / "clean.csv", corpus / "noise", [0], 3, corpus / "new", corpus / "rir")
+    assert contents(corpus / "new") == after, "as if made now"
+
+
+def test_outputs_that_would_replace_each_other_are_refused_before_any_work(corpus, monkeypatch):
+    from cdasr.runtime import outputs
+
+    rows = read_manifest(corpus / "clean.csv")
+    for IDs, ignores_case, refused in ((("a", "a.clean"), False, True), (("a", "A"), False, False),
+                                       (("a", "A"), True, True)):
+        monkeypatch.setattr(outputs, "ignores_case", lambda folder, ignores=ignores_case: ignores)
+        write_manifest(corpus / "ids.csv", [{**row, "ID": ID} for row, ID in zip(rows, IDs)])
+        arguments = (corpus / "ids.csv", corpus / "noise", [0], 3, corpus / "-".join((*IDs, str(ignores_case))))
+        if refused:
+            with pytest.raises(ValueError, match=f"'{IDs[0]}' and the ID '{IDs[1]}' would both be written to"):
+                simulate(*arguments)
+            assert not arguments[-1].exists()
+        else:
+            assert len(read_manifest(simulate(*arguments))) == 2
+
+
+def test_two_runs_do_not_share_a_folder(corpus):
+    from cdasr.runtime.lock import locked
+
+    with locked(corpus / "out"), pytest.raises(ValueError, match="out: another run is writing there"):
+        simulate(corpus / "clean.csv", corpus / "noise", [0], 3, corpus / "out")
+    assert [path.name for path in (corpus / "out").iterdir()] == [".lock"]
+
+
+def test_a_full_disk_leaves_nothing_half_written(corpus, monkeypatch):
+    from cdasr.runtime import atomic
+
+    arguments, replace, moved = (corpus / "clean.csv", corpus / "noise", [0], 3, corpus / "out"), os.replace, []
+
+    def full(source, target):
+        moved.append(target)
+        if len(moved) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(source))
+        replace(source, target)
+    monkeypatch.setattr(atomic.os, "replace", full)
+    with pytest.raises(OSError, match=f"No space left on device.*{corpus / 'out'}"):
+        simulate(*arguments)
+    monkeypatch.setattr(atomic.os, "replace", replace)
+    assert not [path for path in (corpus / "out").rglob("*") if "partial" in path.name]
+    assert not (corpus / "out" / "manifest.csv").exists()
+    simulate(*arguments)
+    simulate(*arguments[:-1], corpus / "new")
+    assert contents(corpus / "out") == contents(corpus / "new")
+
+
+def test_a_damaged_log_is_named(corpus):
+    arguments = (corpus / "clean.csv", corpus / "noise", [0], 3, corpus / "out")
+    simulate(*arguments)
+    (corpus / "out/snr0/condition.json").write_text("{")
+    with pytest.raises(ValueError, match="condition.json: does not say how this set was made; delete"):
+        simulate(*arguments)
 
 
 def test_other_settings_do_not_mix_with_an_old_set(corpus):
