@@ -352,4 +352,4 @@ ORDER = (
 
 
 if __name__ == "__main__":
-    sys.exit(main(STAGES, ORDER, "cdasr.images.recipe"))
+    sys.exit(main(STAGES, ORDER, "cdasr.images.recipe", "images"))

@@ -16,15 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from cdasr.recipe.hparams import load_hparams
 
+OPTIONS = ("recipe", "stage", "stop_stage", "size", "redo", "stale")  # of the runner itself
 HELP = """usage: bash {folder}/run.sh [--stage N] [--stop-stage M] [--size NAME] [--redo true] [--key value ...]
 
 {stages}
 
 A finished stage is skipped, unless --redo true; an interrupted one goes on where it was.
 --size: {sizes}; of {folder}/hparams, also several: --size a,b
---key: every key of default.yaml there, a nested one as --outer.inner:
+--key: every setting (`cdasr config {folder}` prints all), a nested one as --outer.inner:
 {keys}
 """
 
@@ -43,7 +46,7 @@ class Stage:
 
 
 def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]], module: str,
-        arguments: Sequence[str]) -> int:
+        arguments: Sequence[str], base: str | None = None) -> int:
     """Run the stages of a recipe, numbered from 0, as `--recipe DIR [--stage N] [--stop-stage M] ...` says.
 
     `functions` are the stages that the recipe has not itself, by name, and `module` runs one of them alone, as
@@ -55,10 +58,10 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
         raise ValueError("run needs --recipe DIR, the recipe's folder")
     folder = Path(options["recipe"])
     if "help" in options:
-        print(_help(folder, stages))
+        print(_help(folder, stages, base))
         return 0
     files = _hparams_files(folder, options.get("size", "default"))
-    hparams = load_hparams(files, overrides)
+    hparams = load_hparams(files, overrides, base, OPTIONS)
     first = _number("stage", options.get("stage", "0"), len(stages))
     last = _number("stop-stage", options.get("stop_stage", str(len(stages) - 1)), len(stages))
     redo = {"true": True, "false": False}.get(options.get("redo", "false"))
@@ -78,11 +81,18 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
                 if code := subprocess.call([*command, *given]):
                     return code
             else:
-                functions[stage.name](load_hparams(files, overrides))
+                functions[stage.name](load_hparams(files, overrides, base))
                 gc.collect()  # a stage's networks do not outlive it
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
     return 0
+
+
+def config(folder: Path, arguments: Sequence[str]) -> str:
+    """The settings of the recipe in `folder` as YAML, as `[--size NAME] [--key value ...]` make them."""
+    options, overrides = _split(arguments)
+    hparams = load_hparams(_hparams_files(folder, options.get("size", "default")), overrides, "speech", OPTIONS)
+    return yaml.safe_dump(hparams, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 def _command(stage: Stage, folder: Path, module: str, nproc: int) -> list[str]:
@@ -141,10 +151,10 @@ def _number(name: str, text: str, count: int) -> int:
     return int(text)
 
 
-def _help(folder: Path, stages: Sequence[Stage]) -> str:
+def _help(folder: Path, stages: Sequence[Stage], base: str | None) -> str:
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     width = max(len(stage.name) for stage in stages)
     lines = [f"  {number} {stage.name:<{width}}  {stage.about}" for number, stage in enumerate(stages)]
-    keys = load_hparams([folder / "hparams" / "default.yaml"])
+    keys = load_hparams([folder / "hparams" / "default.yaml"], (), base)
     options = textwrap.fill(", ".join(f"--{key.replace('_', '-')}" for key in keys), 100, break_on_hyphens=False)
     return HELP.format(folder=folder, sizes=", ".join(_sizes(folder)), stages="\n".join(lines), keys=options)

@@ -156,7 +156,7 @@ def logits(hparams: dict) -> None:
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
     folder = exp_dir / "logits" / "bank"
-    spoken = spread(train_rows, settings["bank"].get("utterances", 0))
+    spoken = spread(train_rows, settings["bank"]["utterances"])
     train = build_bank(folder / "train", spoken, pairs, frozen, model, settings["bank"], seed, device)
     once = {**settings["bank"], "passes": 1, "steps": [model.config["sampling"]["steps"]]}
     valid = build_bank(folder / "valid", valid_rows, fixed_pairs(rate), frozen, model, once, seed, device)
@@ -201,7 +201,7 @@ def matched(hparams: dict) -> None:
     from cdasr.training.signal import train_signal
 
     exp_dir, data = data_folders(hparams)
-    settings = {**hparams["signal"], **hparams["matched"]}
+    settings = as_in(hparams["signal"], hparams["matched"])
     pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams))
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
@@ -212,6 +212,11 @@ def matched(hparams: dict) -> None:
     choices = _tune(trained, valid_rows, hparams)
     write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "matched", latest=False)
+
+
+def as_in(settings: dict, changes: dict) -> dict:
+    """`settings` with the `changes` that are not null."""
+    return {**settings, **{key: value for key, value in changes.items() if value is not None}}
 
 
 def retrained(hparams: dict) -> None:
@@ -225,7 +230,7 @@ def retrained(hparams: dict) -> None:
 
     exp_dir, data = data_folders(hparams)
     device = compute_device(hparams)
-    settings = {**hparams["recogniser"], **hparams["retrained"]}
+    settings = as_in(hparams["recogniser"], hparams["retrained"])
     train_rows, valid_rows = read_manifest(data / "train.csv"), read_manifest(data / "valid_noisy.csv")
     degrade = training_degrader(data, train_rows, hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model")
@@ -416,21 +421,23 @@ ORDER = (
     Stage("score", "tables, plot and RESULTS.md"))
 
 
-def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (), module: str = "") -> int:
+def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (), module: str = "",
+         base: str = "speech") -> int:
     """Run one of `stages` as the command line says: `STAGE --hparams FILE [--hparams CHANGES] [--key value ...]`.
 
-    `run --recipe DIR ...` runs those of `order`, which `module` has (runner.py).
+    `run --recipe DIR ...` runs those of `order`, which `module` has (runner.py). `base`: the defaults of a recipe that
+    does not name them, in hparams.py.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if order and sys.argv[1:2] == ["run"]:
-            return run(order, stages, module, sys.argv[2:])
+            return run(order, stages, module, sys.argv[2:], base)
         parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
         parser.add_argument("stage", choices=stages)
         parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
                             help="the recipe's hyper-parameters; a further file changes values of the first")
         options, overrides = parser.parse_known_args()
-        stages[options.stage](load_hparams(options.hparams, overrides))
+        stages[options.stage](load_hparams(options.hparams, overrides, base))
     except ValueError as error:
         print(f"{program_name()}: {error}", file=sys.stderr)
         return 2

@@ -15,11 +15,13 @@ from cdasr.training.coupled import CoupledTrainer, fit_coupled
 from cdasr.training.logits import train_logits
 from cdasr.training.logits_cache import build_bank
 from cdasr.training.signal import fit_signal
+from tests.conftest import TRAINER
 from tests.images.conftest import CLASSES, LOGITS, SIGNAL
 
 NOISE = {"name": "pixel_noise", "level": 0.3}
-HPARAMS = {"seed": 1, "epochs": 2, "lr": 3e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_size": 8, "precision": "fp32",
-           "start_share": 0.3, "kl_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
+HPARAMS = {**TRAINER, "seed": 1, "epochs": 2, "lr": 3e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_size": 8,
+           "told": {}, "recogniser_weight": 0.0, "start_share": 0.3, "kl_weight": 1.0, "drop_seen": 0.2,
+           "drop_hidden": 0.2}
 COUPLED = {**HPARAMS, "condition": 8, "told_steps": 2, "swapped": 0.5, "logits_weight": 0.3, "recogniser_weight": 0.1,
            "own_states": 0.5, "validate": ["parallel"],
            "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
@@ -58,7 +60,7 @@ def test_all_stages_learn_and_leave_the_classifier_alone(pairs, classifier, tmp_
         return TrainingDegrader([NOISE])(pairs[0].data.images[row["index"]].float() / 255.0, rng)
 
     bank = build_bank(tmp_path / "bank", pairs[0].rows, drawn, classifier, signal,
-                      {"passes": 2, "batch_size": 16, "steps": [1, 2]}, 3, "cpu", IMAGES)
+                      {"passes": 2, "batch_size": 16, "steps": [1, 2], "workers": 0}, 3, "cpu", IMAGES)
     assert len(bank) == 84 and bank[0]["heard"].shape == (7,) and bank[0]["seen_hidden"].shape == (8,)
     labels = pairs[0].data.labels
     assert all(item["label"] == labels[int(item["id"].split("-")[0])] for item in bank)
