@@ -31,6 +31,7 @@ setup(
         "soundfile>=0.13",
         "soxr>=0.5",  # the resampler behind librosa, used directly: librosa takes seconds to import
         "hyperpyyaml>=1.2.2",
+        "filelock>=3.16",  # one writer a folder
         "safetensors>=0.5",
         "numpy>=1.26",
         "scipy>=1.11",

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -123,7 +124,9 @@ class Trainer(sb.Brain):
     def on_fit_batch_start(self, batch, should_step):
         epoch = self.counter.current
         rank, count = shard()
-        torch.manual_seed(((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step) * count + rank)
+        seed = ((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step) * count + rank
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (transformers draws SpecAugment's masks from this one)
         progress = (self.steps_before[epoch - 1] + self.step) / self.steps_before[-1]
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr * group["factor"] * learning_rate_factor(progress, self.hparams.warmup)
