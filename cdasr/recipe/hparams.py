@@ -25,7 +25,7 @@ OPEN = ("lr_factors", "strategies", "curriculum", "dropout", "told", "conditions
 NAMES = ("lr_factors", "strategies")  # mappings whose keys are names that a recipe's default need not mention
 OWN = ("data", "manifests")  # sections in which a recipe may have keys of its own
 CODE_TAGS = re.compile(r"!(new|name|apply|applyref|module|include|!python)\b")
-MAX_BYTES, MAX_NODES, MAX_DEPTH = 1_000_000, 20_000, 40
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 200_000, 20_000, 40
 
 
 def load_hparams(paths: Sequence[str | os.PathLike], overrides: Sequence[str] = (), base: str | None = None,
@@ -64,9 +64,19 @@ def load_hparams(paths: Sequence[str | os.PathLike], overrides: Sequence[str] = 
 
 def _values(tree: yaml.MappingNode) -> dict:
     """The values of a tree, its references resolved."""
+    if not _has_references(tree):
+        return yaml.SafeLoader("").construct_document(_copy(tree))
     from hyperpyyaml import resolve_references
 
     return yaml.safe_load(resolve_references(yaml.serialize(tree, width=10_000), {})) or {}
+
+
+def _has_references(node: yaml.Node) -> bool:
+    if node.tag.startswith("!"):
+        return True
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [
+        part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
+    return any(map(_has_references, parts))
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -87,7 +97,11 @@ def _read(path: Path) -> yaml.MappingNode:
 
 
 def _tree(text: str) -> yaml.MappingNode:
-    for event in yaml.parse(text):
+    depth = 0
+    for count, event in enumerate(yaml.parse(text)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or count > 2 * MAX_NODES:  # before any of it is built
+            raise ValueError(f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH}")
         tag = getattr(event, "tag", None) or ""
         if CODE_TAGS.match(tag) or tag.startswith("tag:yaml.org,2002:python"):
             raise ValueError(f"line {event.start_mark.line + 1} uses the tag {tag!r}, which could run code; hparams "

@@ -38,6 +38,7 @@ class Stage:
     - `needs`: the earlier stages that it depends on; None: all.
     - `keyed`: it reuses its own results only where they are those of the same inputs, so that they may stay where it
       is done again with other settings.
+    - `package`: it leaves the package of the recipe, in `exp_dir/<name>/package` and, as the latest, `exp_dir/package`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Stage:
     makes: tuple[str, ...] = ()
     needs: tuple[str, ...] | None = None
     keyed: bool = False
+    package: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,21 @@ def set_aside(exp_dir: Path, part: str) -> Path | None:
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(source, target)
     return target
+
+
+def keep_package(exp_dir: Path, name: str) -> None:
+    """Make the package of stage `name`, which counts though it is stale, the latest one again."""
+    source, target, partial = exp_dir / name / "package", exp_dir / "package", exp_dir / "package.partial"
+    if not source.is_dir() or (target.is_dir() and _contents(source) == _contents(target)):
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): describe(file, folder) for file in folder.rglob("*") if file.is_file()}
 
 
 def describe(path: str | os.PathLike, exp_dir: Path) -> str:

@@ -17,13 +17,14 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
 import yaml
 
 from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.markers import Markers, Stage
+from cdasr.recipe.markers import Markers, Stage, keep_package
 from cdasr.runtime.lock import locked
 
 OPTIONS = ("recipe", "stage", "stop_stage", "size", "redo", "stale")  # of the runner itself
@@ -79,8 +80,8 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
             if not _due(markers, number, hparams, redo, stale):
                 continue
             command = _command(stage, folder, module, hparams["nproc"] if stage.trains else 1)
-            code = _run_stage(f"stage {number} ({stage.name})", command and [*command, *given],
-                              partial(_call, functions, stage.name, files, overrides, base))
+            alone = None if command else partial(functions[stage.name], deepcopy(hparams))
+            code = _run_stage(f"stage {number} ({stage.name})", command and [*command, *given], alone)
             if code:
                 return code
             markers.end(number)
@@ -110,6 +111,8 @@ def _due(markers: Markers, number: int, hparams: Mapping, redo: bool, stale: str
         return False
     if state.name == "stale" and stale == "keep" and not redo:
         print(f"{name}: stale ({state.why}), kept as it is", flush=True)
+        if stage.package:  # an earlier stage that was done again has put its own in this one's place
+            keep_package(markers.exp_dir, stage.name)
         return False
     if state.name in ("stale", "changed"):
         print(f"{name}: {'stale' if state.name == 'stale' else 'cannot go on'} ({state.why}), done from its beginning",
@@ -120,14 +123,9 @@ def _due(markers: Markers, number: int, hparams: Mapping, redo: bool, stale: str
     return True
 
 
-def _call(functions: Mapping[str, Callable[[dict], None]], name: str, files: Sequence[Path],
-          overrides: Sequence[str], base: str | None) -> None:
-    functions[name](load_hparams(files, overrides, base))
-
-
-def _run_stage(name: str, command: Sequence[str], function: Callable[[], None]) -> int:
+def _run_stage(name: str, command: Sequence[str], function: Callable[[], None] | None) -> int:
     """Run a stage, by its command if it has one. Returns its exit code; raises ValueError with its cause."""
-    if not command:
+    if function is not None:
         try:
             function()
         except ValueError as error:

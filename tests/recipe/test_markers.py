@@ -26,6 +26,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "mine" / "hparams" / "default.yaml").write_text(YAML)
     (tmp_path / "t.csv").write_text("one\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gc.collect", lambda: 0)  # slow where all libraries are loaded
     return tmp_path
 
 
@@ -143,6 +144,27 @@ def test_markers_of_earlier_versions_and_unknown_leftovers_are_stale(home, capsy
     (home / "exp" / "done" / "stage1").unlink()
     assert "build" in go() and (home / "exp" / "build" / "checkpoints").read_text() == "b"
     assert "cannot go on (what it was begun with is not recorded)" in capsys.readouterr().out
+
+
+def test_a_middle_stage_does_not_replace_the_package_of_a_later_one_that_is_kept(home):
+    stages = (Stage("early", "", reads=("net",), makes=("early",), package=True),
+              Stage("late", "", reads=("side",), makes=("late",), package=True))
+
+    def write(name):
+        def work(hparams):
+            for folder in (Path("exp") / name / "package", Path("exp/package")):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "config.json").write_text(name)
+        return work
+
+    def latest(*options):
+        run(stages, {stage.name: write(stage.name) for stage in stages}, "none", ["--recipe", "mine", *options])
+        return Path("exp/package/config.json").read_text()
+
+    assert latest() == "late"
+    assert latest("--stop-stage", "early", "--redo", "true") == "early", "late is stale now"
+    assert latest("--stale", "keep") == "late"
+    assert latest("--stale", "redo", "--net.size", "2", "--stop-stage", "early") == "early" and latest() == "late"
 
 
 def test_links_that_a_user_laid_are_used_and_never_emptied(home):
