@@ -20,7 +20,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["cdasr", "cdasr.*"]),
-    package_data={"cdasr": ["bundled/**/*", "recipe/templates/**/*"]},
+    package_data={"cdasr": ["bundled/**/*", "recipe/templates/**/*", "*/base.yaml"]},
     install_requires=[
         "torch>=2.11,<2.13",  # torchaudio 2.11 does not load beside a newer torch
         "torchaudio>=2.11,<2.12",
@@ -31,13 +31,13 @@ setup(
         "soundfile>=0.13",
         "soxr>=0.5",  # the resampler behind librosa, used directly: librosa takes seconds to import
         "hyperpyyaml>=1.2.2",
+        "filelock>=3.16",  # one run in a folder at a time
         "safetensors>=0.5",
         "numpy>=1.26",
         "scipy>=1.11",
         "pyroomacoustics>=0.8",  # simulated rooms for training
         "matplotlib>=3.8",
         "tqdm>=4.66",
-        "filelock>=3.12",  # one run in a folder at a time
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],

@@ -207,6 +207,14 @@ def new_recipe(options: argparse.Namespace) -> int:
     return 0
 
 
+def config(options: argparse.Namespace) -> int:
+    """Print the settings that a recipe ends up with."""
+    from cdasr.recipe.runner import config
+
+    print(config(options.recipe, options.settings), end="")
+    return 0
+
+
 def plot_trajectory(options: argparse.Namespace) -> int:
     """A picture of signal and logits evolving together."""
     from cdasr.speech.inputs import check_files
@@ -329,6 +337,12 @@ def _parser() -> argparse.ArgumentParser:
                       help="the frozen recogniser; default: %(default)s")
     verb.add_argument("--output-dir", type=Path, default=Path("recipes"), help="default: %(default)s")
     verb.set_defaults(run=new_recipe)
+
+    verb = verbs.add_parser("config", help="print the settings of a recipe, all defaults included, as YAML")
+    verb.add_argument("recipe", type=Path, metavar="RECIPE_DIR", help="e.g. recipes/digits")
+    verb.add_argument("settings", nargs=argparse.REMAINDER, metavar="...",
+                      help="--size NAME and --key value, as run.sh takes them")
+    verb.set_defaults(run=config)
 
     verb = verbs.add_parser("plot-trajectory", help="a picture of signal and logits evolving together")
     verb.add_argument("file", type=Path, metavar="FILE", help="audio in any format soundfile reads")

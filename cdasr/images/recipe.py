@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cdasr.recipe.runner import Stage
-from cdasr.recipe.stages import compute_device, data_folders, main, save_package
+from cdasr.recipe.markers import Stage
+from cdasr.recipe.stages import as_in, compute_device, data_folders, main, save_package
 from cdasr.runtime.provenance import record, write_json
 
 CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "retrained": ("retrained", "none")}
@@ -167,7 +167,7 @@ def matched(hparams: dict) -> None:
 
     exp_dir, _ = data_folders(hparams)
     pipeline = ImagePipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams))
-    _train_signal(hparams, pipeline.classifier, pipeline.signal.config, {**hparams["signal"], **hparams["matched"]},
+    _train_signal(hparams, pipeline.classifier, pipeline.signal.config, as_in(hparams["signal"], hparams["matched"]),
                   "matched", pipeline.signal)
 
 
@@ -180,7 +180,7 @@ def retrained(hparams: dict) -> None:
     pipeline = ImagePipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
     train, valid = _pairs(data, hparams, hparams["retrained"]["seed"])
     tuned = train_classifier(train.data, valid.data, exp_dir / "retrained",
-                             {**hparams["classifier"], **hparams["retrained"]}, device, _degrader(hparams),
+                             as_in(hparams["classifier"], hparams["retrained"]), device, _degrader(hparams),
                              pipeline.classifier)
     write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
     save_package(ImagePipeline(tuned, pipeline.signal, pipeline.config, device), exp_dir, "retrained", latest=False)
@@ -338,18 +338,27 @@ def _accuracy(frozen, data) -> float:
 
 STAGES = {stage.__name__: stage for stage in (download, prepare, classifier, signal, logits, coupled, controls, matched,
                                               retrained, decode, ablate, score)}
+BEFORE_LOGITS = ("download", "prepare", "classifier", "signal")
 ORDER = (
-    Stage("download", "find the data set or download it"),
-    Stage("prepare", "split it; degrade what is validated and scored"),
-    Stage("classifier", "the frozen classifier and its accuracy"),
-    Stage("signal", "train the signal process, choose its steps, write the model package"),
-    Stage("logits", "fill the bank of logits and train the logits process"),
-    Stage("coupled", "train both processes together, tune the strategies"),
-    Stage("controls", "the signal process trained on alone, the classifier retrained on degraded images"),
-    Stage("decode", "the degraded sets with each system"),
-    Stage("ablate", "what each part of the coupling is worth"),
-    Stage("score", "tables, pictures and RESULTS.md"))
+    Stage("download", "find the data set or download it", makes=("source",),
+          reads=("dataset", "data_dir", "data.classes", "seed"), files=("data_dir",)),
+    Stage("prepare", "split it; degrade what is validated and scored", makes=("data",), reads=("data",)),
+    Stage("classifier", "the frozen classifier and its accuracy", makes=("classifier",),
+          reads=("classifier", "training_seed"), files=("classifier.checkpoint",)),
+    Stage("signal", "train the signal process, choose its steps, write the model package", makes=("signal",),
+          package=True, reads=("signal", "signal_model", "tuning.steps")),
+    Stage("logits", "fill the bank of logits and train the logits process", makes=("logits",),
+          package=True, reads=("logits", "logits_model", "coupled.condition")),
+    Stage("coupled", "train both processes together, tune the strategies", makes=("coupled",),
+          package=True, reads=("coupled", "tuning")),
+    Stage("controls", "the signal process trained on alone, the classifier retrained on degraded images",
+          makes=("matched", "retrained"), needs=BEFORE_LOGITS, reads=("matched", "retrained")),
+    Stage("decode", "the degraded sets with each system", makes=("results",), keyed=True, reads=("decode",)),
+    Stage("ablate", "what each part of the coupling is worth", makes=("results/ablation.json",),
+          needs=(*BEFORE_LOGITS, "logits", "coupled"), reads=("ablation",)),
+    Stage("score", "tables, pictures and RESULTS.md", reads=("results", "other_seeds"),
+          files=("other_seeds:results",)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(STAGES, ORDER, "cdasr.images.recipe"))
+    sys.exit(main(STAGES, ORDER, "cdasr.images.recipe", "images"))

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.runner import Stage, run
+from cdasr.recipe.markers import Markers, Stage
+from cdasr.recipe.runner import CAUSE, run, tell_cause
 from cdasr.runtime.provenance import program_name, read_json, record, write_json
 
 
@@ -153,7 +154,7 @@ def logits(hparams: dict) -> None:
     train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
     folder = exp_dir / "logits" / "bank"
-    spoken = spread(train_rows, settings["bank"].get("utterances", 0))
+    spoken = spread(train_rows, settings["bank"]["utterances"])
     train = build_bank(folder / "train", spoken, pairs, frozen, model, settings["bank"], seed, device)
     once = {**settings["bank"], "passes": 1, "steps": [model.config["sampling"]["steps"]]}
     valid = build_bank(folder / "valid", valid_rows, fixed_pairs(rate), frozen, model, once, seed, device)
@@ -198,7 +199,7 @@ def matched(hparams: dict) -> None:
     from cdasr.training.signal import train_signal
 
     exp_dir, data = data_folders(hparams)
-    settings = {**hparams["signal"], **hparams["matched"]}
+    settings = as_in(hparams["signal"], hparams["matched"])
     pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams))
     train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
@@ -209,6 +210,11 @@ def matched(hparams: dict) -> None:
     choices = _tune(trained, valid_rows, hparams)
     write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "matched", latest=False)
+
+
+def as_in(settings: dict, changes: dict) -> dict:
+    """`settings` with the `changes` that are not null."""
+    return {**settings, **{key: value for key, value in changes.items() if value is not None}}
 
 
 def retrained(hparams: dict) -> None:
@@ -222,7 +228,7 @@ def retrained(hparams: dict) -> None:
 
     exp_dir, data = data_folders(hparams)
     device = compute_device(hparams)
-    settings = {**hparams["recogniser"], **hparams["retrained"]}
+    settings = as_in(hparams["recogniser"], hparams["retrained"])
     train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     degrade = training_degrader(data, train_rows, hparams)
     frozen = load_recogniser(exp_dir / "recogniser" / "model")
@@ -398,39 +404,69 @@ def compute_device(hparams: dict) -> str:
 
 STAGES = {stage.__name__: stage for stage in (download, prepare, recogniser, signal, logits, coupled, controls, matched,
                                               retrained, decode, ablate, score)}
-ORDER = (
-    Stage("download", "find the corpus or download it", own=True),
-    Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True),
-    Stage("recogniser", "the frozen recogniser and its word error rate", trains=True),
-    Stage("signal", "train the signal process, choose its steps, write the model package", trains=True),
-    Stage("logits", "fill the bank of logits and train the logits process", trains=True),
-    Stage("coupled", "train both processes together, tune the strategies", trains=True),
-    Stage("controls", "the signal process trained on alone, the recogniser retrained on noisy speech", trains=True),
-    Stage("decode", "the test sets with each system"),
-    Stage("ablate", "what each part of the coupling is worth"),
-    Stage("score", "tables, plot and RESULTS.md"))
+UP_TO_SIGNAL = ("download", "prepare", "recogniser", "signal")
+UP_TO_COUPLED = (*UP_TO_SIGNAL, "logits", "coupled")
+ORDER = (  # a setting that no stage reads by name, as those of a recipe's own prepare.py, belongs to stage 0
+    Stage("download", "find the corpus or download it", own=True, reads=("data_dir", "download")),
+    Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True, makes=("data",),
+          reads=("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),
+          files=("data_dir", "manifests", "noise_dir", "rir_dir")),
+    Stage("recogniser", "the frozen recogniser and its word error rate", trains=True, makes=("recogniser",),
+          reads=("asr", "asr_head", "asr_options", "recogniser", "training_seed"), files=("asr",)),
+    Stage("signal", "train the signal process, choose its steps, write the model package", trains=True,
+          makes=("signal",), files=("signal_init",), package=True,
+          reads=("signal", "signal_model", "signal_init", "tuning.steps", "tuning.oa_weights")),
+    Stage("logits", "fill the bank of logits and train the logits process", trains=True, makes=("logits",),
+          package=True, reads=("logits", "logits_model", "coupled.condition")),
+    Stage("coupled", "train both processes together, tune the strategies", trains=True, makes=("coupled",),
+          package=True, reads=("coupled", "tuning")),
+    Stage("controls", "the signal process trained on alone, the recogniser retrained on noisy speech", trains=True,
+          makes=("matched", "retrained"), needs=UP_TO_SIGNAL, reads=("controls", "matched", "retrained")),
+    Stage("decode", "the test sets with each system", makes=("results",), keyed=True, reads=("decode",)),
+    Stage("ablate", "what each part of the coupling is worth", makes=("results/ablation.json",), needs=UP_TO_COUPLED,
+          reads=("ablation",)),
+    Stage("score", "tables, plot and RESULTS.md", reads=("report", "results", "other_seeds"),
+          files=("other_seeds:results",)))
+CONTROL_STAGES = ("matched", "retrained")  # of which `controls` consists, and which can be run alone
 
 
-def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (), module: str = "") -> int:
+def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (), module: str = "",
+         base: str = "speech") -> int:
     """Run one of `stages` as the command line says: `STAGE --hparams FILE [--hparams CHANGES] [--key value ...]`.
 
-    `run --recipe DIR ...` runs those of `order`, which `module` has (runner.py).
+    `run --recipe DIR ...` runs those of `order`, which `module` has (runner.py). `base`: the defaults of a recipe that
+    does not name them, in hparams.py.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if order and sys.argv[1:2] == ["run"]:
-            return run(order, stages, module, sys.argv[2:])
+            return run(order, stages, module, sys.argv[2:], base)
         parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
         parser.add_argument("stage", choices=stages)
         parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
                             help="the recipe's hyper-parameters; a further file changes values of the first")
         options, overrides = parser.parse_known_args()
-        stages[options.stage](load_hparams(options.hparams, overrides))
+        hparams = load_hparams(options.hparams, overrides, base)
+        _begin_alone(order or ORDER, options.stage, hparams)
+        stages[options.stage](hparams)
     except ValueError as error:
-        print(f"{program_name()}: {error}", file=sys.stderr)
+        if not tell_cause(error):
+            print(f"{program_name()}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program_name()}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception as error:
+        tell_cause(error)
+        raise
     return 0
 
+
+def _begin_alone(order: Sequence[Stage], name: str, hparams: dict) -> None:
+    """A stage that is run without the runner is not done any more, nor are those after it."""
+    if CAUSE in os.environ or os.environ.get("RANK", "0") != "0":
+        return  # the runner, or the first process, has seen to it
+    names = [stage.name for stage in order]
+    for place in Markers(order, hparams["exp_dir"]).begin(
+            names.index("controls" if name in CONTROL_STAGES else name), hparams):
+        print(f"{name}: it cannot go on from other settings; what it had made is now {place}", flush=True)

@@ -32,7 +32,7 @@ def find_manifests(hparams: Mapping) -> None:
 def prepare_manifests(hparams: Mapping) -> None:
     """Stage 1 of a recipe that has manifests: clean sets, noise and rooms, fixed noisy sets (docs/new-corpus.md)."""
     sizes, seed, rate = hparams["data"], hparams["seed"], hparams["sample_rate"]
-    processes, folder = processes_of(hparams.get("threads", 0)), Path(hparams["exp_dir"]) / "data"
+    processes, folder = processes_of(hparams["threads"]), Path(hparams["exp_dir"]) / "data"
     rows = read_manifests({name: path for name, path in hparams["manifests"].items() if path})
     check_apart(rows)
     rows = {name: keep_durations(part, sizes["shortest"], sizes["longest"]) for name, part in rows.items()}

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -45,19 +46,19 @@ class Trainer(sb.Brain):
                  metric: str = "wer"):
         self.output_dir, self.metric = Path(output_dir), metric
         self.rounded = device.startswith("cuda") and "batch_seconds" in hparams  # lengths, see RoundedBatch
-        self.counter = EpochCounterWithStopper(
-            limit=hparams["epochs"], limit_to_stop=hparams.get("patience", hparams["epochs"]),
-            limit_warmup=hparams.get("patience_warmup", 0), direction="min")
+        epochs, patience = hparams["epochs"], hparams["patience"]
+        self.counter = EpochCounterWithStopper(limit=epochs, limit_to_stop=epochs if patience is None else patience,
+                                               limit_warmup=hparams["patience_warmup"], direction="min")
         super().__init__(
             modules=dict(networks),  # one by one, as DDP wraps them
             opt_class=lambda _: torch.optim.AdamW(
-                parameter_groups(networks, hparams.get("lr_factors", {})), lr=hparams["lr"],
-                weight_decay=hparams.get("weight_decay", 0.01)),
+                parameter_groups(networks, hparams["lr_factors"]), lr=hparams["lr"],
+                weight_decay=hparams["weight_decay"]),
             hparams=hparams,
-            run_opts={"device": device, "precision": resolve_precision(hparams.get("precision", "auto"), device),
-                      "max_grad_norm": hparams.get("max_grad_norm", 1.0),
-                      "grad_accumulation_factor": hparams.get("grad_accumulation", 1),
-                      "ckpt_interval_minutes": hparams.get("checkpoint_minutes", 10),
+            run_opts={"device": device, "precision": resolve_precision(hparams["precision"], device),
+                      "max_grad_norm": hparams["max_grad_norm"],
+                      "grad_accumulation_factor": hparams["grad_accumulation"],
+                      "ckpt_interval_minutes": hparams["checkpoint_minutes"],
                       "distributed_backend": "nccl" if device.startswith("cuda") else "gloo",
                       "find_unused_parameters": self.unused_parameters},
             checkpointer=Checkpointer(self.output_dir / "checkpoints"))
@@ -67,9 +68,9 @@ class Trainer(sb.Brain):
         for name, part in (("networks", self.networks), ("ema", self.ema), ("counter", self.counter)):
             self.checkpointer.add_recoverable(name, part)
         for network in networks.values():
-            if hparams.get("channels_last", False):
+            if hparams["channels_last"]:
                 network.to(memory_format=torch.channels_last)
-            if hparams.get("compile", False):
+            if hparams["compile"]:
                 network.compile(dynamic=True)  # in place: the names of the weights stay
 
     # -- the life of a run ------------------------------------------------------------------------------------------
@@ -79,21 +80,31 @@ class Trainer(sb.Brain):
         hparams, limit = self.hparams, batch_limit(vars(self.hparams))
         self.train_data = train
         self.batches = DurationBatchSampler([float(row["duration"]) for row in train.rows], limit, hparams.seed,
-                                            getattr(hparams, "curriculum", None),
-                                            getattr(hparams, "epoch_items", None), shard=shard(), rounded=self.rounded)
+                                            self.curriculum, hparams.epoch_items, shard=shard(), rounded=self.rounded)
         if self.batches.steps(1) < self.grad_accumulation_factor:
             raise ValueError(f"grad_accumulation {self.grad_accumulation_factor}: an epoch has only "
                              f"{self.batches.steps(1)} batches, so that no step would be taken; choose less")
         self.steps_before = [0, *accumulate(self.batches.steps(epoch + 1) for epoch in range(hparams.epochs))]
-        workers = {"num_workers": getattr(hparams, "workers", 0)}
+        workers = {"num_workers": hparams.workers}
         valid_batches = DurationBatchSampler([float(row["duration"]) for row in valid.rows],
-                                             getattr(hparams, "valid_batch_seconds", limit), seed=0,
-                                             shard=shard(), even=False)
+                                             self.valid_limit, seed=0, shard=shard(), even=False)
         self.fit(self.counter, train,
                  SaveableDataLoader(valid, batch_sampler=valid_batches, collate_fn=PaddedBatch, **workers),
                  train_loader_kwargs={"batch_sampler": self.batches, **workers,
                                       "collate_fn": RoundedBatch if self.rounded else PaddedBatch})
         return self.best_networks()
+
+    @property
+    def curriculum(self) -> dict[int, float]:
+        """The longest utterance by epoch, as `DurationBatchSampler` takes it; none but for a recogniser."""
+        return {}
+
+    @property
+    def valid_limit(self) -> float:
+        """Padded seconds in a batch of the validation, or its items."""
+        hparams = vars(self.hparams)
+        given = hparams["valid_batch_seconds"] if "batch_seconds" in hparams else None
+        return batch_limit(hparams) if given is None else given
 
     def best_networks(self) -> nn.ModuleDict:
         """The EMA networks of the checkpoint with the best validation metric."""
@@ -113,7 +124,9 @@ class Trainer(sb.Brain):
     def on_fit_batch_start(self, batch, should_step):
         epoch = self.counter.current
         rank, count = shard()
-        torch.manual_seed(((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step) * count + rank)
+        seed = ((self.hparams.seed * 1_000_003 + epoch) * 100_003 + self.step) * count + rank
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (transformers draws SpecAugment's masks from this one)
         progress = (self.steps_before[epoch - 1] + self.step) / self.steps_before[-1]
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr * group["factor"] * learning_rate_factor(progress, self.hparams.warmup)

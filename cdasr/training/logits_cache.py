@@ -80,7 +80,7 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, cl
         if not path.is_file() and place % processes == rank:
             waiting.append((place, path))
     drawn = DataLoader(_Drawn([batches[place] for place, _ in waiting], rows, pairs, seed), batch_size=None,
-                       num_workers=settings.get("workers", 0))
+                       num_workers=settings["workers"])
     for signals, (place, path) in zip(tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main()), waiting):
         steps = settings["steps"][place % len(settings["steps"])]
         items = _observe(signals, classifier, signal_model, steps, device, task)

@@ -66,9 +66,13 @@ class RecogniserTrainer(Trainer):
         self.processor = processor
         self.perturb_speed = SpeedPerturb(hparams["sample_rate"], hparams["speeds"])
 
+    @property
+    def curriculum(self) -> dict[int, float]:
+        return self.hparams.curriculum
+
     def on_stage_start(self, stage, epoch=None):
         super().on_stage_start(stage, epoch)
-        if schedule := getattr(self.hparams, "dropout", None):
+        if schedule := self.hparams.dropout:
             for module in self.modules.network.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = dropout_rate(schedule, epoch or 1)

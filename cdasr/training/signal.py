@@ -71,12 +71,12 @@ class SignalTrainer(Trainer):
     @property
     def told(self) -> dict:
         """Shares of what the network is told; empty: nothing."""
-        return getattr(self.hparams, "told", None) or {}
+        return self.hparams.told
 
     @property
     def recogniser_weight(self) -> float:
         """Weight of the loss of C(x_hat0)."""
-        return getattr(self.hparams, "recogniser_weight", 0.0)
+        return self.hparams.recogniser_weight
 
     def _space(self, clean: Logits) -> LogitsSpace:
         """The logits space of a batch's C(x0)."""
@@ -142,7 +142,7 @@ def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: D
 
     Returns the EMA model of the best epoch.
     """
-    if hparams.get("told"):
+    if hparams["told"]:
         clean = train[0]["clean"]
         lengths = torch.tensor([len(clean)]) if clean.ndim == 1 else None  # of a waveform
         channels = classifier.cpu()(clean[None], lengths).values.shape[-1], hparams["condition"]

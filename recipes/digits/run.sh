@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Connected digits in noise, on the Free Spoken Digit Dataset. From the repository's root:
 #
-#   bash recipes/digits/run.sh [--stage N] [--stop-stage M] [--size default|tiny] [--redo true] [--key value ...]
+#   bash recipes/digits/run.sh [--stage N] [--stop-stage M] [--size default|tiny] [--redo true]
+#                              [--stale redo|refuse|keep] [--key value ...]
 #
 # --help lists the stages and options.
 set -euo pipefail

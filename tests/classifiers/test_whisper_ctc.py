@@ -9,6 +9,7 @@ import torch
 from cdasr import Pipeline
 from cdasr.classifiers.load import load_recogniser
 from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser, load_encoder
+from tests.conftest import TRAINER
 
 LENGTHS = (9000, 32_000, 70_000, 400)
 HEAD = {"dim": 16, "blocks": 2, "kernel": 3}
@@ -124,8 +125,8 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, packag
     for number, (text, hertz) in enumerate([("a", 300), ("b", 1200)] * 24):
         path = write_wav(f"{text}.wav", tone(0.6, hertz))
         rows.append({"ID": f"u{number}", "duration": "0.6", "wav": str(path), "text": text})
-    hparams = {"seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 8, "lr": 0.006, "warmup": 0.1,
-               "ema_decay": 0.7, "batch_seconds": 3.7, "speeds": [100], "precision": "fp32", "workers": 0,
+    hparams = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 8, "lr": 0.006,
+               "warmup": 0.1, "ema_decay": 0.7, "batch_seconds": 3.7, "speeds": [100], "curriculum": {}, "dropout": {},
                "head": {**HEAD, "dim": 32, "dropout": 0.0}}
     before = fingerprint(load_encoder(whisper_dir)[0])
     trained = train_whisper_head(whisper_dir, rows, rows[:4], tmp_path, hparams, lambda wave, rng: wave, "cpu")

@@ -4,22 +4,25 @@ import hashlib
 import json
 
 import pytest
+import speechbrain as sb
 import torch
 
 from cdasr.images.data import ImageSet
 from cdasr.images.degrade import TrainingDegrader, augment, degrade_set
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
-from cdasr.images.training import FixedPictures, Pictures, degraded_pictures, train_classifier
+from cdasr.images.training import ClassifierTrainer, FixedPictures, Pictures, degraded_pictures, train_classifier
 from cdasr.training.coupled import CoupledTrainer, fit_coupled
-from cdasr.training.logits import train_logits
+from cdasr.training.logits import LogitsTrainer, train_logits
 from cdasr.training.logits_cache import build_bank
-from cdasr.training.signal import fit_signal
+from cdasr.training.signal import SignalTrainer, fit_signal
+from tests.conftest import TRAINER
 from tests.images.conftest import CLASSES, LOGITS, SIGNAL
 
 NOISE = {"name": "pixel_noise", "level": 0.3}
-HPARAMS = {"seed": 1, "epochs": 2, "lr": 3e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_size": 8, "precision": "fp32",
-           "start_share": 0.3, "kl_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
+HPARAMS = {**TRAINER, "seed": 1, "epochs": 2, "lr": 3e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_size": 8,
+           "told": {}, "recogniser_weight": 0.0, "start_share": 0.3, "kl_weight": 1.0, "drop_seen": 0.2,
+           "drop_hidden": 0.2}
 COUPLED = {**HPARAMS, "condition": 8, "told_steps": 2, "swapped": 0.5, "logits_weight": 0.3, "recogniser_weight": 0.1,
            "own_states": 0.5, "validate": ["parallel"],
            "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
@@ -58,7 +61,7 @@ def test_all_stages_learn_and_leave_the_classifier_alone(pairs, classifier, tmp_
         return TrainingDegrader([NOISE])(pairs[0].data.images[row["index"]].float() / 255.0, rng)
 
     bank = build_bank(tmp_path / "bank", pairs[0].rows, drawn, classifier, signal,
-                      {"passes": 2, "batch_size": 16, "steps": [1, 2]}, 3, "cpu", IMAGES)
+                      {"passes": 2, "batch_size": 16, "steps": [1, 2], "workers": 0}, 3, "cpu", IMAGES)
     assert len(bank) == 84 and bank[0]["heard"].shape == (7,) and bank[0]["seen_hidden"].shape == (8,)
     labels = pairs[0].data.labels
     assert all(item["label"] == labels[int(item["id"].split("-")[0])] for item in bank)
@@ -96,6 +99,39 @@ def test_a_classifier_learns_clean_images_and_a_copy_can_be_retrained(pairs, tmp
     again = train_classifier(data, data, tmp_path / "noisy", {**settings, "epochs": 1}, "cpu",
                              TrainingDegrader([NOISE]), trained)
     assert fingerprint(trained) == before != fingerprint(again) and again.classes == trained.classes
+
+
+def classifier_stage(pairs, frozen, folder):
+    settings = {**HPARAMS, "architecture": {"name": "small_resnet", "widths": [8, 16]}, "label_smoothing": 0.0,
+                "shift": 1, "flip": True}
+    return train_classifier(pairs[0].data, pairs[1].clean, folder, settings, "cpu")
+
+
+def signal_stage(pairs, frozen, folder):
+    return fit_signal(ImageModel.from_config(SIGNAL), frozen, IMAGES, *pairs, folder, HPARAMS, "cpu").network
+
+
+def logits_stage(pairs, frozen, folder):
+    signal = ImageModel.from_config(SIGNAL)
+    bank = build_bank(folder / "bank", pairs[1].rows, lambda row, rng: tuple(
+        pairs[1][row["index"]][key] for key in ("noisy", "clean")), frozen, signal,
+        {"passes": 1, "batch_size": 16, "steps": [1], "workers": 0}, 3, "cpu", IMAGES)
+    return train_logits(LOGITS, frozen, bank, bank, folder, HPARAMS, "cpu", IMAGES).network
+
+
+@pytest.mark.parametrize("trainer, stage", [
+    (ClassifierTrainer, classifier_stage), (SignalTrainer, signal_stage), (LogitsTrainer, logits_stage)])
+def test_a_killed_stage_ends_at_the_same_numbers(trainer, stage, pairs, classifier, tmp_path, monkeypatch, killed):
+    def train(name):
+        torch.manual_seed(5)
+        (tmp_path / name).mkdir(exist_ok=True)
+        return fingerprint(stage(pairs, classifier, tmp_path / name))
+
+    whole = train("whole")
+    monkeypatch.setattr(sb.Brain, "_should_save_intra_epoch_ckpt", lambda *_: True)  # one after each step
+    killed(trainer, lambda run: run.optimizer_step == 8, lambda: train("resumed"))
+    assert (tmp_path / "resumed" / "checkpoints").is_dir()
+    assert train("resumed") == whole
 
 
 def test_items_follow_seed_and_epoch(pairs):

@@ -18,7 +18,7 @@ from cdasr.training.logits_cache import build_bank, degraded_pairs, fixed_pairs
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
 
-BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2]}
+BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2], "workers": 0}
 LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "sequence_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
 COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "told_steps": 2, "swapped": 0.5, "logits_weight": 0.3,
            "recogniser_weight": 0.1, "own_states": 0.5, "validate": ["parallel"],

@@ -6,9 +6,11 @@ import torch
 from cdasr.classifiers.load import load_recogniser
 from cdasr.training.recogniser import label_encoder, train_recogniser
 from tests.classifiers.test_models import write_model
+from tests.conftest import TRAINER
 
-HPARAMS = {"seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 1, "lr": 1e-3, "warmup": 0.1,
-           "ema_decay": 0.5, "batch_seconds": 3.0, "speeds": [100], "precision": "fp32", "workers": 0}
+HPARAMS = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 1, "lr": 1e-3, "warmup": 0.1,
+           "ema_decay": 0.5, "batch_seconds": 3.0, "speeds": [100],
+           "curriculum": {}, "dropout": {}}
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-group", "data2vec"])

@@ -17,10 +17,10 @@ from cdasr.training.base import learning_rate_factor, parameter_groups
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
 from cdasr.training.recogniser import dropout_rate, unpad
 from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean, train_signal
-from tests.conftest import TINY_SIGNAL
+from tests.conftest import TINY_SIGNAL, TRAINER
 
-HPARAMS = {"seed": 1, "epochs": 2, "lr": 2e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_seconds": 1.5,
-           "precision": "fp32", "start_share": 0.3, "magnitude_weight": 0.5, "workers": 0}
+HPARAMS = {**TRAINER, "seed": 1, "epochs": 2, "lr": 2e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_seconds": 1.5,
+           "start_share": 0.3, "magnitude_weight": 0.5, "told": {}, "recogniser_weight": 0.0}
 
 
 @pytest.fixture
