@@ -32,6 +32,7 @@ setup(
         "soxr>=0.5",  # the resampler behind librosa, used directly: librosa takes seconds to import
         "hyperpyyaml>=1.2.2",
         "safetensors>=0.5",
+        "pydantic>=2",  # schemas of what may stand in packages, recognisers' folders and checkpoints of others
         "numpy>=1.26",
         "scipy>=1.11",
         "pyroomacoustics>=0.8",  # simulated rooms for training
@@ -39,7 +40,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
         "metrics": METRICS,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": IMAGES,

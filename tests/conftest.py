@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -32,6 +33,21 @@ TINY_LOGITS = {
 @pytest.fixture(autouse=True)
 def _one_seed():
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems():
+    _keep_lazy_modules_lazy()
+
+
+def pytest_runtest_setup():
+    _keep_lazy_modules_lazy()
+
+
+def _keep_lazy_modules_lazy():
+    """hypothesis asks every module for its `__file__`; SpeechBrain's lazy ones would import what is not installed."""
+    if lazy := sys.modules.get("speechbrain.utils.importutils"):
+        lazy.LazyModule.__file__ = None
 
 
 @pytest.fixture

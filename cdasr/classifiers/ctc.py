@@ -79,7 +79,7 @@ class CTCRecogniser(nn.Module):
                 tokenizer.set_target_lang(target_lang)
                 model.load_adapter(target_lang, local_files_only=True)
                 check_finite(model.named_parameters(), f"the adapter of {target_lang}")
-            check_tokens(tokenizer, place, model.config.vocab_size, ("pad_token", "word_delimiter_token"))
+            check_tokens(tokenizer, place, model.config.vocab_size)
             recogniser = cls(model, processor)
             recogniser.try_out()
         return recogniser

@@ -58,6 +58,17 @@ class ImageClassifier(nn.Module):
             hook.remove()
         return Logits(values.float(), None, features[0].float())
 
+    @torch.no_grad()
+    def try_out(self, height: int, width: int) -> None:
+        """Run a black image. Raises ValueError where the model does not take such a size, or answers no numbers."""
+        try:
+            values = self(self.mean.new_zeros(1, self.colours, height, width)).values
+        except Exception as error:  # an architecture can refuse a size in any way
+            raise ValueError(f"the classifier does not take images of {height} x {width} pixels ({one_line(error)})"
+                             ) from None
+        if values.shape != (1, len(self.classes)) or not bool(values.isfinite().all()):
+            raise ValueError("the classifier answers a black image with numbers that are not finite")
+
     def decode(self, values: Tensor, lengths: None = None) -> list[str]:
         """The name of the best class of each of the logits (B, V)."""
         return [self.classes[index] for index in values.argmax(dim=-1).tolist()]
@@ -130,17 +141,17 @@ def make_model(architecture: Mapping | str, classes: int, colours: int = 3) -> n
 
         if name not in models.list_models(module=models):
             raise ValueError("torchvision has no such classifier")
+        if (small or colours != 3) and "resne" not in name:
+            raise ValueError("small_images and grey images are for torchvision's ResNets")
         model = models.get_model(name, weights=None, num_classes=classes, **options)
     except ImportError as error:
         raise ValueError(f"the architecture {name!r} needs {error.name}: pip install {error.name}") from None
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise ValueError(f"architecture {name!r}: {one_line(error)}") from None
-    return _for_small_images(model, name, colours) if small or colours != 3 else model
+    return _for_small_images(model, colours) if small or colours != 3 else model
 
 
-def _for_small_images(model: nn.Module, name: str, colours: int) -> nn.Module:
-    if not (hasattr(model, "conv1") and hasattr(model, "maxpool")):
-        raise ValueError(f"architecture {name!r}: small_images and grey images are for torchvision's ResNets")
+def _for_small_images(model: nn.Module, colours: int) -> nn.Module:
     model.conv1 = nn.Conv2d(colours, model.conv1.out_channels, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model

@@ -62,16 +62,26 @@ def _follow(reference: Path, options: dict, through: tuple[str, ...]) -> nn.Modu
     place = os.path.realpath(reference)
     try:
         if place in through:
-            raise ValueError("itself, in a circle; give a folder with a recogniser in it")
+            raise ValueError(f"{reference} again, in a circle; give a folder with a recogniser in it")
         if len(through) >= LONGEST:
             raise ValueError(f"yet another reference, after {LONGEST}; give a folder with a recogniser in it")
-        stored = checked(Reference, read_json(reference))
-        chosen = {**checked_options(stored.options, stored=True), **options}
-        recogniser = _load(stored.name, chosen, (*through, place))
+        name, stored = _stored(reference)
+        recogniser = _load(name, {**stored, **options}, (*through, place))
     except (ValueError, OSError) as error:
-        raise ValueError(f"{reference} refers to {one_line(error, 600)}") from None
+        if through or str(error).startswith(f"{reference}: "):
+            raise
+        raise ValueError(f"{reference} refers to {one_line(error, 1000)}") from None
     recogniser.by_reference = True
     return recogniser
+
+
+def _stored(reference: Path) -> tuple[str, dict]:
+    """The name and the options in a reference. Raises ValueError for what may not stand in one."""
+    try:
+        stored = checked(Reference, read_json(reference))
+        return stored.name, checked_options(stored.options, stored=True)
+    except ValueError as error:
+        raise ValueError(f"{reference}: {one_line(error)}") from None
 
 
 def _class_of(place: str) -> type:

@@ -131,13 +131,13 @@ def mel_extractor(folder: Path):
 
 def load_tokenizer(tokenizer_class: type, folder: Path):
     """The tokenizer in a folder, of the class that is expected. Raises ValueError for another, and for bad ids."""
-    vocabulary = _flat(read_json(folder / "vocab.json"))
+    whole = folder / "tokenizer.json"  # some are in one file, which the tokenizers library checks
+    vocabulary = {} if whole.is_file() else _flat(read_json(folder / "vocab.json"))
     if bad := [token for token, index in vocabulary.items() if type(index) is not int or not 0 <= index <= LARGEST]:
         raise ValueError(f"vocab.json: the id of {bad[0]!r} is {one_line(repr(vocabulary[bad[0]]), 40)}, expected a "
                          "whole number from 0")
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
-        if (folder / name).is_file():
-            found = read_json(folder / name)
+        if found := _settings(folder, name):
             refuse_code(found, name)
             given = found.get("tokenizer_class")
             if given is not None and str(given).removesuffix("Fast") != tokenizer_class.__name__:
@@ -146,25 +146,31 @@ def load_tokenizer(tokenizer_class: type, folder: Path):
         return tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def check_tokens(tokenizer, folder: Path, classes: int, names: tuple[str, ...]) -> None:
-    """Raise ValueError for a special token, such as `pad_token`, that the folder's vocabulary does not have.
+def check_tokens(tokenizer, folder: Path, classes: int) -> None:
+    """Raise ValueError for a blank (`pad_token`) or a word delimiter that the folder's vocabulary does not have.
 
     A tokenizer adds such a token behind the vocabulary, where no class of the model stands for it.
     """
-    written = {token.rpartition(": ")[2] or token for token in _flat(read_json(folder / "vocab.json"))}
-    written |= set(read_json(folder / "vocab.json"))
-    for name in ("added_tokens.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            found = read_json(folder / name)
-            found = found.get("added_tokens_decoder", {}) if name == "tokenizer_config.json" else found
-            written |= {token["content"] for token in found.values() if isinstance(token, dict)} | set(found)
-    vocabulary = tokenizer.get_vocab()
-    for name in names:
-        token = getattr(tokenizer, name, None)
-        if token is None and name != "pad_token":
-            continue  # a vocabulary may lack a word delimiter
-        if token is None or token not in written or not 0 <= vocabulary.get(token, -1) < classes:
+    own, settings = read_json(folder / "vocab.json"), _settings(folder, "tokenizer_config.json")
+    decoder = settings.get("added_tokens_decoder")
+    written = {*own, *(token for inner in own.values() if isinstance(inner, dict) for token in inner),
+               *_settings(folder, "added_tokens.json"), *map(_content, decoder.values() if decoder else ())}
+    delimiter = _content(settings.get("word_delimiter_token"))
+    chosen = {"pad_token": tokenizer.pad_token}  # and a delimiter, where one is named: a vocabulary may have none
+    if delimiter not in (None, "None"):
+        chosen["word_delimiter_token"] = tokenizer.word_delimiter_token = delimiter
+    for name, token in chosen.items():
+        if token is None or token not in written or not 0 <= tokenizer.get_vocab().get(token, -1) < classes:
             raise ValueError(f"{name} {token!r} is not in its vocabulary of {classes} classes")
+
+
+def _settings(folder: Path, name: str) -> dict:
+    return read_json(folder / name) if (folder / name).is_file() else {}
+
+
+def _content(token: object) -> object:
+    """A token as text; files also have it with how it is to be stripped."""
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _flat(vocabulary: dict) -> dict:

@@ -115,7 +115,7 @@ class WhisperCTCRecogniser(CTCRecogniser):
             stored = {} if source is None else checked_options(source.options, stored=True)
             head = load_weights(lambda: CTCHead(**found["head"]), folder / "head.safetensors")
             tokenizer = load_tokenizer(Wav2Vec2CTCTokenizer, folder)
-            check_tokens(tokenizer, folder, found["head"]["tokens"], ("pad_token", "word_delimiter_token"))
+            check_tokens(tokenizer, folder, found["head"]["tokens"])
         encoder, extractor, source_now = load_encoder(source.name if source else folder / "encoder",
                                                       **{**stored, **options})
         if (states := (encoder.config.encoder_layers + 1, encoder.config.d_model)) != (

@@ -118,7 +118,10 @@ class ImagePipeline(CoupledPipeline):
         """Load a package folder. Raises ValueError in one line when it cannot be used."""
         folder, config, signal, logits = load_models(name_or_dir, cls.domain, cls.model_class)
         frozen = ImageClassifier.from_pretrained(folder / "classifier")
-        check_classifier(folder, signal, logits, len(frozen.classes), frozen.head.in_features, "its classifier")
+        if logits:
+            check_classifier(folder, signal, logits, len(frozen.classes), frozen.head.in_features, "its classifier")
+        if size := config.get("image_size"):
+            frozen.try_out(*size)
         return cls(frozen, signal, config, device, logits)
 
     def save_pretrained(self, folder: str | os.PathLike, half: bool = False) -> None:

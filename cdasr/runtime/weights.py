@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -55,10 +56,10 @@ def read_pickle(path: Path):
         except RuntimeError:  # files of torch before 1.6 cannot be mapped
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle can be broken in any way
-        detail = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines() or [type(error).__name__]
-        advice = f"; {CONVERT}" if "WeightsUnpickler" in str(error) else ""
-        raise ValueError(f"{path.name}: no weights that can be read safely ({one_line(detail[0], 160)}){advice}"
-                         ) from None
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"its pickle uses {named[1]}, which could run code" if named else one_line(error, 160)
+        advice = f"; {CONVERT}" if named else ""
+        raise ValueError(f"{path.name}: no weights that can be read safely ({reason}){advice}") from None
 
 
 def tensors_in(found: object, path: Path) -> dict[str, Tensor]:

@@ -164,9 +164,10 @@ class Pipeline(CoupledPipeline):
         loaded = isinstance(recogniser, torch.nn.Module)
         frozen = recogniser if loaded else load_recogniser(recogniser or inside(folder, config.get("recogniser")),
                                                            **options)
-        hidden = getattr(getattr(getattr(frozen, "model", None), "config", None), "hidden_size", None)
-        check_classifier(folder, signal, logits, getattr(frozen, "vocab_size", None), hidden,
-                         type(recogniser).__name__ if loaded else str(recogniser or "its recogniser"))
+        if recogniser or logits:  # else nothing is told to the signal process
+            hidden = getattr(getattr(getattr(frozen, "model", None), "config", None), "hidden_size", None)
+            check_classifier(folder, signal, logits, getattr(frozen, "vocab_size", None), hidden,
+                             type(recogniser).__name__ if loaded else str(recogniser or "its recogniser"))
         return cls(frozen, signal, config, device, logits).optimise(precision, compile, channels_last)
 
     def optimise(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:
