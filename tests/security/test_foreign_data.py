@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from cdasr import Pipeline
 from cdasr.classifiers.image import ImageClassifier, make_model
 from cdasr.classifiers.load import load_recogniser
+from cdasr.cli import main
 from cdasr.coupled.package import load_models
 from cdasr.coupled.schema import ImageSignal, Package, Signal
 from cdasr.runtime.plain_data import checked, read_json
@@ -260,6 +261,14 @@ def test_numbers_that_are_none(package, folder, tmp_path, refused):
         model.fc.bias[0] = float("nan")
     ImageClassifier(model, CLASSIFIER).save_pretrained(saved)
     refused(lambda: ImageClassifier.from_pretrained(saved), "fc.bias holds NaN")
+
+
+def test_guidance_is_a_number(package, write_wav, tone, capsys):
+    wav = str(write_wav("a.wav", tone(0.4)))
+    for value in ("nan", "inf"):
+        assert main(["enhance-transcribe", wav, "--model", str(package), "--strategy", "parallel", "--device", "cpu",
+                     "--guidance", value]) == 2
+        assert "expected a finite number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change, words", [
