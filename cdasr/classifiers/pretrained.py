@@ -106,6 +106,9 @@ def read_generation(folder: Path, config) -> Generation:
     used = (*ends, read.decoder_start_token_id, *(read.lang_to_id or {}).values(), *(read.task_to_id or {}).values())
     if max(used) >= config.vocab_size:
         raise ValueError(f"its generation configuration uses token {max(used)}, its vocabulary has {config.vocab_size}")
+    if (read.is_multilingual or read.language or read.task) and not (read.lang_to_id and read.task_to_id):
+        raise ValueError("its generation configuration is multilingual, or has a language or a task, but no lang_to_id "
+                         "and task_to_id with their tokens")
     heads = config.decoder_layers, config.decoder_attention_heads
     if bad := [pair for pair in read.alignment_heads or () if pair[0] >= heads[0] or pair[1] >= heads[1]]:
         raise ValueError(f"alignment_heads: there is no head {bad[0][1]} in layer {bad[0][0]}; the decoder has "
