@@ -33,6 +33,7 @@ setup(
         "hyperpyyaml>=1.2.2",
         "filelock>=3.16",  # one run in a folder at a time
         "safetensors>=0.5",
+        "pydantic>=2",  # schemas of what may stand in packages, recognisers' folders and checkpoints of others
         "numpy>=1.26",
         "scipy>=1.11",
         "pyroomacoustics>=0.8",  # simulated rooms for training

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.hub import loading, locate, place_of
+from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.padding import as_if_alone, maskable
+from cdasr.classifiers.pretrained import (
+    check_tokens,
+    load_model,
+    load_tokenizer,
+    make_config,
+    read_config,
+    wave_extractor,
+)
+from cdasr.runtime.weights import check_finite
 
 
 @dataclass(frozen=True)
@@ -49,23 +60,45 @@ class CTCRecogniser(nn.Module):
                         **options) -> CTCRecogniser:
         """Load from a local folder, the hub's cache or the hub.
 
-        `target_lang` picks an adapter (MMS), as an ISO 639-3 code. The other options go to
-        `AutoModelForCTC.from_pretrained`: `dtype` (or `torch_dtype`), `attn_implementation`, `revision`, ...
-        Raises ValueError in one line when the model cannot be found or is no CTC recogniser of waveforms.
+        `target_lang` picks an adapter (MMS), as an ISO 639-3 code. The other options are those of `schema.Options`:
+        `dtype` (or `torch_dtype`), `attn_implementation`, `revision`, ...
+        Raises ValueError in one line when the model cannot be found, is no CTC recogniser of waveforms, or lacks some
+        of its weights.
         """
-        from transformers import AutoModelForCTC, Wav2Vec2Processor
+        from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
-        options = checked_options(options)
-        place = locate(name_or_dir, options)
+        options = checked_options({**options, "target_lang": target_lang})
+        without(options, ("language", "task"), "it is of Whisper; leave it out")
+        place = Path(locate(name_or_dir, options))
         with loading(name_or_dir, "CTC recogniser"):
-            processor = Wav2Vec2Processor.from_pretrained(place, **place_of(options))
-            model, report = AutoModelForCTC.from_pretrained(place, output_loading_info=True, trust_remote_code=False,
-                                                            **options)
-            _check_model(model, processor, report["missing_keys"])
+            config, model_class = _described(read_config(place))
+            tokenizer = load_tokenizer(Wav2Vec2CTCTokenizer, place)
+            processor = Wav2Vec2Processor(feature_extractor=wave_extractor(place), tokenizer=tokenizer)
+            model = load_model(model_class, config, place, for_model(options))
             if target_lang is not None:
-                processor.tokenizer.set_target_lang(target_lang)
-                model.load_adapter(target_lang, **place_of(options))
-        return cls(model, processor)
+                tokenizer.set_target_lang(target_lang)
+                model.load_adapter(target_lang, local_files_only=True)
+                check_finite(model.named_parameters(), f"the adapter of {target_lang}")
+            check_tokens(tokenizer, place, model.config.vocab_size)
+            recogniser = cls(model, processor)
+            recogniser.try_out()
+        return recogniser
+
+    @torch.no_grad()
+    def try_out(self) -> None:
+        """Run a moment of silence. Raises ValueError where the model does not do what its configuration says.
+
+        In half precision nothing is tried: the model may be meant for another device.
+        """
+        if not 0 < self.receptive_field <= 10 * self.sample_rate or self.stride > 10 * self.sample_rate:
+            raise ValueError(f"a frame of {self.receptive_field} samples, one every {self.stride}, is no frame of "
+                             "speech: its conv_kernel and conv_stride do not go with its sampling rate")
+        if self.model.dtype in (torch.float32, torch.float64):
+            samples = self.receptive_field + 4 * self.stride
+            with torch.random.fork_rng(devices=[]):
+                values = self(torch.zeros(1, samples), torch.tensor([samples])).values
+            if values.shape[-1] != self.vocab_size or not bool(values.isfinite().all()):
+                raise ValueError("it answers silence with numbers that are not finite, or of other classes")
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write model (safetensors) and processor as transformers would."""
@@ -233,33 +266,17 @@ def fill_blanks(best: Tensor, blank: int) -> Tensor:
     return torch.where(left == right, left, best)
 
 
-def checked_options(options: dict) -> dict:
-    """Options of `from_pretrained` as plain data under their present names, without those that are None.
+def _described(found: dict) -> tuple[object, type]:
+    """The configuration in a `config.json`, and the class of CTC model that it is of. Raises ValueError."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CTC_MAPPING
 
-    Raises ValueError for an unknown dtype, and for running a model's own code.
-    """
-    if options.get("trust_remote_code"):
-        raise ValueError("trust_remote_code: a recogniser's own code is never run; use one that transformers knows")
-    options = {key: value for key, value in options.items() if key != "trust_remote_code" and value is not None}
-    if "torch_dtype" in options:
-        options.setdefault("dtype", options.pop("torch_dtype"))
-    if isinstance(options.get("dtype"), torch.dtype):
-        options["dtype"] = str(options["dtype"]).removeprefix("torch.")
-    if options.get("dtype", "auto") != "auto" and not isinstance(getattr(torch, options["dtype"], None), torch.dtype):
-        raise ValueError(f"dtype: there is no {options['dtype']!r}; e.g. float32, bfloat16, float16, auto")
-    return options
-
-
-def _check_model(model: nn.Module, processor, missing: Iterable[str]) -> None:
-    """Raise ValueError for a model that is loaded, but is no CTC recogniser of waveforms with trained weights."""
-    from transformers import Wav2Vec2CTCTokenizer
-
-    if model.main_input_name != "input_values" or not hasattr(model, "_get_feat_extract_output_lengths"):
-        raise ValueError(f"{type(model).__name__} does not take waveforms through a convolutional feature encoder")
-    if head := sorted(key for key in missing if key.startswith("lm_head")):
-        raise ValueError(f"no trained {head[0]} in it: it is pretrained, but not fine-tuned for recognition with CTC")
-    if not isinstance(processor.tokenizer, Wav2Vec2CTCTokenizer):
-        raise ValueError(f"its tokenizer is no Wav2Vec2CTCTokenizer, but a {type(processor.tokenizer).__name__}")
+    config_class = CONFIG_MAPPING[found["model_type"]]
+    model_class = MODEL_FOR_CTC_MAPPING.get(config_class, None)
+    if model_class is None:
+        raise ValueError(f"a model of type {found['model_type']!r} has no CTC logits")
+    if model_class.main_input_name != "input_values" or not hasattr(model_class, "_get_feat_extract_output_lengths"):
+        raise ValueError(f"{model_class.__name__} does not take waveforms through a convolutional feature encoder")
+    return make_config(config_class, found), model_class
 
 
 def _whole_words(tokenizer) -> bool:

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cdasr.runtime.plain_data import one_line
+
 WAYS_OUT = "give a local folder that save_pretrained wrote, a name that is in the hub's cache, or another name"
 PLACE = ("revision", "cache_dir", "token")  # options of from_pretrained that say which files
 
 
 def locate(name_or_dir: str | os.PathLike, options: dict | None = None) -> str:
-    """The folder of a model: as given, or of its snapshot in the hub's cache; the name itself where the hub answers.
+    """The folder of a model: as given, or of its snapshot in the hub's cache, fetched first where the hub answers.
 
-    `options`: those of `from_pretrained`. The hub is asked once, without retries, and not at all where
-    `HF_HUB_OFFLINE` is set. Raises ValueError in one line for a name that cannot be fetched.
+    `options`: those of `load_recogniser`. The hub is asked once, without retries, and not at all where
+    `HF_HUB_OFFLINE` is set, or the option `local_files_only`. Only files of data that a recogniser has are fetched.
+    Raises ValueError in one line for a name that cannot be fetched.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -23,15 +26,40 @@ def locate(name_or_dir: str | os.PathLike, options: dict | None = None) -> str:
     name = os.fspath(name_or_dir)
     if Path(name).is_dir():
         return name
-    place = place_of(options or {})
+    options = options or {}
+    place = place_of(options)
     try:
-        if (reason := _unreachable(name, place)) is None:
-            return name
+        reason = "local_files_only is set" if options.get("local_files_only") else _unreachable(name, place)
+        if reason is None:
+            return _fetch(name, options, place)
         return snapshot_download(name, local_files_only=True, **place)
     except HFValidationError:
         raise ValueError(f"{name}: no such folder, and not a name that the hub could have; {WAYS_OUT}") from None
     except LocalEntryNotFoundError:
         raise ValueError(f"{name}: no such folder, nothing in the hub's cache, and {reason}; {WAYS_OUT}") from None
+
+
+def _fetch(name: str, options: dict, place: dict) -> str:
+    """The snapshot with a model's files; pickled weights only where there are no safetensors."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from cdasr.runtime.weights import weight_files
+
+    dot = f".{options['variant']}" if "variant" in options else ""
+    adapters = [f"adapter.{options['target_lang']}.{end}" for end in ("safetensors", "bin") if "target_lang" in options]
+    safe = [f"model{dot}.safetensors", f"model{dot}-*-of-*.safetensors", "head.safetensors",
+            "encoder/model.safetensors"]
+    pickled = [f"pytorch_model{dot}.bin", f"pytorch_model{dot}-*-of-*.bin"]
+    try:
+        folder = snapshot_download(name, allow_patterns=["*.json", "merges.txt", *safe, *adapters], **place)
+        try:
+            weight_files(Path(folder), options.get("variant"))
+        except ValueError:
+            folder = snapshot_download(name, allow_patterns=["*.json", *pickled], **place)
+    except (OSError, HfHubHTTPError) as error:
+        raise ValueError(f"{name}: the hub does not give it ({one_line(error)}); {WAYS_OUT}") from None
+    return folder
 
 
 def place_of(options: dict) -> dict:
@@ -70,11 +98,9 @@ def source_of(name_or_dir: str | os.PathLike, options: dict) -> dict:
 
 @contextmanager
 def loading(name_or_dir: str | os.PathLike, kind: str) -> Iterator[None]:
-    """Within it, what transformers raises about a model that it cannot load becomes a ValueError in one line."""
-    from safetensors import SafetensorError
-
+    """Within it, whatever is raised about a model that cannot be loaded becomes a ValueError in one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{name_or_dir}: no {kind} could be loaded ({lines[0]}); {WAYS_OUT}") from None
+    except Exception as error:  # foreign data can be wrong in any way
+        reason = one_line(error) or type(error).__name__
+        raise ValueError(f"{name_or_dir}: no {kind} could be loaded ({reason}); {WAYS_OUT}") from None

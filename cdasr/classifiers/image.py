@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.schema import Architecture, Image
+from cdasr.runtime.plain_data import checked, one_line, read_json
+from cdasr.runtime.weights import check_finite, check_fit, read_pickle, read_tensors, sketch, tensors_in
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -55,6 +58,17 @@ class ImageClassifier(nn.Module):
             hook.remove()
         return Logits(values.float(), None, features[0].float())
 
+    @torch.no_grad()
+    def try_out(self, height: int, width: int) -> None:
+        """Run a black image. Raises ValueError where the model does not take such a size, or answers no numbers."""
+        try:
+            values = self(self.mean.new_zeros(1, self.colours, height, width)).values
+        except Exception as error:  # an architecture can refuse a size in any way
+            raise ValueError(f"the classifier does not take images of {height} x {width} pixels ({one_line(error)})"
+                             ) from None
+        if values.shape != (1, len(self.classes)) or not bool(values.isfinite().all()):
+            raise ValueError("the classifier answers a black image with numbers that are not finite")
+
     def decode(self, values: Tensor, lengths: None = None) -> list[str]:
         """The name of the best class of each of the logits (B, V)."""
         return [self.classes[index] for index in values.argmax(dim=-1).tolist()]
@@ -74,10 +88,10 @@ class ImageClassifier(nn.Module):
         """Read what `save_pretrained` wrote. Raises ValueError in one line when it cannot be used."""
         folder = Path(folder)
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return cls.from_checkpoint(folder / "model.safetensors", config)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            config = read_json(folder / "config.json")
+        except ValueError as error:
             raise ValueError(f"{folder}: no image classifier could be loaded ({error})") from None
+        return cls.from_checkpoint(folder / "model.safetensors", config)
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike, config: dict) -> ImageClassifier:
@@ -87,14 +101,21 @@ class ImageClassifier(nn.Module):
         ValueError in one line where file and architecture do not fit.
         """
         config = {**IMAGENET, **config}
-        model = make_model(config["architecture"], len(config["classes"]), len(config["mean"]))
+        checked(Image, config, f"{path}: config")
         weights = load_state_dict(Path(path))
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+        def build() -> nn.Module:
+            return make_model(config["architecture"], len(config["classes"]), len(config["mean"]))
         try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: does not fit the architecture {config['architecture']} with "
-                             f"{len(config['classes'])} classes ({reason[:200]})") from None
+            check_fit(sketch(build, shapes), shapes)
+        except ValueError as error:
+            fits = f"does not fit the architecture {config['architecture']} with {len(config['classes'])} classes"
+            reason = error if str(error).startswith("architecture") else f"{fits} ({error})"
+            raise ValueError(f"{path}: {one_line(reason, 500)}") from None
+        check_finite(weights.items(), str(path))
+        model = build()
+        model.load_state_dict(weights)
         return cls(model, config)
 
 
@@ -103,9 +124,10 @@ def make_model(architecture: Mapping | str, classes: int, colours: int = 3) -> n
 
     `architecture`: `{"name": "small_resnet", "widths": [...], "blocks": n}`; or a torchvision name such as `resnet18`,
     or `timm/<name>` where timm is installed. With `"small_images": true` a torchvision ResNet gets a 3 x 3 stem and no
-    max-pooling, as is usual for 32 x 32 pixels. Raises ValueError for an unknown name or option.
+    max-pooling, as is usual for 32 x 32 pixels. Raises ValueError for an unknown name or option; nothing is fetched.
     """
     options = {"name": architecture} if isinstance(architecture, str) else dict(architecture)
+    checked(Architecture, options, f"architecture {options.get('name')!r}")
     name, small = options.pop("name"), options.pop("small_images", False)
     try:
         if name == "small_resnet":
@@ -117,17 +139,19 @@ def make_model(architecture: Mapping | str, classes: int, colours: int = 3) -> n
                                      **options)
         from torchvision import models
 
+        if name not in models.list_models(module=models):
+            raise ValueError("torchvision has no such classifier")
+        if (small or colours != 3) and "resne" not in name:
+            raise ValueError("small_images and grey images are for torchvision's ResNets")
         model = models.get_model(name, weights=None, num_classes=classes, **options)
     except ImportError as error:
         raise ValueError(f"the architecture {name!r} needs {error.name}: pip install {error.name}") from None
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"architecture {name!r}: {' '.join(str(error).split())}") from None
-    return _for_small_images(model, name, colours) if small or colours != 3 else model
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"architecture {name!r}: {one_line(error)}") from None
+    return _for_small_images(model, colours) if small or colours != 3 else model
 
 
-def _for_small_images(model: nn.Module, name: str, colours: int) -> nn.Module:
-    if not (hasattr(model, "conv1") and hasattr(model, "maxpool")):
-        raise ValueError(f"architecture {name!r}: small_images and grey images are for torchvision's ResNets")
+def _for_small_images(model: nn.Module, colours: int) -> nn.Module:
     model.conv1 = nn.Conv2d(colours, model.conv1.out_channels, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model
@@ -161,18 +185,13 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Weights from safetensors, or from a file that torch saved, read as weights only: code in it is refused."""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the libraries raise their own kinds, pickle's among them
-        raise ValueError(f"{path}: no weights could be read ({str(error).strip().splitlines()[0]})") from None
-    for wrapper in ("state_dict", "model"):
-        found = found[wrapper] if isinstance(found, dict) and isinstance(found.get(wrapper), dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{path}: holds no state dict of tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+            return read_tensors(path)
+        found = read_pickle(path)
+        for wrapper in ("state_dict", "model"):
+            found = found[wrapper] if isinstance(found, dict) and isinstance(found.get(wrapper), dict) else found
+        return {name.removeprefix("module."): tensor for name, tensor in tensors_in(found, path).items()}
+    except ValueError as error:
+        raise ValueError(f"{path}: no weights could be read ({error})") from None
 
 
 def prepare(images: Tensor, mean: Tensor, std: Tensor, size: int | None = None) -> Tensor:

@@ -21,9 +21,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.ctc import CTCRecogniser, Logits, checked_options
-from cdasr.classifiers.hub import loading, locate, place_of, source_of
+from cdasr.classifiers.ctc import CTCRecogniser, Logits
+from cdasr.classifiers.hub import loading, locate, source_of
 from cdasr.classifiers.log_mel import LogMel
+from cdasr.classifiers.options import checked_options, for_model, without
+from cdasr.classifiers.pretrained import (
+    check_kind,
+    check_tokens,
+    check_window,
+    load_model,
+    load_tokenizer,
+    make_config,
+    mel_extractor,
+    read_config,
+    refuse_code,
+)
+from cdasr.classifiers.schema import WhisperCTC
+from cdasr.runtime.plain_data import checked, read_json
+from cdasr.runtime.weights import load_weights
 
 ENCODER_KEYS = {r"^model\.encoder\.": "", r"^encoder\.": ""}  # of whole Whisper models
 
@@ -89,18 +104,24 @@ class WhisperCTCRecogniser(CTCRecogniser):
 
         Raises ValueError in one line when the folder, or the encoder that it names, cannot be used.
         """
-        from safetensors.torch import load_file
         from transformers import Wav2Vec2CTCTokenizer
 
-        folder = Path(folder)
+        folder, options = Path(folder), checked_options(options)
+        without(options, ("language", "task", "target_lang"), "its head has the language that it was trained on")
         with loading(folder, "Whisper CTC recogniser"):
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            head = CTCHead(**config["head"])
-            head.load_state_dict(load_file(folder / "head.safetensors"))
-            tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
-            source = config["encoder"]
-            name, stored = (source["name"], source["options"]) if source else (folder / "encoder", {})
-        encoder, extractor, source_now = load_encoder(name, **{**stored, **checked_options(options)})
+            found = read_json(folder / "config.json")
+            refuse_code(found, "config.json")
+            source = checked(WhisperCTC, found, "config.json").encoder
+            stored = {} if source is None else checked_options(source.options, stored=True)
+            head = load_weights(lambda: CTCHead(**found["head"]), folder / "head.safetensors")
+            tokenizer = load_tokenizer(Wav2Vec2CTCTokenizer, folder)
+            check_tokens(tokenizer, folder, found["head"]["tokens"])
+        encoder, extractor, source_now = load_encoder(source.name if source else folder / "encoder",
+                                                      **{**stored, **options})
+        if (states := (encoder.config.encoder_layers + 1, encoder.config.d_model)) != (
+                expected := (found["head"]["layers"], found["head"]["width"])):
+            raise ValueError(f"{folder}: its head is for {expected[0]} hidden states of {expected[1]} numbers; the "
+                             f"encoder has {states[0]} of {states[1]}")
         return cls(encoder, head, extractor, tokenizer, source_now if source else None)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -181,7 +202,7 @@ def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, 
 
     Raises ValueError in one line for what cannot be found or is no Whisper model.
     """
-    from transformers import WhisperFeatureExtractor
+    from transformers import WhisperConfig
     from transformers.models.whisper import modeling_whisper
 
     class WhisperEncoder(modeling_whisper.WhisperEncoder):
@@ -189,11 +210,12 @@ def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, 
         _keys_to_ignore_on_load_unexpected = (r"decoder\.", r"proj_out\.")
 
     options = checked_options(options)
-    place = locate(name_or_dir, options)
+    without(options, ("language", "task", "target_lang"), "an encoder has no language to choose")
+    place = Path(locate(name_or_dir, options))
     with loading(name_or_dir, "Whisper encoder"):
-        extractor = WhisperFeatureExtractor.from_pretrained(place, **place_of(options))
-        encoder, report = WhisperEncoder.from_pretrained(place, key_mapping=ENCODER_KEYS, output_loading_info=True,
-                                                         **options)
-        if report["missing_keys"]:
-            raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")
+        found = read_config(place)
+        check_kind(found, "whisper")
+        config, extractor = make_config(WhisperConfig, found), mel_extractor(place)
+        check_window(config, extractor)
+        encoder = load_model(WhisperEncoder, config, place, for_model(options), key_mapping=ENCODER_KEYS)
     return encoder, extractor, source_of(name_or_dir, options)

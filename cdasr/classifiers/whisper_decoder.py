@@ -34,14 +34,26 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.ctc import Logits, Word, checked_options
+from cdasr.classifiers.ctc import Logits, Word
 from cdasr.classifiers.decoding_steps import DecodingSteps, normalised
-from cdasr.classifiers.hub import loading, locate, place_of
+from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.log_mel import LogMel
+from cdasr.classifiers.options import checked_options, for_model, without
+from cdasr.classifiers.pretrained import (
+    check_kind,
+    check_window,
+    load_model,
+    load_tokenizer,
+    make_config,
+    mel_extractor,
+    read_config,
+    read_generation,
+)
 from cdasr.classifiers.token_times import centred_edges, warped_edges
 
 ITEMS = 8  # whose logits over the whole vocabulary are in memory at once
@@ -81,19 +93,26 @@ class WhisperDecoderRecogniser(nn.Module):
         `options` (`dtype`, `attn_implementation`, `revision`, ...) go to transformers. Raises ValueError in one line
         when the model cannot be found, is no Whisper, or has no languages to choose from.
         """
-        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+        from transformers import (
+            GenerationConfig,
+            WhisperConfig,
+            WhisperForConditionalGeneration,
+            WhisperProcessor,
+            WhisperTokenizer,
+        )
 
-        options = checked_options(options)
-        place = locate(name_or_dir, options)
+        options = checked_options({**options, "language": language, "task": task})
+        without(options, ("target_lang",), "it is of MMS; Whisper has language")
+        place = Path(locate(name_or_dir, options))
         with loading(name_or_dir, "Whisper model"):
-            processor = WhisperProcessor.from_pretrained(place, **place_of(options))
-            model, report = WhisperForConditionalGeneration.from_pretrained(place, output_loading_info=True, **options)
-            if report["missing_keys"]:
-                raise ValueError(f"no {sorted(report['missing_keys'])[0]} in it")
-            settings, size = model.generation_config, model.config.vocab_size
-            suppressed = (*(settings.suppress_tokens or ()), *(settings.begin_suppress_tokens or ()))
-            if (highest := max(suppressed, default=0)) >= size:
-                raise ValueError(f"its generation configuration suppresses token {highest}, its vocabulary has {size}")
+            found = read_config(place)
+            check_kind(found, "whisper")
+            config, extractor = make_config(WhisperConfig, found), mel_extractor(place)
+            check_window(config, extractor)
+            generation = GenerationConfig(**read_generation(place, config).model_dump(exclude_none=True))
+            processor = WhisperProcessor(extractor, load_tokenizer(WhisperTokenizer, place))
+            model = load_model(WhisperForConditionalGeneration, config, place, for_model(options),
+                               generation_config=generation)
         return cls(model, processor, language, task)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

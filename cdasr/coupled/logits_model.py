@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from cdasr.classifiers.logits import Logits, frame_mask
 from cdasr.classifiers.logits_space import LogitsSpace
 from cdasr.coupled.noise import FrameNoise, Seed
+from cdasr.coupled.schema import LogitsProcess
 from cdasr.diffusion.coupling import Observation, Side
 from cdasr.diffusion.processes import make_process
 from cdasr.diffusion.samplers import time_grid
 from cdasr.networks import make_network
 from cdasr.runtime.device import autocast
+from cdasr.runtime.plain_data import checked
 
 SAMPLING = {"steps": 4, "method": "deterministic", "spacing": "uniform"}
 
@@ -34,7 +36,11 @@ class LogitsModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict) -> LogitsModel:
-        """Build from plain data `{process, network, space, sampling, hidden_layers}`, with random weights."""
+        """Build from plain data `{process, network, space, sampling, hidden_layers}`, with random weights.
+
+        Raises ValueError for anything else.
+        """
+        checked(LogitsProcess, config, "logits process")
         return cls(make_network(config["network"]), make_process(config["process"]), LogitsSpace(**config["space"]),
                    config)
 

@@ -1,17 +1,13 @@
 """The pipeline of any domain: a frozen classifier, the diffusion processes around it, and the strategies on top.
 
-A model package is a folder of plain data: `config.json`, `signal.safetensors`, `logits.safetensors` where there is a
-logits process, and the classifier in a layout of its own. Reading one never runs code from it.
+Reading and writing model packages is in `cdasr.coupled.package`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -24,9 +20,6 @@ from cdasr.coupled.sides import Sides, strategy_steps
 from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device
-
-BUNDLED = Path(__file__).parents[1] / "bundled"
-FORMAT = 1
 
 
 @dataclass
@@ -123,37 +116,6 @@ class CoupledPipeline:
             sampling["guidance"] = guidance
         return STRATEGIES[strategy](self, batch, steps, sampling), batch, strategy
 
-    # -- packages -----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def load_models(cls, name_or_dir: str | os.PathLike) -> tuple[Path, dict, SignalProcess, LogitsModel | None]:
-        """Folder, config and both models of a package. Raises ValueError in one line when it cannot be used."""
-        folder = find_package(name_or_dir)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if config.get("format") != FORMAT:
-                raise ValueError(f"package format {config.get('format')!r}, this version reads {FORMAT}")
-            if (domain := config.get("domain", "speech")) != cls.domain:
-                raise ValueError(f"it is for {domain}, not for {cls.domain}")
-            signal = cls.model_class.from_config(config["signal"])
-            signal.network.load_state_dict(_load_weights(folder / "signal.safetensors"))
-            logits = LogitsModel.from_config(config["logits"]) if "logits" in config else None
-            if logits is not None:
-                logits.network.load_state_dict(_load_weights(folder / "logits.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{folder}: not a usable cdasr model package ({str(error).splitlines()[0]})") from None
-        return folder, config, signal, logits
-
-    def save_models(self, folder: Path, half: bool, **config) -> None:
-        """Write `config.json`, with the further entries of `config`, and the weights of the processes."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config = {**self.config, "format": FORMAT, **config}
-        for name, model in (("signal", self.signal), ("logits", self.logits)):
-            if model is not None:
-                _save_weights(model.network, folder / f"{name}.safetensors", torch.float16 if half else torch.float32)
-                self.config[name] = model.config
-        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-
 
 # -- the strategies: (pipeline, batch, steps or None, sampling: {seed: one an item, method[, guidance]}) -> Outcome --
 
@@ -223,29 +185,3 @@ def grouped(drawn: Sequence, items: int) -> list[Sequence]:
     """The samples of each of so many items, which stand in a row."""
     samples = len(drawn) // max(items, 1)
     return [drawn[start:start + samples] for start in range(0, len(drawn), samples)]
-
-
-def find_package(name_or_dir: str | os.PathLike) -> Path:
-    """The folder of a model package: a bundled one by name, or a path. Raises ValueError when there is none."""
-    for folder in (Path(name_or_dir), BUNDLED / str(name_or_dir)):
-        if (folder / "config.json").is_file():
-            return folder
-    bundled = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
-    raise ValueError(f"{name_or_dir}: no such model package; give a folder that save_pretrained wrote, or a bundled "
-                     f"name ({', '.join(bundled) or 'none is bundled'})")
-
-
-def _load_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f"{path.name}: {error}") from None
-
-
-def _save_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}, path)

@@ -7,6 +7,7 @@ item is whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
@@ -95,6 +96,8 @@ class SignalProcess(nn.Module):
         `align` brings logits that the strategy gives to where the network takes them, `guidance` is their weight.
         `seed` sets the noise of stochastic methods, for each item by itself; `method` replaces the model's own.
         """
+        if not math.isfinite(guidance):
+            raise ValueError(f"guidance {guidance}: expected a finite number, 0 for none, 1 as trained")
         sampling, y = self.sampling, analysis.y
         grid = time_grid(self.process, steps or sampling["steps"], spacing=sampling["spacing"]).to(y.device)
         frames = y.new_full((len(y),), y.shape[-1], dtype=int) if analysis.mask is None else analysis.mask.sum(dim=1)

@@ -4,7 +4,7 @@
     pipeline = ImagePipeline.from_pretrained("exp/cifar10/package")
     print(pipeline("noisy.png").label)
 
-A package is as in `cdasr.coupled.pipeline`, with the classifier under `classifier/`.
+A package is as in `cdasr.coupled.package`, with the classifier under `classifier/`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cdasr.classifiers.image import ImageClassifier
 from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.package import check_classifier, load_models, save_models
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome
 from cdasr.images.signal_model import ImageModel
 from cdasr.images.task import IMAGES
@@ -118,13 +119,18 @@ class ImagePipeline(CoupledPipeline):
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto") -> ImagePipeline:
         """Load a package folder. Raises ValueError in one line when it cannot be used."""
-        folder, config, signal, logits = cls.load_models(name_or_dir)
-        return cls(ImageClassifier.from_pretrained(folder / "classifier"), signal, config, device, logits)
+        folder, config, signal, logits = load_models(name_or_dir, cls.domain, cls.model_class)
+        frozen = ImageClassifier.from_pretrained(folder / "classifier")
+        if logits:
+            check_classifier(folder, signal, logits, len(frozen.classes), frozen.head.in_features, "its classifier")
+        if size := config.get("image_size"):
+            frozen.try_out(*size)
+        return cls(frozen, signal, config, device, logits)
 
     def save_pretrained(self, folder: str | os.PathLike, half: bool = False) -> None:
         """Write a model package; `half` stores the weights of the processes as float16, which halves their files."""
         self.classifier.save_pretrained(Path(folder) / "classifier")
-        self.save_models(Path(folder), half, domain=self.domain)
+        self.config = save_models(Path(folder), {**self.config, "domain": self.domain}, self.signal, self.logits, half)
 
 
 def unusable_images(paths: Sequence[str | os.PathLike]) -> dict[str | os.PathLike, str]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.schema import ImageSignal
 from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion.processes import make_process
 from cdasr.networks import make_network
+from cdasr.runtime.plain_data import checked
 
 
 @dataclass
@@ -28,7 +30,8 @@ class ImageModel(SignalProcess):
 
     @classmethod
     def from_config(cls, config: dict) -> ImageModel:
-        """Build from plain data `{process, network, sampling}`, with random weights."""
+        """Build from plain data `{process, network, sampling}`, with random weights. Raises ValueError."""
+        checked(ImageSignal, config, "signal process")
         return cls(make_network(config["network"]), make_process(config["process"]), config)
 
     def with_network(self, network: nn.Module) -> ImageModel:

@@ -19,9 +19,9 @@ def make_network(config: dict) -> nn.Module:
                 "image_unet": ImageUNet}
     options = dict(config)
     name = options.pop("name", None)
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(sorted(registry))}")
     try:
         return registry[name](**options)
-    except TypeError as error:
-        raise ValueError(f"network {name!r}: {error}") from None
+    except (TypeError, ArithmeticError, LookupError, RuntimeError) as error:  # sizes that do not fit each other
+        raise ValueError(f"network {name!r}: {' '.join(str(error).split()) or type(error).__name__}") from None

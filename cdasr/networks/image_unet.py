@@ -113,6 +113,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
+        if channels % heads:
+            raise ValueError(f"{heads} heads do not divide {channels} channels")
         self.heads, self.norm = heads, group_norm(channels)
         self.qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 

@@ -30,6 +30,8 @@ class TFUNet(nn.Module):
                  heads: int = 4, dropout: float = 0.0, tokens: int = 0, condition: int = 128,
                  centred: bool = False):
         super().__init__()
+        if any(stride % 2 for stride in strides):
+            raise ValueError(f"the strides {strides} must be even, or levels do not fit each other")
         if len(strides) != len(channels) or bins % prod(strides):
             raise ValueError(f"{bins} frequency bins and {len(channels)} levels do not fit the strides {strides}; "
                              "choose one stride a level, and n_fft / 2 + 1 a multiple of their product")

@@ -60,6 +60,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide {dim} channels")
         self.heads, self.norm = heads, FrameNorm(dim)
         self.qkv, self.out = nn.Conv1d(dim, 3 * dim, 1), nn.Conv1d(dim, dim, 1)
 

@@ -24,6 +24,7 @@ from cdasr.classifiers.load import load_recogniser, save_recogniser
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled import pipeline as joint
 from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.package import check_classifier, inside, load_models, save_models
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.runtime.device import resolve_precision
 from cdasr.speech.audio import read_audio, resample
@@ -156,15 +157,14 @@ class Pipeline(CoupledPipeline):
         `compile` and `channels_last` are those of `optimise`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
-        folder, config, signal, logits = cls.load_models(name_or_dir)
-        name = config["recogniser"]
-        local = folder / name
+        folder, config, signal, logits = load_models(name_or_dir, cls.domain, cls.model_class)
         loaded = isinstance(recogniser, torch.nn.Module)
-        frozen = recogniser if loaded else load_recogniser(recogniser or (local if local.is_dir() else name), **options)
-        tokens = signal.config["network"].get("tokens")
-        if recogniser and tokens and tokens != (classes := getattr(frozen, "vocab_size", tokens)):
-            raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; "
-                             f"{type(recogniser).__name__ if loaded else recogniser} has {classes}")
+        frozen = recogniser if loaded else load_recogniser(recogniser or inside(folder, config.get("recogniser")),
+                                                           **options)
+        if recogniser or logits:  # else nothing is told to the signal process
+            hidden = getattr(getattr(getattr(frozen, "model", None), "config", None), "hidden_size", None)
+            check_classifier(folder, signal, logits, getattr(frozen, "vocab_size", None), hidden,
+                             type(recogniser).__name__ if loaded else str(recogniser or "its recogniser"))
         return cls(frozen, signal, config, device, logits).optimise(precision, compile, channels_last)
 
     def optimise(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:
@@ -189,7 +189,8 @@ class Pipeline(CoupledPipeline):
         `by_reference`: whether the recogniser is named or copied (see `save_recogniser`); a hub name is named.
         """
         save_recogniser(self.recogniser, Path(folder) / "recogniser", by_reference)
-        self.save_models(Path(folder), half, recogniser="recogniser")
+        self.config = save_models(Path(folder), {**self.config, "recogniser": "recogniser"}, self.signal, self.logits,
+                                  half)
 
 
 def _agree(drawn: Sequence[Transcript]) -> Transcript:

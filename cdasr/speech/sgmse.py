@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -17,7 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cdasr.coupled.schema import Sampling, check_sgmse
 from cdasr.runtime.atomic import replacing_folder
+from cdasr.runtime.plain_data import checked, one_line
+from cdasr.runtime.weights import check_finite, check_fit, sketch, tensors_in
 from cdasr.speech.signal_model import SignalModel
 
 DEFAULT_ASR = "facebook/wav2vec2-base-960h"
@@ -64,6 +66,7 @@ def import_sgmse(path: str | os.PathLike, folder: str | os.PathLike, asr: str = 
     signal = load_sgmse(path, ema)
     changes = {"steps": steps, "snr": snr}
     signal.config["sampling"].update({key: value for key, value in changes.items() if value is not None})
+    checked(Sampling, signal.config["sampling"], "sampling")
     recogniser = load_recogniser(asr)
     source = {"file": Path(path).name, "sha256": _sha256(path), "weights": "ema" if ema else "last step"}
     pipeline = Pipeline(recogniser, signal, {"strategy": "enhanced", "imported": source}, "cpu")
@@ -79,15 +82,24 @@ def load_sgmse(path: str | os.PathLike, ema: bool = True) -> SignalModel:
     """The signal model of a public checkpoint; raises ValueError as `import_sgmse` does."""
     checkpoint = read_checkpoint(path)
     try:
-        model = SignalModel.from_config(model_config(checkpoint["hyper_parameters"]))
-        model.network.load_state_dict(network_weights(checkpoint, ema))
-    except RuntimeError as error:
-        detail = str(error).strip().splitlines()
-        raise ValueError(f"{path}: the weights are not those of the backbone that its settings describe "
-                         f"({detail[min(1, len(detail) - 1)].strip()[:160]})") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        config = model_config(checkpoint["hyper_parameters"])
+        weights = network_weights(checkpoint, ema)
+        _check_weights(config, weights)
+        model = SignalModel.from_config(config)
+        model.network.load_state_dict(weights)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: {one_line(error)}") from None
     return model
+
+
+def _check_weights(config: dict, weights: dict[str, Tensor]) -> None:
+    """Raise ValueError where the weights are not finite or not of the network of `config`: before it is built."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    try:
+        check_fit(sketch(lambda: SignalModel.from_config(config), shapes).network, shapes, "its state dict")
+    except ValueError as error:
+        raise ValueError(f"the weights are not those of the backbone that its settings describe ({error})") from None
+    check_finite(weights.items(), "its state dict")
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
@@ -108,7 +120,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     try:
         with torch.serialization.safe_globals(stand_ins):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a pickle can be broken in any way
         raise ValueError(f"{path}: not a checkpoint that can be read safely ({_first_line(error)})") from None
     for key in ("state_dict", "hyper_parameters"):
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), dict):
@@ -121,7 +133,7 @@ def model_config(hyper_parameters: dict) -> dict:
 
     What is missing takes the public code's default. Raises ValueError for a setting that is not supported.
     """
-    settings = {key.replace("-", "_"): value for key, value in hyper_parameters.items()}
+    settings = check_sgmse(hyper_parameters, FIXED)
     backbone = settings.get("backbone")
     if backbone not in ("ncsnpp", "ncsnpp_v2"):
         raise ValueError(f"backbone {backbone!r} is not supported: choose a checkpoint with ncsnpp or ncsnpp_v2, which "
@@ -150,13 +162,16 @@ def network_weights(checkpoint: dict, ema: bool = True) -> dict[str, Tensor]:
     torch_ema keeps that as a list in the order of the parameters, which is the order of the state dict: NCSN++ has no
     buffers. Raises ValueError where there is none, or where it does not fit.
     """
-    weights = {name.removeprefix(PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()
+    state = Path("its state dict")
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in tensors_in(checkpoint["state_dict"], state).items()
                if name.startswith(PREFIX)}
     if not ema:
         return weights
-    averages = (checkpoint.get("ema") or {}).get("shadow_params")
-    if averages is None:
+    kept = checkpoint.get("ema")
+    averages = kept.get("shadow_params") if isinstance(kept, dict) else None
+    if not isinstance(averages, (list, tuple)) or not averages:
         raise ValueError("no EMA weights in it; take those of the last training step with --no-ema")
+    averages = list(tensors_in({str(index): tensor for index, tensor in enumerate(averages)}, Path("its EMA")).values())
     names = list(weights)
     if len(averages) == len(names) - 1 and FROZEN in names:
         names.remove(FROZEN)

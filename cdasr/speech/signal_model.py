@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.schema import Signal
 from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion.processes import make_process
 from cdasr.networks import make_network
 from cdasr.networks.conditioning import align_frames
 from cdasr.networks.reflect_pad import mirrored
+from cdasr.runtime.plain_data import checked
 from cdasr.speech.stft import EDGES, CompressedSTFT
 
 LEVELS = {  # the gain of degraded waveforms (B, T) of some lengths before analysis
@@ -57,7 +59,8 @@ class SignalModel(SignalProcess):
 
     @classmethod
     def from_config(cls, config: dict) -> SignalModel:
-        """Build from plain data `{stft, process, network, sampling, ...}`, with random weights."""
+        """Build from plain data `{stft, process, network, sampling, ...}`, with random weights. Raises ValueError."""
+        checked(Signal, config, "signal process")
         stft = CompressedSTFT(**config["stft"])
         network = make_network({"bins": stft.bins, **config["network"]})
         return cls(network, make_process(config["process"]), stft, config)

@@ -1,0 +1,113 @@
+"""Model packages: folders of plain data that hold a signal process, a logits process and, beside them, a classifier.
+
+`config.json`, `signal.safetensors`, `logits.safetensors` where there is a logits process, and the classifier in a
+layout of its own. Reading one never runs code from it: types and sizes are checked against `schema.Package` and against
+what the weights' files hold before a network is built. Folders that a package names lie inside it; symbolic links are
+followed, since what they lead to is read as data like the package itself, and nothing of it leaves the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.schema import Package
+from cdasr.coupled.signal_model import SignalProcess
+from cdasr.runtime.plain_data import checked, one_line, read_json
+from cdasr.runtime.weights import check_fit, read_shapes, read_tensors, sketch
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+FORMAT = 1
+
+
+def load_models(name_or_dir: str | os.PathLike, domain: str, model_class: type[SignalProcess]
+                ) -> tuple[Path, dict, SignalProcess, LogitsModel | None]:
+    """Folder, config and both models of a package of the `domain`, whose signal process is a `model_class`.
+
+    Raises ValueError in one line when it cannot be used.
+    """
+    folder = find_package(name_or_dir)
+    try:
+        config = read_json(folder / "config.json")
+        if config.get("format") != FORMAT:
+            raise ValueError(f"package format {config.get('format')!r}, this version reads {FORMAT}")
+        checked(Package, config)
+        if (found := config.get("domain", "speech")) != domain:
+            raise ValueError(f"it is for {found}, not for {domain}")
+        signal = _load(model_class, config["signal"], folder / "signal.safetensors")
+        logits = _load(LogitsModel, config["logits"], folder / "logits.safetensors") if config.get("logits") else None
+        _check_tokens(signal, logits)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{folder}: not a usable cdasr model package ({one_line(error)})") from None
+    return folder, config, signal, logits
+
+
+def save_models(folder: Path, config: dict, signal: SignalProcess, logits: LogitsModel | None, half: bool) -> dict:
+    """Write the weights of both models, as float16 with `half`, and `config.json`, whose content is returned."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**config, "format": FORMAT}
+    for name, model in (("signal", signal), ("logits", logits)):
+        if model is not None:
+            dtype = torch.float16 if half else torch.float32
+            save_file({key: tensor.to("cpu", dtype).contiguous() for key, tensor in model.network.state_dict().items()},
+                      folder / f"{name}.safetensors")
+            config[name] = model.config
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return config
+
+
+def find_package(name_or_dir: str | os.PathLike) -> Path:
+    """The folder of a model package: a bundled one by name, or a path. Raises ValueError when there is none."""
+    for folder in (Path(name_or_dir), BUNDLED / str(name_or_dir)):
+        if (folder / "config.json").is_file():
+            return folder
+    bundled = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    raise ValueError(f"{name_or_dir}: no such model package; give a folder that save_pretrained wrote, or a bundled "
+                     f"name ({', '.join(bundled) or 'none is bundled'})")
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The folder that a package names, which lies in it. Raises ValueError for any other name."""
+    parts = Path(name).parts if isinstance(name, str) else ()
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name or not (folder / name).is_dir():
+        raise ValueError(f"{folder}: not a usable cdasr model package (recogniser {name!r} is no folder inside it)")
+    return folder / name
+
+
+def check_classifier(folder: Path, signal: SignalProcess, logits: LogitsModel | None, classes: int | None,
+                     hidden: int | None, called: str) -> None:
+    """Raise ValueError where the processes were trained for logits of other `classes`, or for other hidden states.
+
+    `hidden` is the size of one hidden state, and `called` what a message calls the classifier; None is not compared.
+    """
+    tokens = signal.config["network"].get("tokens") or (logits and logits.tokens)
+    if classes is not None and tokens and tokens != classes:
+        raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; {called} has "
+                         f"{classes}")
+    if logits is None or hidden is None:
+        return
+    width = hidden * len(logits.hidden_layers)
+    if logits.config["network"]["hidden"] != width:
+        raise ValueError(f"{folder} was trained for hidden states of {logits.config['network']['hidden']} numbers; "
+                         f"those of {called} are {width}")
+
+
+def _load(model_class: type, config: dict, path: Path):
+    """A model with the weights in `path`, built only when its sketch has shown that they fit."""
+    shapes = read_shapes(path)
+    check_fit(sketch(lambda: model_class.from_config(config), shapes).network, shapes, path.name)
+    model = model_class.from_config(config)
+    model.network.load_state_dict({name: tensor.float() for name, tensor in read_tensors(path).items()})
+    return model
+
+
+def _check_tokens(signal: SignalProcess, logits: LogitsModel | None) -> None:
+    told = signal.config["network"].get("tokens")
+    if logits is not None and told and told != logits.tokens:
+        raise ValueError(f"signal.network.tokens is {told}, logits.network.tokens {logits.tokens}")

@@ -1,0 +1,286 @@
+"""What may stand in a model package's `config.json` and in the hyper-parameters of a public SGMSE checkpoint.
+
+The one place for types and limits of both; what a value means is said where it is used. Names of networks, processes
+and samplers are checked here, so that a package that loads can also be run. `SignalModel.from_config` and its like
+check by these, which covers packages, checkpoints and the model sections of a recipe's hparams.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cdasr.diffusion import coupling
+from cdasr.runtime.plain_data import Count, Loose, Many, Positive, Share, Size, Steps, Strict, Width, checked
+
+Zero = Annotated[int, Field(ge=0, le=1024)]  # a number of layers or heads, 0 for none
+Factor = Annotated[int, Field(ge=1, le=64)]
+
+
+class STFT(Strict):
+    sample_rate: int = Field(16_000, ge=1000, le=384_000)
+    n_fft: int = Field(510, ge=2, le=65_536)
+    hop: int = Field(255, ge=1, le=65_536)
+    exponent: float = Field(0.5, ge=0.05, le=10.0)
+    scale: float = Field(0.3, ge=1e-6, le=1e6)
+    window: str = "hann"
+    edges: str = "zeros"
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+class VP(Strict):
+    name: Literal["vp"]
+    schedule: str = "cosine"
+
+
+class OUVE(Strict):
+    name: Literal["ouve"]
+    theta: float = Field(1.5, gt=0.0, le=100.0)
+    sigma_min: float = Field(0.05, gt=0.0, le=100.0)
+    sigma_max: float = Field(0.5, gt=0.0, le=100.0)
+    t_min: float = Field(0.03, gt=0.0, lt=1.0)
+
+
+class SBVE(Strict):
+    name: Literal["sbve"]
+    k: float = Field(2.6, gt=1.0, le=1000.0)
+    c: float = Field(0.4, gt=0.0, le=1000.0)
+
+
+Process = Annotated[VP | OUVE | SBVE, Field(discriminator="name")]
+
+
+# -- networks: defaults are those of their classes --------------------------------------------------------------------
+
+
+class Injected(Strict):
+    """What networks have in common that can be told logits."""
+
+    tokens: Annotated[int, Field(ge=0, le=2_000_000)] = 0
+    condition: Size = 128
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class TFUNet(Injected):
+    name: Literal["tf_unet"]
+    bins: Size = 256
+    channels: Many[Size] = [1]
+    strides: Many[Factor] = [1]
+    dim: Size = 1
+    blocks: Count = 1
+    attention_every: Zero = 0
+    heads: Factor = 1
+    centred: bool = False
+
+
+class NCSNpp(Injected):
+    name: Literal["ncsnpp"]
+    bins: Size = 256
+    nf: Size = 128
+    ch_mult: Annotated[Many[Factor], Field(max_length=12)] = [1]
+    num_res_blocks: Factor = 2
+    attn_resolutions: list[Size] | tuple[Size, ...] = ()
+    fourier_scale: Positive = 16.0
+    init_scale: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    scale_by_sigma: bool = False
+    centred: bool = False
+
+
+class ImageUNet(Injected):
+    name: Literal["image_unet"]
+    colours: Literal[1, 3] = 3
+    channels: Annotated[Many[Size], Field(max_length=12)] = [1]
+    blocks: Factor = 2
+    patch: Factor = 1
+    attention: Zero = 4
+    embedding: Size = 128
+
+
+class LogitsNet(Strict):
+    name: Literal["logits_net"]
+    tokens: Width
+    hidden: Width
+    dim: Size = 1
+    blocks: Count = 1
+    attention_every: Zero = 0
+    heads: Factor = 1
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+# -- the two models of a package --------------------------------------------------------------------------------------
+
+
+class Sampling(Strict):
+    steps: Steps = 1
+    method: Literal["deterministic", "ancestral", "pc"] = "deterministic"
+    spacing: Literal["uniform", "quadratic", "to_zero"] = "uniform"
+    snr: Positive = 0.5
+    corrector_steps: Zero = 1
+
+
+class Prediction(Strict):
+    target: str = "x0"
+    c_in: str = "1"
+    c_out: str = "1"
+    c_skip: str = "0"
+    network_scaling: str | None = None
+    sigma_data: Positive = 0.1
+    sign: Literal[1, -1] = 1
+
+
+class Padding(Strict):
+    multiple: Annotated[int, Field(ge=1, le=4096)]
+    mode: str
+
+
+class Signal(Strict):
+    """A signal process of speech."""
+
+    stft: STFT
+    process: Process
+    network: Annotated[TFUNet | NCSNpp, Field(discriminator="name")]
+    sampling: Sampling = Sampling()
+    prediction: Prediction = Prediction()
+    level: str = "power"
+    padding: dict = {}  # its keys are checked by SignalModel; see `_padding`
+
+    @model_validator(mode="after")
+    def _padding(self):
+        if set(self.padding) == {"multiple", "mode"}:
+            checked(Padding, self.padding, "padding")
+        return self
+
+
+class ImageSignal(Strict):
+    """A signal process of images."""
+
+    process: Process
+    network: ImageUNet
+    sampling: Sampling = Sampling()
+    prediction: Prediction = Prediction()
+
+
+class Space(Strict):
+    scale: Positive
+    origin: Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(max_length=100_000)] | None = None
+
+
+class LogitsProcess(Strict):
+    process: Process
+    network: LogitsNet
+    space: Space
+    sampling: Sampling = Sampling()
+    hidden_layers: Many[Annotated[int, Field(ge=-1024, le=1024)]] = [-1]
+
+    @model_validator(mode="after")
+    def _origin(self):
+        if self.space.origin is not None and len(self.space.origin) != self.network.tokens:
+            raise ValueError(f"space.origin has {len(self.space.origin)} numbers, network.tokens is "
+                             f"{self.network.tokens}")
+        return self
+
+
+# -- the package ------------------------------------------------------------------------------------------------------
+
+
+class Strategy(Strict):
+    """What a package stores for a strategy; which options one takes is in its signature."""
+
+    steps: Steps | None = None
+    logits_steps: Steps | None = None
+    guidance: Annotated[float, Field(ge=-1000.0, le=1000.0)] = 1.0
+    passes: Annotated[int, Field(ge=1, le=100)] = 1
+    switch: Share = 1.0
+    first: str = ""
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 1
+    inner: Annotated[int, Field(ge=0, le=10_000)] | None = None
+
+
+class Mixing(Strict):
+    weight: Share = 0.0
+
+
+class Package(Strict):
+    """`config.json` of a model package; the two models are checked by the domain's own schema."""
+
+    format: Literal[1]
+    domain: Literal["speech", "images"] = "speech"
+    recogniser: str | None = None
+    signal: dict
+    logits: dict | None = None
+    strategy: str = "enhanced"
+    strategies: dict[str, Strategy] = {}
+    observation_adding: Mixing = Mixing()
+    image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=2)] | None = None
+    imported: dict[str, str] | None = None  # where an imported checkpoint came from
+
+    @model_validator(mode="after")
+    def _options(self):
+        for name, options in self.strategies.items():
+            known = {"steps", "logits_steps", "guidance", "passes"}
+            if name in coupling.STRATEGIES:
+                known |= set(list(inspect.signature(coupling.STRATEGIES[name]).parameters)[3:])
+            if unknown := sorted(options.model_fields_set - known):
+                raise ValueError(f"strategies.{name}.{unknown[0]}: no option of this strategy; known: "
+                                 f"{', '.join(sorted(known))}")
+        return self
+
+
+# -- public SGMSE checkpoints -----------------------------------------------------------------------------------------
+
+Plain = bool | int | float | str | None
+
+
+class SGMSE(Loose):
+    """Hyper-parameters of the public code that are read; all others (of the data, of the training) are left alone."""
+
+    backbone: str
+    sde: str
+    theta: Positive = 1.5
+    sigma_min: Positive = 0.05
+    sigma_max: Positive = 0.5
+    t_eps: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.03
+    k: Annotated[float, Field(gt=1.0, le=1000.0)] = 2.6
+    c: Positive = 0.4
+    sr: int = Field(16_000, ge=1000, le=384_000)
+    n_fft: int = Field(510, ge=2, le=65_536)
+    hop_length: int = Field(128, ge=1, le=65_536)
+    window: str = "hann"
+    transform_type: str = "exponent"
+    spec_factor: Positive = 0.15
+    spec_abs_exponent: Annotated[float, Field(ge=0.05, le=10.0)] = 0.5
+    image_size: Size = 256
+    scale_by_sigma: bool = True
+    sampler_type: str = "pc"
+    N: Steps = 30
+    loss_type: str = "score_matching"
+    network_scaling: str | None = None
+    c_in: str = "1"
+    c_out: str = "1"
+    c_skip: str = "0"
+    sigma_data: Positive = 0.1
+    nf: Size = 128
+    ch_mult: Annotated[Many[Factor], Field(max_length=12)] = [1]
+    num_res_blocks: Factor = 2
+    attn_resolutions: list[Size] | tuple[Size, ...] = ()
+    fourier_scale: Positive = 16.0
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+def check_sgmse(settings: dict[Any, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters with names as the code has them, those of SGMSE and of `fixed` checked to be plain data.
+
+    Raises ValueError for the first that is not of its kind or out of any range.
+    """
+    named = {key.replace("-", "_"): value for key, value in settings.items() if isinstance(key, str)}
+    for name in fixed:
+        values = named.get(name)
+        for value in values if isinstance(values, (list, tuple)) else [values]:
+            if not isinstance(value, Plain):
+                raise ValueError(f"{name} is no plain value, but {type(value).__name__}")
+    checked(SGMSE, {key: value for key, value in named.items() if key in SGMSE.model_fields})
+    return named
