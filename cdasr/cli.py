@@ -84,6 +84,7 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
             print(f"{path}: {result.text}" if len(options.files) > 1 else result.text, flush=True)
         if targets and result.wave is not None:
             _write_enhanced(targets[path], path, result.wave.numpy(), pipeline.sample_rate)
+        _warn_of_domain(path, result)
     return _each(files, transcribe) or (2 if faults else 0)
 
 
@@ -92,7 +93,8 @@ def _transcript_json(path: Path, result, seconds: float) -> str:
 
     return to_json({
         "file": str(path), "text": result.text, "text_enhanced": result.text_enhanced, "strategy": result.strategy,
-        "duration": round(result.duration, 3), "rtf": round(seconds / result.duration, 4), "nfe": result.nfe,
+        "out_of_domain": result.out_of_domain, "duration": round(result.duration, 3),
+        "rtf": round(seconds / result.duration, 4), "nfe": result.nfe,
         "words": [{**asdict(word), "start": round(word.start, 3), "end": round(word.end, 3),
                    "confidence": round(word.confidence, 4)} for word in result.words]})
 
@@ -120,7 +122,7 @@ def enhance_classify(options: argparse.Namespace) -> int:
     if not files:
         return 2
     _check_device(options)
-    pipeline = ImagePipeline.from_pretrained(options.model, device=options.device)
+    pipeline = _introduced(ImagePipeline.from_pretrained(options.model, device=options.device), options.model)
 
     def classify(path: Path) -> None:
         result = pipeline(path, strategy=options.strategy, steps=options.steps, seed=options.seed,
@@ -129,12 +131,14 @@ def enhance_classify(options: argparse.Namespace) -> int:
         if options.json:
             print(to_json({
                 "file": str(path), "label": result.label, "confidence": round(result.confidence, 4), "top": top,
-                "label_enhanced": result.label_enhanced, "strategy": result.strategy, "nfe": result.nfe}), flush=True)
+                "label_enhanced": result.label_enhanced, "strategy": result.strategy,
+                "out_of_domain": result.out_of_domain, "nfe": result.nfe}), flush=True)
         else:
             print(f"{path}: " + ", ".join(f"{entry['label']} {entry['probability']:.2f}" for entry in top), flush=True)
         if targets and result.image is not None:
             write_image(targets[path], result.image)
             _note(f"wrote {targets[path]}")
+        _warn_of_domain(path, result)
     return _each(files, classify) or (2 if faults else 0)
 
 
@@ -417,9 +421,21 @@ def _pipeline(options: argparse.Namespace):
     _check_device(options)
     from cdasr.speech.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(options.model, options.device, options.recogniser, options.precision,
-                                    options.compile, options.channels_last, dtype=options.recogniser_dtype,
-                                    attn_implementation=options.attn_implementation)
+    return _introduced(Pipeline.from_pretrained(
+        options.model, options.device, options.recogniser, options.precision, options.compile, options.channels_last,
+        dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation), options.model)
+
+
+def _introduced(pipeline, name: str):
+    """The pipeline; stderr says what its package is for."""
+    if pipeline.about:
+        _note(f"cdasr: package {name}: {pipeline.about}")
+    return pipeline
+
+
+def _warn_of_domain(path: Path, result) -> None:
+    if result.out_of_domain:
+        _note(f"cdasr: {path}: unlike what the package was trained for; its answer means little")
 
 
 def _quieten_libraries() -> None:

@@ -161,11 +161,11 @@ def material(tmp_path_factory):
 def no_models(monkeypatch):
     """Loading a model fails the test."""
     from cdasr.classifiers import load
-    from cdasr.coupled.pipeline import CoupledPipeline
+    from cdasr.coupled import package
 
     def refuse(*given, **options):
         raise AssertionError("a model is loaded before the input is checked")
-    monkeypatch.setattr(CoupledPipeline, "load_models", refuse)
+    monkeypatch.setattr(package, "find_package", refuse)  # where reading any package begins
     monkeypatch.setattr(load, "load_recogniser", refuse)
 
 

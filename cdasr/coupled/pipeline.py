@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Task, unpadded
 from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.out_of_domain import DomainCheck, measure
 from cdasr.coupled.sides import Sides, strategy_steps
 from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion import coupling
@@ -36,12 +37,16 @@ class Batch:
 
 @dataclass
 class Outcome:
-    """What a strategy returns for a batch."""
+    """What a strategy returns for a batch.
+
+    `out_of_domain` (B,): whether each item looks unlike what the package was trained for; None where that is not known.
+    """
 
     logits: Logits
     enhanced: Batch | None = None
     enhanced_logits: Logits | None = None
     nfe: dict[str, int] = field(default_factory=dict)
+    out_of_domain: list[bool] | None = None
 
     @property
     def evaluations(self) -> dict[str, int]:
@@ -93,6 +98,15 @@ class CoupledPipeline:
         """Share of the degraded signal in observation adding, as chosen on development data."""
         return float(self.config.get("observation_adding", {}).get("weight", 0.0))
 
+    @property
+    def about(self) -> str:
+        """What the package is for, in one line; empty where it does not say."""
+        return ", ".join(f"{name} {value}" for name, value in self.config.get("about", {}).items())
+
+    def surround(self, signal: Tensor) -> Tensor:
+        """A signal as the processes take it: with context around it, where the package and the domain have some."""
+        return signal
+
     def batch(self, signals: Sequence[Tensor]) -> Batch:
         """Signals (...) of their own lengths as a batch on the device."""
         padded, lengths = self.task.collate(signals)
@@ -103,18 +117,36 @@ class CoupledPipeline:
             samples: int = 1, guidance: float | None = None) -> tuple[Outcome, Batch, str]:
         """The outcome for a batch in which each signal stands `samples` times in a row; that batch; and the strategy.
 
-        The options default to the package's; `samples` > 1 are sampled stochastically, each with another seed. Raises
-        ValueError for an unknown strategy, or one that needs a logits process where the package has none.
+        The options default to the package's; `samples` > 1 are sampled stochastically, each with another seed. Batch
+        and enhanced signals have the context of `surround`. The strategy `none` is the frozen classifier as it is, and
+        has no context. Raises ValueError for an unknown strategy, for one that needs a logits process where the package
+        has none, and for logits that are not finite.
         """
         strategy = strategy or self.default_strategy
         self.check([strategy], steps, samples)
         samples = 1 if strategy == "none" else samples
+        if strategy != "none":
+            signals = [self.surround(signal) for signal in signals]
         batch = self.batch([signal for signal in signals for _ in range(samples)])
         sampling = {"seed": [seed + sample for _ in signals for sample in range(samples)],
                     "method": "ancestral" if samples > 1 else None}
         if guidance is not None:
             sampling["guidance"] = guidance
-        return STRATEGIES[strategy](self, batch, steps, sampling), batch, strategy
+        outcome = STRATEGIES[strategy](self, batch, steps, sampling)
+        if not bool(outcome.logits.values.isfinite().all()):
+            raise ValueError(f"the strategy {strategy!r} gave logits that are not finite: the input, an option such as "
+                             "the guidance, or the package's weights are out of any range")
+        outcome.out_of_domain = self._out_of_domain(outcome, batch, strategy)
+        return outcome, batch, strategy
+
+    def _out_of_domain(self, outcome: Outcome, batch: Batch, strategy: str) -> list[bool] | None:
+        """By the package's rule for this kind of strategy; None where it has none, or where nothing was enhanced."""
+        rule = self.config.get("out_of_domain", {}).get("coupled" if strategy in NEED_LOGITS else "enhanced")
+        if rule is None or outcome.enhanced is None:
+            return None
+        measured = measure(self.classifier, outcome.logits, outcome.enhanced_logits, batch.rows(),
+                           outcome.enhanced.rows())
+        return (DomainCheck(**rule).score(measured) > 0).tolist()
 
 
 # -- the strategies: (pipeline, batch, steps or None, sampling: {seed: one an item, method[, guidance]}) -> Outcome --

@@ -204,6 +204,39 @@ class Mixing(Strict):
     weight: Share = 0.0
 
 
+class Context(Strict):
+    """Noise around a recording: seconds on each side, dB relative to the recording."""
+
+    seconds: Annotated[float, Field(ge=0.0, le=5.0)] = 0.0
+    level: Annotated[float, Field(ge=-120.0, le=0.0)] = -40.0
+
+
+Measures = Annotated[list[Annotated[float, Field(ge=-1e9, le=1e9)]], Field(min_length=6, max_length=6)]
+
+
+class Rule(Strict):
+    """A `DomainCheck`."""
+
+    mean: Measures
+    scale: Annotated[list[Positive], Field(min_length=6, max_length=6)]
+    weights: Measures
+    bias: Annotated[float, Field(ge=-1e9, le=1e9)]
+
+
+class DomainChecks(Strict):
+    coupled: Rule | None = None
+    enhanced: Rule | None = None
+    measured: dict = {}  # how it was fitted, and its error rates
+
+
+class About(Strict):
+    """What a package is for, in words that are shown when it is used."""
+
+    task: Annotated[str, Field(max_length=200)] = ""
+    language: Annotated[str, Field(max_length=200)] = ""
+    vocabulary: Annotated[str, Field(max_length=200)] = ""
+
+
 class Package(Strict):
     """`config.json` of a model package; the two models are checked by the domain's own schema."""
 
@@ -217,6 +250,9 @@ class Package(Strict):
     observation_adding: Mixing = Mixing()
     image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=2)] | None = None
     imported: dict[str, str] | None = None  # where an imported checkpoint came from
+    about: About = About()
+    context: Context = Context()
+    out_of_domain: DomainChecks = DomainChecks()
 
     @model_validator(mode="after")
     def _options(self):

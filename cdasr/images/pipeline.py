@@ -36,6 +36,7 @@ class Classification:
     `label` is the strategy's answer and `probabilities` those of the most likely classes, best first; `confidence` is
     that of the answer. `label_enhanced` is what the classifier sees in the enhanced `image` (C, H, W), both None where
     nothing was enhanced. `posterior` (V,) is over all classes; `nfe` counts evaluations of each network.
+    `out_of_domain`: whether the image looks unlike what the package was trained for; None where that is not known.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Classification:
     label_enhanced: str | None = None
     image: Tensor | None = field(default=None, repr=False)
     posterior: Tensor | None = field(default=None, repr=False)
+    out_of_domain: bool | None = None
 
 
 class ImagePipeline(CoupledPipeline):
@@ -104,6 +106,8 @@ class ImagePipeline(CoupledPipeline):
             made.append(Classification(*ranked[0], strategy, dict(nfe), ranked, posterior=posterior))
         if outcome.enhanced is not None:
             self._add_enhanced(made, outcome, samples)
+        for result, unlike in zip(made, (outcome.out_of_domain or [])[::samples]):
+            result.out_of_domain = unlike
         return made
 
     def _add_enhanced(self, made: Sequence[Classification], outcome: Outcome, samples: int) -> None:

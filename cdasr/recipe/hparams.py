@@ -20,8 +20,8 @@ from cdasr.recipe.check_hparams import conform
 
 PACKAGE = Path(__file__).parents[1]
 BASES = {"speech": PACKAGE / "recipe" / "base.yaml", "images": PACKAGE / "images" / "base.yaml"}
-OPEN = ("lr_factors", "strategies", "curriculum", "dropout", "told", "conditions", "only", "asr_options", "head",
-        "degradations", "unseen")  # their keys are data: a recipe's replace those of the base
+OPEN = ("about", "lr_factors", "strategies", "curriculum", "dropout", "told", "conditions", "only", "asr_options",
+        "head", "degradations", "unseen")  # their keys are data: a recipe's replace those of the base
 NAMES = ("lr_factors", "strategies")  # mappings whose keys are names that a recipe's default need not mention
 OWN = ("data", "manifests")  # sections in which a recipe may have keys of its own
 CODE_TAGS = re.compile(r"!(new|name|apply|applyref|module|include|!python)\b")

@@ -114,7 +114,7 @@ def signal(hparams: dict) -> None:
         model = start
     if not on_main():
         return
-    pipeline = Pipeline(frozen, model, device=device)
+    pipeline = Pipeline(frozen, model, {"about": hparams["about"], "context": hparams["context"]}, device)
     choices = _tune(pipeline, valid_rows, hparams)
     write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
     save_package(pipeline, exp_dir, "signal")
@@ -264,6 +264,7 @@ def training_degrader(data: Path, train_rows, hparams: dict):
     settings = hparams["signal"]
     return TrainingDegrader(*training_sources(data, train_rows, hparams), snr_range=tuple(settings["snr_range"]),
                             reverb_share=settings["reverb_share"], clean_share=settings["clean_share"],
+                            tight_share=settings["tight_share"],
                             speed_range=tuple(settings["speed_range"]), channel_db=settings["channel_db"])
 
 
@@ -415,7 +416,7 @@ ORDER = (  # a setting that no stage reads by name, as those of a recipe's own p
           reads=("asr", "asr_head", "asr_options", "recogniser", "training_seed"), files=("asr",)),
     Stage("signal", "train the signal process, choose its steps, write the model package", trains=True,
           makes=("signal",), files=("signal_init",), package=True,
-          reads=("signal", "signal_model", "signal_init", "tuning.steps", "tuning.oa_weights")),
+          reads=("about", "context", "signal", "signal_model", "signal_init", "tuning.steps", "tuning.oa_weights")),
     Stage("logits", "fill the bank of logits and train the logits process", trains=True, makes=("logits",),
           package=True, reads=("logits", "logits_model", "coupled.condition")),
     Stage("coupled", "train both processes together, tune the strategies", trains=True, makes=("coupled",),

@@ -28,6 +28,7 @@ from cdasr.coupled.package import check_classifier, inside, load_models, save_mo
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.runtime.device import resolve_precision
 from cdasr.speech.audio import read_audio, resample
+from cdasr.speech.context import Context
 from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import SPEECH
@@ -40,7 +41,9 @@ class Transcript:
 
     `text` is the strategy's answer and `words` the same with times and confidences; `text_enhanced` what the recogniser
     hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced. `nfe` counts evaluations of
-    each network for this recording, all samples together, and `duration` is in seconds.
+    each network for this recording, all samples together, and `duration` is in seconds. `out_of_domain`: whether the
+    recording looks unlike what the package was trained for, so that its words mean little; None where the package or
+    the strategy cannot tell.
     """
 
     text: str
@@ -50,6 +53,7 @@ class Transcript:
     text_enhanced: str | None = None
     wave: Tensor | None = field(default=None, repr=False)
     words: list[Word] = field(default_factory=list, repr=False)
+    out_of_domain: bool | None = None
 
 
 @dataclass
@@ -96,6 +100,14 @@ class Pipeline(CoupledPipeline):
         """Of the processes' networks."""
         return self.signal.precision or "fp32"
 
+    @property
+    def context(self) -> Context:
+        """What is put around each recording before it is processed."""
+        return Context(**self.config.get("context", {}))
+
+    def surround(self, signal: Tensor) -> Tensor:
+        return self.context.surround(signal, self.sample_rate)
+
     def batch(self, signals: Sequence[Tensor]) -> Batch:
         return Batch.of(signals, self.device)
 
@@ -130,15 +142,19 @@ class Pipeline(CoupledPipeline):
         return [_agree(same) for same in grouped(drawn, len(waves))]
 
     def _transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
-        """One transcript for each item of the batch."""
+        """One transcript for each item of the batch, without the context around it."""
         words = self.recogniser.words(outcome.logits.values, outcome.logits.lengths,
                                       **({} if outcome.logits.edges is None else {"edges": outcome.logits.edges}))
-        durations = [length / self.sample_rate for length in batch.lengths.tolist()]
-        made = [Transcript(text, strategy, duration, outcome.evaluations, words=spoken)
+        margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
+        durations = [(length - 2 * margin) / self.sample_rate for length in batch.lengths.tolist()]
+        made = [Transcript(text, strategy, duration, outcome.evaluations,
+                           words=[_moved(word, margin / self.sample_rate, duration) for word in spoken])
                 for text, duration, spoken in zip(self.decode(outcome.logits), durations, words)]
         if outcome.enhanced is not None:
             for transcript, heard, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
-                transcript.text_enhanced, transcript.wave = heard, wave
+                transcript.text_enhanced, transcript.wave = heard, wave[margin:len(wave) - margin]
+        for transcript, unlike in zip(made, outcome.out_of_domain or ()):
+            transcript.out_of_domain = unlike
         return made
 
     def decode(self, logits: Logits) -> list[str]:
@@ -191,6 +207,14 @@ class Pipeline(CoupledPipeline):
         save_recogniser(self.recogniser, Path(folder) / "recogniser", by_reference)
         self.config = save_models(Path(folder), {**self.config, "recogniser": "recogniser"}, self.signal, self.logits,
                                   half)
+
+
+def _moved(word: Word, margin: float, duration: float) -> Word:
+    """A word with its times without the `margin` in front, within the recording's `duration`, all in seconds."""
+    if not margin:
+        return word
+    start, end = (min(max(time - margin, 0.0), duration) for time in (word.start, word.end))
+    return replace(word, start=start, end=end)
 
 
 def _agree(drawn: Sequence[Transcript]) -> Transcript:

@@ -59,9 +59,16 @@ def _join(parts: Sequence[Transcript]) -> Transcript:
     return replace(
         parts[0], text=" ".join(part.text for part in parts if part.text), words=words,
         duration=sum(part.duration for part in parts),
-        nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe},
+        nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe}, out_of_domain=_mostly(parts),
         text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
         wave=torch.cat([part.wave for part in parts]) if enhanced else None)
+
+
+def _mostly(parts: Sequence[Transcript]) -> bool | None:
+    """Whether more than half of the time is out of domain; None where that is not known."""
+    if any(part.out_of_domain is None for part in parts):
+        return None
+    return sum(part.duration if part.out_of_domain else -part.duration for part in parts) > 0
 
 
 def split_long(wave: Tensor, rate: int, longest: float = 20.0, search: float = 5.0) -> list[Tensor]:

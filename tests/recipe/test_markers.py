@@ -194,7 +194,7 @@ def test_a_second_run_in_one_folder_is_refused(home):
     other.join()
     assert go() == ALL, "the lock of a killed process is gone"
     (home / "file").write_text("")
-    with pytest.raises(ValueError, match="file: cannot be written to"):
+    with pytest.raises(ValueError, match="file: results cannot be written there, it is a file"):
         go("--exp-dir", "file")
 
 

@@ -107,3 +107,17 @@ def test_training_speech_is_played_at_other_speeds_and_through_other_microphones
         balances.append(decibels(spectrum[high] / spectrum[low]))
     assert min(speeds) < 0.9 and max(speeds) > 1.12
     assert np.std(balances) > 3, "the microphone's gain differs between the two tones"
+
+
+def test_pauses_are_cut_off_for_a_share():
+    from cdasr.speech.degrade import without_pauses
+
+    rng = np.random.default_rng(0)
+    word = 0.1 * np.sin(np.arange(4000) / 4.0).astype(np.float32)
+    speech = np.concatenate([np.zeros(3000, np.float32), word, np.zeros(5000, np.float32)])
+    speech += 1e-4 * rng.standard_normal(len(speech)).astype(np.float32)
+    assert len(word) <= len(without_pauses(speech, 16_000)) <= len(word) + 2 * 160
+    degrader = TrainingDegrader(COLOURED, snr_range=(60, 60), reverb_share=0.0, clean_share=1.0, tight_share=0.5)
+    lengths = {len(degrader(speech, np.random.default_rng(seed))[0]) for seed in range(20)}
+    assert len(speech) in lengths
+    assert min(lengths) < 5000
