@@ -150,10 +150,12 @@ def write_valid_set(folder: Path, rows: Sequence[Row], noise: NoiseSource, snrs:
 
 
 def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Mapping[str, NoiseSource],
-                   snrs: Sequence[float], rooms: RoomSource | None, seed: int, processes: int = 1) -> None:
+                   snrs: Sequence[float], rooms: RoomSource | None, seed: int, processes: int = 1,
+                   as_they_are: Mapping[str, Sequence[Row]] | None = None) -> None:
     """`eval.csv`: the rows of each group clean, in a room, and over each kind of noise at each of `snrs` (dB).
 
     Conditions are `<group>_clean`, `<group>_reverb` and `<group>_<kind>_<snr>dB`, without `<group>_` where that is "".
+    `as_they_are`: further conditions, whose rows nothing is done to.
     """
     scored, noisy = [], folder / "noisy"
     for group, rows in groups.items():
@@ -164,13 +166,15 @@ def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Map
         for kind, source in kinds.items():
             for snr in snrs:
                 scored += simulate_set(rows, f"{prefix}{kind}_{snr:g}dB", source, None, snr, seed, noisy, processes)
+    for condition, rows in (as_they_are or {}).items():
+        scored += simulate_set(rows, condition, None, None, None, seed, noisy)
     write_manifest(folder / "eval.csv", scored)
     print(f"prepared {len(scored)} utterances in {folder / 'eval.csv'}")
 
 
 def clean_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of a fixed test set to which nothing was added."""
-    return [row for row in rows if not row.get("noise") and not row.get("rir")]
+    """The rows of a fixed test set's clean conditions."""
+    return [row for row in rows if row["condition"].endswith("clean") and not row.get("noise") and not row.get("rir")]
 
 
 def keep_durations(rows: Sequence[Row], shortest: float, longest: float) -> list[Row]:

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from cdasr.recipe.download import fetch, unpack
 from cdasr.recipe.stages import main
 from cdasr.runtime.parallel import ordered_map, processes_of
-from cdasr.speech.audio import read_audio, resample, write_audio
-from cdasr.speech.corpus import audio_of, split_rooms, write_noise_lists, write_test_set, write_valid_set
+from cdasr.speech.audio import audio_format, read_audio, resample, write_audio
+from cdasr.speech.corpus import audio_of, split_rooms, spread, write_noise_lists, write_test_set, write_valid_set
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource
 from cdasr.speech.rooms import RoomSource
@@ -194,7 +194,15 @@ def prepare(hparams: dict) -> None:
     reverb = RoomSource(files=rooms["eval"], simulated=sizes["eval_rooms"], seed=seed + 1, rate=hparams["sample_rate"],
                         cache_dir=folder / "rooms" / "eval")
     write_test_set(folder, {"": strings[sizes["eval_split"]]}, {"seen": sources["train"], "unseen": sources["unseen"]},
-                   sizes["snrs"], reverb, seed, processes)
+                   sizes["snrs"], reverb, seed, processes,
+                   {"single": spread(single_recordings(splits[sizes["eval_split"]]), sizes["single_recordings"])})
+
+
+def single_recordings(speakers: dict) -> list[dict]:
+    """Rows of all recordings of a split: one word each, as they were cut."""
+    return [{"ID": path.stem, "duration": f"{audio_format(path).seconds:.4f}", "wav": path, "text": WORDS[digit],
+             "spk_id": speaker} for speaker, digits in sorted(speakers.items())
+            for digit, paths in sorted(digits.items()) for path in paths]
 
 
 def split_noise(noise_dir: str, sizes: dict) -> dict[str, dict[str, list[str]]]:

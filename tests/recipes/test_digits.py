@@ -56,6 +56,9 @@ def test_all_stages_run_and_say_so(finished):
 def test_manifests_describe_what_was_mixed(finished):
     exp_dir, _ = finished
     rows = read_manifest(exp_dir / "data" / "eval.csv")
+    single = [row for row in rows if row["condition"] == "single"]
+    assert len(single) == 6 and all(row["text"] in WORDS and row["wav"] == row["clean_wav"] for row in single)
+    rows = [row for row in rows if row["condition"] != "single"]
     conditions = {row["condition"] for row in rows}
     assert conditions == {"clean", "reverb", "seen_0dB", "seen_10dB", "unseen_0dB", "unseen_10dB"}
     texts = {condition: [row["text"] for row in rows if row["condition"] == condition] for condition in conditions}
@@ -103,7 +106,8 @@ def test_the_package_works_and_the_seed_fixes_the_strings(finished, corpus, tmp_
     for name in ("train", "eval"):
         first, second = ((folder / "data" / f"{name}.csv").read_text() for folder in (exp_dir, tmp_path / "again"))
         assert first == second
-    sample = read_manifest(exp_dir / "data" / "eval.csv")[-1]["wav"]
+    rows = read_manifest(exp_dir / "data" / "eval.csv")
+    sample = next(row["wav"] for row in reversed(rows) if row["noise"])
     other = tmp_path / "again" / Path(sample).relative_to(exp_dir)
     assert Path(sample).read_bytes() == other.read_bytes()
 
