@@ -26,6 +26,7 @@ parameters){logits}. Audio is 16 kHz, mono.
   Free Spoken Digit Dataset (CC BY-SA 4.0) and on synthetic talkers (eSpeak NG). The weights of the processes are in
   half precision.
 - **Frozen**: the recogniser was trained on clean speech only, never on noise. It has not changed since.
+{domain}
 
 ## Results
 
@@ -53,13 +54,26 @@ def main(exp_dir: str, name: str) -> int:
         name=name, recogniser_size=_millions(target / "recogniser" / "model.safetensors"),
         signal_size=_millions(target / "signal.safetensors"), process=_process(pipeline.signal), logits=logits,
         strategies=", ".join(f"`{strategy}`" for strategy in pipeline.strategies), default=pipeline.default_strategy,
-        talkers="six people and some synthetic voices", commit=record["commit"], results="\n\n".join(shown)),
+        talkers="six people and some synthetic voices", commit=record["commit"], results="\n\n".join(shown),
+        domain=_domain(pipeline.config)),
         encoding="utf-8")
     for path in (target, *target.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target.relative_to(ROOT)} ({size / 1e6:.1f} MB)")
     return 0
+
+
+def _domain(config: dict) -> str:
+    """How often the package's rules for input unlike its training data are wrong."""
+    lines = []
+    for kind, found in config.get("out_of_domain", {}).get("measured", {}).items():
+        if kind != "record":
+            misses = ", ".join(f"{name} {100 * rate['share']:.0f} % of {rate['items']}"
+                               for name, rate in found["misses"].items())
+            lines.append(f"- **Out of domain**, `{found['strategy']}`: {100 * found['false_alarms']['share']:.1f} % of "
+                         f"{found['false_alarms']['items']} known recordings are flagged wrongly; not flagged are {misses}.")
+    return "\n".join(lines)
 
 
 def _process(model) -> str:
