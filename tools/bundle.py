@@ -71,8 +71,9 @@ def _domain(config: dict) -> str:
         if kind != "record":
             misses = ", ".join(f"{name} {100 * rate['share']:.0f} % of {rate['items']}"
                                for name, rate in found["misses"].items())
-            lines.append(f"- **Out of domain**, `{found['strategy']}`: {100 * found['false_alarms']['share']:.1f} % of "
-                         f"{found['false_alarms']['items']} known recordings are flagged wrongly; not flagged are {misses}.")
+            false = found["false_alarms"]
+            lines.append(f"- **Out of domain**, `{found['strategy']}`: {100 * false['share']:.1f} % of {false['items']} "
+                         f"known recordings are flagged wrongly; not flagged are {misses}.")
     return "\n".join(lines)
 
 
