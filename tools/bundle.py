@@ -72,8 +72,8 @@ def _domain(config: dict) -> str:
             misses = ", ".join(f"{name} {100 * rate['share']:.0f} % of {rate['items']}"
                                for name, rate in found["misses"].items())
             false = found["false_alarms"]
-            lines.append(f"- **Out of domain**, `{found['strategy']}`: {100 * false['share']:.1f} % of {false['items']} "
-                         f"known recordings are flagged wrongly; not flagged are {misses}.")
+            lines.append(f"- **Out of domain**, `{found['strategy']}`: {100 * false['share']:.1f} % of "
+                         f"{false['items']} known recordings are flagged wrongly; not flagged are {misses}.")
     return "\n".join(lines)
 
 

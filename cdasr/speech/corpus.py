@@ -151,11 +151,12 @@ def write_valid_set(folder: Path, rows: Sequence[Row], noise: NoiseSource, snrs:
 
 def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Mapping[str, NoiseSource],
                    snrs: Sequence[float], rooms: RoomSource | None, seed: int, processes: int = 1,
-                   as_they_are: Mapping[str, Sequence[Row]] | None = None) -> None:
+                   as_they_are: Mapping[str, Sequence[Row]] | None = None, room_snr: float | None = None) -> None:
     """`eval.csv`: the rows of each group clean, in a room, and over each kind of noise at each of `snrs` (dB).
 
     Conditions are `<group>_clean`, `<group>_reverb` and `<group>_<kind>_<snr>dB`, without `<group>_` where that is "".
-    `as_they_are`: further conditions, whose rows nothing is done to.
+    With `room_snr` also `<group>_reverb_<kind>_<snr>dB`, the first kind of noise in a room at that SNR. `as_they_are`:
+    further conditions, whose rows nothing is done to.
     """
     scored, noisy = [], folder / "noisy"
     for group, rows in groups.items():
@@ -166,6 +167,10 @@ def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Map
         for kind, source in kinds.items():
             for snr in snrs:
                 scored += simulate_set(rows, f"{prefix}{kind}_{snr:g}dB", source, None, snr, seed, noisy, processes)
+        if rooms is not None and room_snr is not None and kinds:
+            kind, source = next(iter(kinds.items()))
+            scored += simulate_set(rows, f"{prefix}reverb_{kind}_{room_snr:g}dB", source, rooms, room_snr, seed, noisy,
+                                   processes)
     for condition, rows in (as_they_are or {}).items():
         scored += simulate_set(rows, condition, None, None, None, seed, noisy)
     write_manifest(folder / "eval.csv", scored)

@@ -109,8 +109,8 @@ def _is_command(wav: str) -> bool:
 
 
 def _locate(folder: Path, wav: str) -> str:
-    """A path of wav.scp: absolute, or relative to where Kaldi ran, or to the data directory."""
-    for path in (Path(wav), folder / wav):
+    """A path of wav.scp: absolute, or relative to where Kaldi ran, the data directory, or the corpus around it."""
+    for path in (Path(wav), folder / wav, folder.parent / wav):
         try:
             if path.is_file():
                 return str(path.absolute())
