@@ -24,9 +24,11 @@ from pathlib import Path
 import yaml
 
 from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.markers import Markers, Stage, keep_package
+from cdasr.recipe.markers import Markers, Stage, input_paths, keep_package
 from cdasr.runtime.lock import locked
 
+ON_HUB = ("asr", "signal_init")  # may be a name, of a bundled package or on the hub
+PATHS = ("/", "./", "../", "~")  # how what is no name begins
 OPTIONS = ("recipe", "stage", "stop_stage", "size", "redo", "stale")  # of the runner itself
 CAUSE = "CDASR_STAGE_CAUSE"  # environment variable: the file into which a stage's process writes why it failed
 HELP = """usage: bash {folder}/run.sh [--stage N] [--stop-stage M] [--size NAME] [--redo true] [--key value ...]
@@ -74,6 +76,7 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
             print(f"stage {number} ({stages[number].name}): done already", flush=True)
         return 0
     given = [word for file in files for word in ("--hparams", str(file))] + overrides
+    _check_inputs(stages[first:last + 1], hparams, stale)
     with locked(hparams["exp_dir"], "run of a recipe"):
         for number in range(first, last + 1):
             stage = stages[number]
@@ -81,10 +84,20 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
                 continue
             command = _command(stage, folder, module, hparams["nproc"] if stage.trains else 1)
             alone = None if command else partial(functions[stage.name], deepcopy(hparams))
-            code = _run_stage(f"stage {number} ({stage.name})", command and [*command, *given], alone)
-            if code:
-                return code
-            markers.end(number)
+            done = False
+            try:
+                code = _run_stage(f"stage {number} ({stage.name})", command and [*command, *given], alone)
+                if code:
+                    return code
+                markers.end(number)
+                done = True
+            except KeyboardInterrupt:
+                done = True  # the same command goes on from here
+                raise
+            finally:
+                if not done and markers.give_up(number):
+                    print(f"stage {number} ({stage.name}): nothing was made; what it had made before is back in its "
+                          "place", file=sys.stderr, flush=True)
     return 0
 
 
@@ -100,6 +113,21 @@ def _check_stale(markers: Markers, hparams: Mapping, first: int, last: int, redo
         if number < first and state.name == "stale":
             print(f"{name}: stale ({state.why}), but used as it is: it comes before --stage {first}", file=sys.stderr,
                   flush=True)
+
+
+def _check_inputs(stages: Sequence[Stage], hparams: Mapping, stale: str) -> None:
+    """Raise ValueError for a device and for files and folders that are not there, before anything is moved away."""
+    if hparams.get("device"):
+        from cdasr.runtime.device import resolve_device
+
+        resolve_device(hparams["device"])
+    missing = {path: key for stage in stages for key, _, path in input_paths(stage, hparams)
+               if not os.path.exists(path) and (key not in ON_HUB or path.startswith(PATHS))}
+    if isinstance(name := hparams.get("asr"), str) and name.startswith(PATHS) and not os.path.exists(name):
+        missing[name] = "asr"
+    if missing and stale != "keep":
+        raise ValueError("\n".join(f"{path}: no such file or folder; change --{key.replace('_', '-')}"
+                                   for path, key in missing.items()))
 
 
 def _due(markers: Markers, number: int, hparams: Mapping, redo: bool, stale: str) -> bool:

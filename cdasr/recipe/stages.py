@@ -273,7 +273,8 @@ def training_sources(data: Path, train_rows, hparams: dict):
     from cdasr.speech.corpus import room_source
     from cdasr.speech.noise import NoiseSource
 
-    lists, rate = read_json(data / "noise.json"), hparams["sample_rate"]
+    lists = read_json(data / "noise.json", keys=("train.files", "train.families", "rooms.train"))
+    rate = hparams["sample_rate"]
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
                         speech=train_rows, rate=rate,
                         file_share=hparams["signal"]["file_share"])
@@ -358,7 +359,7 @@ def score(hparams: dict) -> None:
     from cdasr.evaluation.results import write_speech_results
 
     exp_dir, _ = data_folders(hparams)
-    scores = read_json(exp_dir / "results" / "wer.json")
+    scores = read_json(exp_dir / "results" / "wer.json", keys=("conditions", "systems", "record"))
     plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
     write_speech_results(exp_dir, scores, hparams, target)
@@ -411,7 +412,7 @@ ORDER = (  # a setting that no stage reads by name, as those of a recipe's own p
     Stage("download", "find the corpus or download it", own=True, reads=("data_dir", "download")),
     Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True, makes=("data",),
           reads=("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),
-          files=("data_dir", "manifests", "noise_dir", "rir_dir")),
+          files=("data_dir", "manifests", "noise_dir", "rir_dir"), manifests=("manifests",)),
     Stage("recogniser", "the frozen recogniser and its word error rate", trains=True, makes=("recogniser",),
           reads=("asr", "asr_head", "asr_options", "recogniser", "training_seed"), files=("asr",)),
     Stage("signal", "train the signal process, choose its steps, write the model package", trains=True,
