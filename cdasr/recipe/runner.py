@@ -25,7 +25,9 @@ import yaml
 
 from cdasr.recipe.hparams import load_hparams
 from cdasr.recipe.markers import Markers, Stage, input_paths, keep_package
+from cdasr.runtime.errors import explain
 from cdasr.runtime.lock import locked
+from cdasr.runtime.outputs import check_target
 
 ON_HUB = ("asr", "signal_init")  # may be a name, of a bundled package or on the hub
 PATHS = ("/", "./", "../", "~")  # how what is no name begins
@@ -116,11 +118,13 @@ def _check_stale(markers: Markers, hparams: Mapping, first: int, last: int, redo
 
 
 def _check_inputs(stages: Sequence[Stage], hparams: Mapping, stale: str) -> None:
-    """Raise ValueError for a device and for files and folders that are not there, before anything is moved away."""
+    """Raise ValueError for a device, inputs and a place of results that cannot be, before anything is moved away."""
     if hparams.get("device"):
         from cdasr.runtime.device import resolve_device
 
         resolve_device(hparams["device"])
+    if hparams.get("results"):
+        check_target(hparams["results"])
     missing = {path: key for stage in stages for key, _, path in input_paths(stage, hparams)
                if not os.path.exists(path) and (key not in ON_HUB or path.startswith(PATHS))}
     if isinstance(name := hparams.get("asr"), str) and name.startswith(PATHS) and not os.path.exists(name):
@@ -156,8 +160,10 @@ def _run_stage(name: str, command: Sequence[str], function: Callable[[], None] |
     if function is not None:
         try:
             function()
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        except Exception as error:
+            if (message := explain(error)) is None:
+                raise
+            raise ValueError(f"{name}: {message}") from None
         gc.collect()  # a stage's networks do not outlive it
         return 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -179,7 +185,7 @@ def tell_cause(error: BaseException) -> bool:
     place = os.environ.get(CAUSE)
     if not place:
         return False
-    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    text = explain(error) or f"{type(error).__name__}: {error}"
     try:
         with open(place, "x", encoding="utf-8") as file:  # of several processes the first tells
             file.write(" ".join(text.split()) + "\n")

@@ -16,6 +16,7 @@ from pathlib import Path
 from cdasr.recipe.hparams import load_hparams
 from cdasr.recipe.markers import Markers, Stage
 from cdasr.recipe.runner import CAUSE, run, tell_cause
+from cdasr.runtime.errors import explain
 from cdasr.runtime.provenance import program_name, read_json, record, write_json
 
 
@@ -451,16 +452,16 @@ def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (),
         hparams = load_hparams(options.hparams, overrides, base)
         _begin_alone(order or ORDER, options.stage, hparams)
         stages[options.stage](hparams)
-    except ValueError as error:
-        if not tell_cause(error):
-            print(f"{program_name()}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"{program_name()}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        tell_cause(error)
-        raise
+        told, message = tell_cause(error), explain(error)
+        if message is None:
+            raise
+        if not told:
+            print(f"{program_name()}: {message}", file=sys.stderr)
+        return 2
     return 0
 
 

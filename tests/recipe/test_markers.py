@@ -1,7 +1,9 @@
 """Stages know what they were done with: a change of settings or inputs makes them and the later ones stale."""
 
+import errno
 import multiprocessing
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,6 +175,24 @@ def test_a_stage_that_fails_before_it_makes_anything_is_done_as_before(home, cap
         run(STAGES, functions, "none", ["--recipe", "mine", "--stage", "build", *options])
     assert "what it had made before is back in its place" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before and go() == []
+
+
+@pytest.mark.parametrize("error, said", [
+    (OSError(errno.ENOSPC, "No space", "exp/x"), "exp/x: the disk is full"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "exp/r.json"), "exp/r.json: no such file or folder"),
+    (MemoryError(), "not enough memory"), (re.error("missing )", "("), "'\\(' is not a regular expression")])
+def test_what_a_person_can_mend_is_one_line(home, error, said):
+    def fail(hparams):
+        raise error
+    with pytest.raises(ValueError, match=f"stage 1 .build.: {said}"):
+        run(STAGES, {**dict.fromkeys(ALL, fail), "fetch": print}, "none", ["--recipe", "mine"])
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(home):
+    def fail(hparams):
+        raise KeyError("a")
+    with pytest.raises(KeyError):
+        run(STAGES, dict.fromkeys(ALL, fail), "none", ["--recipe", "mine"])
 
 
 def test_a_stage_that_fails_later_keeps_what_it_has_made(home):
