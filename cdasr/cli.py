@@ -18,7 +18,7 @@ from cdasr.runtime.arguments import (
     finite,
     names,
     numbers,
-    positive,
+    seconds,
     seed,
     signed,
     threads,
@@ -206,6 +206,9 @@ def new_recipe(options: argparse.Namespace) -> int:
     """Write a recipe for a corpus that there is a manifest of."""
     from cdasr.recipe.new_recipe import new_recipe
 
+    sets = [part for part, _ in options.manifest]
+    if twice := [part for part in sets if sets.count(part) > 1]:
+        raise ValueError(f"--manifest {twice[0]}= is given twice; a set has one manifest")
     folder = new_recipe(options.name, dict(options.manifest), options.output_dir, options.asr)
     print(f"wrote {folder}; next: bash {folder}/run.sh --size tiny, then bash {folder}/run.sh")
     return 0
@@ -326,7 +329,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
     _coupling_options(verb, AGREE)
-    verb.add_argument("--batch-seconds", type=positive, default=20.0,
+    verb.add_argument("--batch-seconds", type=seconds, default=20.0,
                       help="audio in a batch, more on a GPU; default: %(default)s")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     _model_options(verb)
@@ -359,7 +362,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("benchmark", help="speed and memory on this machine")
     verb.add_argument("--published", action="store_true", help="NCSN++ v2 at its published size (random weights) in 4 "
                       "steps of the bridge and in the public sampler's 60 evaluations, in place of a package")
-    verb.add_argument("--seconds", type=positive, default=4.0, help="of audio, one recording; default: %(default)s")
+    verb.add_argument("--seconds", type=seconds, default=4.0, help="of audio, one recording; default: %(default)s")
     verb.add_argument("--repeats", type=count, default=3, help="after one run to warm up; default: %(default)s")
     verb.add_argument("--threads", type=threads, help="of the CPU; default: torch's own")
     verb.add_argument("--json", action="store_true", help="print numbers and how they were measured as JSON")

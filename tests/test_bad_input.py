@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +31,38 @@ TEXTS = {
     "long.csv": HEADER + f"{'n' * 300},0.5,a.wav,one two\n",
     "silent.csv": HEADER + "a,0.5,a.wav,\n",
     "clash/a.wav": "",
+    "apart.csv": HEADER + "c,0.5,c.wav,four\n",
+    "empty.csv": HEADER,
+    "twice.csv": HEADER + "a,0.5,a.wav,one\na,0.6,b.wav,two\n",
+    "quote.csv": HEADER + 'a,0.5,a.wav,"one\nb,0.6,b.wav,two\n',
+    "comma.csv": HEADER + "a,0.5,a.wav,one, two\n",
+    "nowav.csv": "ID,duration,text\na,0.5,one\n",
+    "outside.jsonl": '{"audio_filepath": "a.wav", "offset": 0.4, "duration": 3.0, "text": "one"}\n',
+    "torn.jsonl": '{"audio_filepath": "a.wav", "text": "one"}\n{"audio_fi',
+    "kaldi/text": "a one\n",
+    "nothing/text": "",
+    "taken/run.sh": "mine",
+    "mine/hparams/default.yaml": "base: speech\nexp_dir: exp\n",
+    "torn/hparams/default.yaml": "base: speech\nsignal: {lr: [\n",
+    "odd/hparams/default.yaml": "- a\n",
+    "unsafe/hparams/default.yaml": "base: speech\nexp_dir: !!python/object/apply:os.system [touch ran]\n",
 }
+MANIFESTS = {  # by what is wrong: a manifest, and what the message has in it
+    "gone": ("gone.csv", "no such manifest"), "no rows": ("empty.csv", "no utterances"),
+    "an ID twice": ("twice.csv", "line 3 repeats the ID 'a'"), "an open quote": ("quote.csv", "line 2: a quote"),
+    "a comma": ("comma.csv", "line 2: 5 fields"), "no audio column": ("nowav.csv", "nowav.csv"),
+    "outside the recording": ("outside.jsonl", "line 1: 0.4 to 3.4 s is outside"),
+    "torn JSON": ("torn.jsonl", "line 2"), "Kaldi without wav.scp": ("kaldi", "wav.scp"),
+    "a folder that is no manifest": ("noise", "noise"), "audio": ("a.wav", "a.wav"),
+    "a device": ("/dev/null", "device")}
+READERS = {"evaluate": "evaluate --output-dir out --manifest {}",
+           "simulate": "simulate --noise noise --snr 5 --output-dir out --manifest {}",
+           "new-recipe": "new-recipe corpus --output-dir out --manifest train={} --manifest test=apart.csv"}
 LONG = "n" * 300
 ENHANCE, CLASSIFY = "enhance-transcribe", "enhance-classify --model PACKAGE"
 SIMULATE = "simulate --manifest clean.csv --noise noise --snr 5"
 EVALUATE = "evaluate --manifest clean.csv --model PACKAGE"
+NEW = "new-recipe corpus --output-dir out --manifest train=clean.csv --manifest test=apart.csv"
 PLOT, IMPORT = "plot-trajectory a.wav --model PACKAGE", "import-sgmse file"
 
 
@@ -109,7 +137,66 @@ CASES = [
     Case("no checkpoint", "import-sgmse gone.ckpt --output-dir out", ("gone.ckpt: no such file",)),
     Case("too long for a picture", "plot-trajectory long.wav --output out.png", ("long.wav", "at most 20 s")),
     Case("no file for a picture", "plot-trajectory gone.wav --output out.png", ("gone.wav: no such file",)),
+    *(Case(f"manifest, {what}: {verb}", command.format(name), (words,))
+      for verb, command in READERS.items() for what, (name, words) in MANIFESTS.items()),
+    # -- recipes
+    *(Case(f"new-recipe {name!r}", f"{NEW.replace('corpus', shlex.quote(name))}", ("cannot be a recipe's name", name))
+      for name in ("../up", "a/b", ".hidden", "two words")),
+    Case("new-recipe where there is one", NEW.replace("corpus", "taken").replace(" out", " ."),
+         ("taken is there already",)),
+    Case("new-recipe below a file", NEW.replace(" out", " file"), ("file", "is a file")),
+    Case("new-recipe with a name too long", NEW.replace("corpus", LONG), ("300 bytes", "shorten it")),
+    Case("new-recipe without a test set", "new-recipe corpus --manifest train=clean.csv", ("needs a test set",)),
+    Case("new-recipe without manifests", "new-recipe corpus", ("required: --manifest",)),
+    Case("new-recipe with an unknown set", f"{NEW} --manifest dev=clean.csv", ("--manifest dev=", "train, valid, te")),
+    Case("new-recipe with a set twice", f"{NEW} --manifest train=apart.csv", ("--manifest train=", "twice")),
+    Case("new-recipe with no path", "new-recipe corpus --manifest train=", ("'train='", "train=PATH")),
+    Case("new-recipe with several faults", "new-recipe corpus --output-dir out --manifest train=gone.csv "
+         "--manifest test=empty.csv", ("gone.csv", "empty.csv"), lines=2),
+    *(Case(f"config {what}", f"config {command}", words) for what, command, words in (
+        ("of no recipe", "gone", ("gone: no recipe there",)),
+        ("of a file", "file", ("file: no recipe there",)),
+        ("of torn YAML", "torn", ("torn/hparams/default.yaml",)),
+        ("of a list", "odd", ("odd/hparams/default.yaml",)),
+        ("of YAML that would run code", "unsafe", ("unsafe/hparams/default.yaml",)),
+        ("of no size", "mine --size huge", ("'huge'", "default")),
+        ("with no such key", "mine --signal.lrr 1", ("'signal.lrr'", "did you mean signal.lr?")),
+        ("with a word", "mine --signal.epochs two", ("signal.epochs must be a whole number, got 'two'",)),
+        ("with NaN", "mine --signal.lr .nan", ("signal.lr must be finite",)),
+        ("with a list for a number", "mine --signal.lr '[1]'", ("signal.lr must be a number",)),
+        ("with a negative number", "mine --seed -1", ("seed must not be negative",)),
+        ("with a share above 1", "mine --signal.clean-share 2", ("clean_share is a share from 0 to 1",)),
+        ("with nothing after a key", "mine --signal.lr", ("--signal.lr needs a value",)),
+        ("with what is no key", "mine signal.lr", ("expected --option value",)))),
+    # -- packages and checkpoints
+    *(Case(f"no package: {command.split()[0]}", f"{command} --model gone --output-dir out".replace(
+        "--output-dir out", "" if command.split()[0] in ("benchmark", "plot-trajectory") else "--output-dir out"),
+           ("gone: no such model package",), loads=True)
+      for command in (f"{ENHANCE} a.wav", "enhance-classify a.png", "evaluate --manifest clean.csv", "benchmark",
+                      "plot-trajectory a.wav")),
+    *(Case(f"a file as package: {command.split()[0]}", f"{command} --model a.wav", ("a.wav", "package"), loads=True)
+      for command in (f"{ENHANCE} a.wav", "enhance-classify a.png", "benchmark", "plot-trajectory a.wav")),
+    *(Case(f"a folder as package: {command.split()[0]}", f"{command} --model noise", ("noise", "package"), loads=True)
+      for command in (f"{ENHANCE} a.wav", "enhance-classify a.png", "benchmark", "plot-trajectory a.wav")),
+    Case("a package of speech for images", "enhance-classify a.png --model PACKAGE", ("package",), loads=True),
+    *(Case(f"a checkpoint that is {what}", f"import-sgmse {name} --output-dir out", (name,)) for what, name in (
+        ("empty", "file"), ("audio", "a.wav"), ("a folder", "noise"), ("a device", "/dev/null"),
+        ("text", "clean.csv"), ("a half archive", "half.ckpt"))),
+    *(Case(f"import-sgmse {option}", f"import-sgmse file --output-dir out {option}", tuple(option.split()))
+      for option in ("--steps 0", "--steps x", "--snr nan", "--snr loud")),
+    Case("import-sgmse without a place", "import-sgmse file", ("required: --output-dir",)),
     # -- values of options
+    *(Case(f"{option} {value}: {command.split()[0]}", f"{command} {option} {value}", (option, value))
+      for option, value in (("--steps", "1e3"), ("--steps", "999999999"), ("--samples", "999999999"))
+      for command in (f"{ENHANCE} a.wav", f"{CLASSIFY} a.png", f"{EVALUATE} --output-dir out")),
+    *(Case(f"--device {device}: {command.split()[0]}", f"{command} --device {device}", (device, "try cpu"))
+      for device in ("tpu9", "cuda:77", "meta", "''")
+      for command in (f"{ENHANCE} a.wav", f"{CLASSIFY} a.png", "benchmark", PLOT, "demo --output-dir out")),
+    *(Case(f"plot-trajectory {option}", f"{PLOT} {option}", tuple(option.split()))
+      for option in ("--steps 0", "--strategy enhanced", "--precision fp8")),
+    Case("a picture without a name", f"{PLOT} --output ''", ("give the name of a file",)),
+    Case("benchmark of an endless recording", "benchmark --seconds 1e12", ("--seconds", "1e12")),
+    Case("benchmark of too many runs", "benchmark --repeats 999999999", ("--repeats", "999999999")),
     *(Case(f"--guidance {value}: {command.split()[0]}", f"{command} --guidance {value}", ("--guidance", value))
       for value in ("nan", "-inf", "much")
       for command in (f"{ENHANCE} a.wav", f"{CLASSIFY} a.png", f"{EVALUATE} --output-dir out")),
@@ -140,12 +227,14 @@ def material(tmp_path_factory):
     folder = tmp_path_factory.mktemp("material")
     draw = np.random.default_rng(0)
     for name, seconds in (("a.wav", 0.5), ("b.wav", 0.6), ("empty.wav", 0.0), ("long.wav", 21.0), ("noise/n.wav", 1.0),
-                          ("a.enhanced.wav", 0.5)):
+                          ("a.enhanced.wav", 0.5), ("c.wav", 0.5)):
         (folder / name).parent.mkdir(exist_ok=True)
         soundfile.write(folder / name, 0.1 * draw.standard_normal(int(seconds * RATE)), RATE)
     for name, text in TEXTS.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+    with zipfile.ZipFile(folder / "half.ckpt", "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02}")
     (folder / "bad").mkdir()
     shutil.copy(folder / "text.wav", folder / "bad" / "noise.wav")
     (folder / "clean").mkdir()

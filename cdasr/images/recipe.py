@@ -33,9 +33,11 @@ def download(hparams: dict) -> None:
 def prepare(hparams: dict) -> None:
     """Stage 1: split the training images, and degrade what is validated and scored once and for all."""
     from cdasr.images.data import ImageSet, split
-    from cdasr.images.degrade import degrade_set
+    from cdasr.images.degrade import degrade_set, make_degradation
 
     exp_dir, settings, seed = Path(hparams["exp_dir"]), hparams["data"], hparams["seed"]
+    for config in (*settings["degradations"], *settings["unseen"]):
+        make_degradation(config)  # whether there is one: before anything is written
     source = exp_dir / "source"
     if not (source / "train.safetensors").is_file():
         raise ValueError(f"{source}: no images there; run stage 0 first")

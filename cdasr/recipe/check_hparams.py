@@ -18,8 +18,9 @@ SIGNED = re.compile(r"(valid_)?snrs|snr_range|hidden_layers")
 SHARE = re.compile(r"\w+_share|swapped|drop_\w+|own_states|warmup|ema_decay|label_smoothing|layerdrop|mask_\w+_prob")
 POSITIVE = re.compile(r"lr|(valid_)?batch_(seconds|size)|checkpoint_minutes|longest|sample_rate|nproc|n_fft|hop|every"
                       r"|grad_accumulation|passes|samples|channels|widths|dim|heads|strides|hidden_size|speeds")
+NOT_EMPTY = ("steps", "oa_weights", "valid_snrs", "channels", "strides", "widths")
 CHOICES = {"precision": ("auto", "fp32", "bf16", "fp16"), "units": ("characters", "words"),
-           "asr_head": ("", "whisper"), "controls": ("matched", "retrained")}
+           "eval_split": ("dev", "test"), "asr_head": ("", "whisper"), "controls": ("matched", "retrained")}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list such as [a, b]",
          dict: "a mapping such as {key: value}"}
 
@@ -97,6 +98,8 @@ def _list(key: str, value: list, default: list | None, path: str, faults: list[s
                                    or value[0] > value[1]):
         faults.append(f"{path} is a lowest and a highest number, such as {default}; got {value}")
         return value
+    if not value and default and key in NOT_EMPTY:
+        faults.append(f"{path} needs at least one value, such as {default[:1]}; got []")
     like = default[0] if default else None
     if like is None and key in CHOICES:
         like = ""

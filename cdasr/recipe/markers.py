@@ -8,22 +8,21 @@ begun and not ended: it may only go on with the same settings.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdasr.recipe.fingerprints import describe, describe_audio, digest
+from cdasr.runtime.atomic import write_bytes
 from cdasr.runtime.provenance import write_json
 
 ELSEWHERE = ("exp_dir", "device", "threads", "nproc", "decode.overwrite")  # where and how fast, not what
 ANY_WORKERS = ("workers", "checkpoint_minutes", "jobs")  # likewise, in every section
-TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2dur", "reco2file_and_channel")  # of Kaldi
 CORPORA = ("CDASR_FSDD", "CDASR_LIBRISPEECH", "CDASR_IMAGES")  # stand for an empty data_dir
-BY_CONTENT = 64 << 20  # bytes; of larger files size and time are taken
 UNKNOWN = "unrecorded"
 
 
@@ -34,6 +33,7 @@ class Stage:
     - `own`: the recipe's `prepare.py` has it, where there is one. `trains`: it may run as several processes.
     - `reads`: the settings, as `outer.inner`, of which it is the first reader.
     - `files`: settings that hold paths of files or folders whose content it reads; `key:sub` for a part of a folder.
+    - `manifests`: settings, of those in `files`, whose files name recordings; size and time of these count, too.
     - `makes`: what it leaves in `exp_dir`, moved to `exp_dir/old` before it is done again.
     - `needs`: the earlier stages that it depends on; None: all.
     - `keyed`: it reuses its own results only where they are those of the same inputs, so that they may stay where it
@@ -47,6 +47,7 @@ class Stage:
     trains: bool = False
     reads: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    manifests: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     needs: tuple[str, ...] | None = None
     keyed: bool = False
@@ -68,6 +69,7 @@ class Markers:
     def __init__(self, stages: Sequence[Stage], exp_dir: str | os.PathLike):
         self.stages, self.exp_dir = stages, Path(exp_dir)
         self._described: dict[str, str] = {}  # large folders are listed once between two stages
+        self._before: dict[int, tuple[bytes | None, list[tuple[Path, Path]]]] = {}  # marker, what was moved and where
 
     def path(self, number: int) -> Path:
         return self.exp_dir / "done" / f"stage{number}"
@@ -79,13 +81,21 @@ class Markers:
         """What a stage would be done with now."""
         stage = self.stages[number]
         settings = {key: value for key, value in _flat(hparams) if _owner(self.stages, key) == number}
-        inputs = {place: self._described.get(path) or self._described.setdefault(path, describe(path, self.exp_dir))
-                  for place, path in _paths(stage, hparams)}
+        inputs = {}
+        for key, place, path in input_paths(stage, hparams):
+            inputs[place] = self._once(path, lambda path: describe(path, self.exp_dir))
+            if key in stage.manifests:
+                inputs[f"audio of {place}"] = self._once(f"audio of {path}", lambda _, path=path: describe_audio(path))
         after = {other.name: self._identity(place) for place, other in enumerate(self.stages[:number])
                  if stage.needs is None or other.name in stage.needs}
         processes = hparams["nproc"] if stage.trains and "nproc" in hparams else 1
         return json.loads(json.dumps({"stage": stage.name, "settings": settings, "inputs": inputs, "after": after,
                                       "processes": processes}))
+
+    def _once(self, name: str, found: Callable[[str], str]) -> str:
+        if name not in self._described:
+            self._described[name] = found(name)
+        return self._described[name]
 
     def _identity(self, number: int) -> str | None:
         """What tells one run of a stage from another; None where it is not done."""
@@ -123,17 +133,36 @@ class Markers:
         elif state.name == "done":
             fresh = redo
         record = self.record(number, hparams)
+        marker = self.path(number).read_bytes() if self.path(number).is_file() else None
         self.path(number).unlink(missing_ok=True)
-        moved = [target for part in stage.makes if (target := set_aside(self.exp_dir, part))] if fresh else []
+        moved = [(self.exp_dir / part, target) for part in stage.makes
+                 if (target := set_aside(self.exp_dir, part))] if fresh else []
+        self._before[number] = marker, moved
         write_json(self._started(number), record)
-        return moved
+        return [target for _, target in moved]
+
+    def give_up(self, number: int) -> bool:
+        """Note that a stage has failed. Where it had been done and has made nothing new, all is as before it began.
+
+        A mistyped setting then costs no results. Returns whether it was so.
+        """
+        marker, moved = self._before.pop(number, (None, []))
+        if marker is None or not moved or any(_has_files(source) for source, _ in moved):
+            return False
+        for source, target in moved:
+            if source.is_dir():
+                shutil.rmtree(source)  # without files
+            os.replace(target, source)
+        write_bytes(self.path(number), marker)
+        self._started(number).unlink(missing_ok=True)
+        return True
 
     def end(self, number: int) -> None:
         """Note that a stage has ended well."""
         self._described.clear()
         record = _read(self._started(number)) or {}
         record["time"] = time.time_ns()
-        record["id"] = _digest(json.dumps(record, sort_keys=True).encode())
+        record["id"] = digest(json.dumps(record, sort_keys=True).encode())
         write_json(self.path(number), record)
         self._started(number).unlink(missing_ok=True)
 
@@ -171,39 +200,8 @@ def _contents(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): describe(file, folder) for file in folder.rglob("*") if file.is_file()}
 
 
-def describe(path: str | os.PathLike, exp_dir: Path) -> str:
-    """A file's content, or size and time of a large one or of all files of a folder, as one short text.
-
-    Of a Kaldi data directory the tables count, by their content; of other folders all but `exp_dir`.
-    """
-    path = Path(path)
-    if path.is_file():
-        status = path.stat()
-        return (_digest(path.read_bytes()) if status.st_size <= BY_CONTENT
-                else f"{status.st_size} bytes, {status.st_mtime_ns}")
-    if not path.is_dir():
-        return "not there"
-    if (path / "wav.scp").is_file():
-        return _digest(*(part for name in TABLES if (path / name).is_file()
-                         for part in (name.encode(), (path / name).read_bytes())))
-    return _digest(*(f"{name} {size} {modified}\n".encode() for name, size, modified in sorted(
-        _listing(path, exp_dir.absolute()))))
-
-
-def _listing(folder: Path, leave_out: Path) -> Iterator[tuple[str, int, int]]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if (Path(place) / name).absolute() != leave_out]
-        for name in files:
-            file = Path(place) / name
-            try:
-                status = file.stat()
-            except OSError:
-                continue  # a link that leads nowhere
-            yield str(file.relative_to(folder)), status.st_size, status.st_mtime_ns
-
-
-def _paths(stage: Stage, hparams: Mapping) -> Iterator[tuple[str, str]]:
-    """The files and folders that a stage reads, by the setting that names them."""
+def input_paths(stage: Stage, hparams: Mapping) -> Iterator[tuple[str, str, str]]:
+    """The files and folders that a stage reads: the setting that names each, the same in words, and the path."""
     for entry in stage.files:
         key, _, sub = entry.partition(":")
         value = hparams
@@ -215,7 +213,7 @@ def _paths(stage: Stage, hparams: Mapping) -> Iterator[tuple[str, str]]:
             ("", value)]
         for name, path in parts:
             if isinstance(path, str) and path and (key != "asr" or Path(path).exists()):  # else a name on the hub
-                yield f"{key}{'.' if name != '' else ''}{name} ({path})", os.path.join(path, sub)
+                yield key, f"{key}{'.' if name != '' else ''}{name} ({path})", os.path.join(path, sub) if sub else path
 
 
 def _flat(values: Mapping, outer: str = "") -> Iterator[tuple[str, object]]:
@@ -274,10 +272,3 @@ def _has_files(path: Path) -> bool:
     if path.is_symlink() or not path.exists():
         return False
     return path.is_file() or any(file.is_file() and not file.is_symlink() for file in path.rglob("*"))
-
-
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:24]

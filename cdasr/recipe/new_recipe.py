@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from cdasr.runtime.atomic import replacing_folder, write_text
+from cdasr.runtime.outputs import check_folder
 from cdasr.speech.corpus import read_manifests
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,15 +34,16 @@ def new_recipe(name: str, manifests: Mapping[str, str | os.PathLike], output_dir
     folder = Path(output_dir) / name
     if folder.exists():
         raise ValueError(f"{folder} is there already; choose another name, or delete it")
+    check_folder(folder)
     read_manifests(manifests)
     values = {"NAME": name, "FOLDER": os.path.relpath(folder), "ASR": _quoted(asr),
               **{part.upper(): _quoted(os.path.abspath(manifests[part]) if part in manifests else "") for part in SETS}}
-    for source, target in FILES.items():
-        text = (TEMPLATES / source).read_text(encoding="utf-8")
-        for key, value in values.items():
-            text = text.replace(f"@{key}@", value)
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        (folder / target).write_text(text, encoding="utf-8")
+    with replacing_folder(folder) as partial:  # whole or not at all
+        for source, target in FILES.items():
+            text = (TEMPLATES / source).read_text(encoding="utf-8")
+            for key, value in values.items():
+                text = text.replace(f"@{key}@", value)
+            write_text(partial / target, text)
     return folder
 
 

@@ -24,9 +24,13 @@ from pathlib import Path
 import yaml
 
 from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.markers import Markers, Stage, keep_package
+from cdasr.recipe.markers import Markers, Stage, input_paths, keep_package
+from cdasr.runtime.errors import explain
 from cdasr.runtime.lock import locked
+from cdasr.runtime.outputs import check_target
 
+ON_HUB = ("asr", "signal_init")  # may be a name, of a bundled package or on the hub
+PATHS = ("/", "./", "../", "~")  # how what is no name begins
 OPTIONS = ("recipe", "stage", "stop_stage", "size", "redo", "stale")  # of the runner itself
 CAUSE = "CDASR_STAGE_CAUSE"  # environment variable: the file into which a stage's process writes why it failed
 HELP = """usage: bash {folder}/run.sh [--stage N] [--stop-stage M] [--size NAME] [--redo true] [--key value ...]
@@ -74,6 +78,7 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
             print(f"stage {number} ({stages[number].name}): done already", flush=True)
         return 0
     given = [word for file in files for word in ("--hparams", str(file))] + overrides
+    _check_inputs(stages[first:last + 1], hparams, stale)
     with locked(hparams["exp_dir"], "run of a recipe"):
         for number in range(first, last + 1):
             stage = stages[number]
@@ -81,10 +86,20 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
                 continue
             command = _command(stage, folder, module, hparams["nproc"] if stage.trains else 1)
             alone = None if command else partial(functions[stage.name], deepcopy(hparams))
-            code = _run_stage(f"stage {number} ({stage.name})", command and [*command, *given], alone)
-            if code:
-                return code
-            markers.end(number)
+            done = False
+            try:
+                code = _run_stage(f"stage {number} ({stage.name})", command and [*command, *given], alone)
+                if code:
+                    return code
+                markers.end(number)
+                done = True
+            except KeyboardInterrupt:
+                done = True  # the same command goes on from here
+                raise
+            finally:
+                if not done and markers.give_up(number):
+                    print(f"stage {number} ({stage.name}): nothing was made; what it had made before is back in its "
+                          "place", file=sys.stderr, flush=True)
     return 0
 
 
@@ -100,6 +115,23 @@ def _check_stale(markers: Markers, hparams: Mapping, first: int, last: int, redo
         if number < first and state.name == "stale":
             print(f"{name}: stale ({state.why}), but used as it is: it comes before --stage {first}", file=sys.stderr,
                   flush=True)
+
+
+def _check_inputs(stages: Sequence[Stage], hparams: Mapping, stale: str) -> None:
+    """Raise ValueError for a device, inputs and a place of results that cannot be, before anything is moved away."""
+    if hparams.get("device"):
+        from cdasr.runtime.device import resolve_device
+
+        resolve_device(hparams["device"])
+    if hparams.get("results"):
+        check_target(hparams["results"])
+    missing = {path: key for stage in stages for key, _, path in input_paths(stage, hparams)
+               if not os.path.exists(path) and (key not in ON_HUB or path.startswith(PATHS))}
+    if isinstance(name := hparams.get("asr"), str) and name.startswith(PATHS) and not os.path.exists(name):
+        missing[name] = "asr"
+    if missing and stale != "keep":
+        raise ValueError("\n".join(f"{path}: no such file or folder; change --{key.replace('_', '-')}"
+                                   for path, key in missing.items()))
 
 
 def _due(markers: Markers, number: int, hparams: Mapping, redo: bool, stale: str) -> bool:
@@ -128,8 +160,10 @@ def _run_stage(name: str, command: Sequence[str], function: Callable[[], None] |
     if function is not None:
         try:
             function()
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        except Exception as error:
+            if (message := explain(error)) is None:
+                raise
+            raise ValueError(f"{name}: {message}") from None
         gc.collect()  # a stage's networks do not outlive it
         return 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -151,7 +185,7 @@ def tell_cause(error: BaseException) -> bool:
     place = os.environ.get(CAUSE)
     if not place:
         return False
-    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    text = explain(error) or f"{type(error).__name__}: {error}"
     try:
         with open(place, "x", encoding="utf-8") as file:  # of several processes the first tells
             file.write(" ".join(text.split()) + "\n")

@@ -16,6 +16,7 @@ from pathlib import Path
 from cdasr.recipe.hparams import load_hparams
 from cdasr.recipe.markers import Markers, Stage
 from cdasr.recipe.runner import CAUSE, run, tell_cause
+from cdasr.runtime.errors import explain
 from cdasr.runtime.provenance import program_name, read_json, record, write_json
 
 
@@ -273,7 +274,8 @@ def training_sources(data: Path, train_rows, hparams: dict):
     from cdasr.speech.corpus import room_source
     from cdasr.speech.noise import NoiseSource
 
-    lists, rate = read_json(data / "noise.json"), hparams["sample_rate"]
+    lists = read_json(data / "noise.json", keys=("train.files", "train.families", "rooms.train"))
+    rate = hparams["sample_rate"]
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
                         speech=train_rows, rate=rate,
                         file_share=hparams["signal"]["file_share"])
@@ -358,7 +360,7 @@ def score(hparams: dict) -> None:
     from cdasr.evaluation.results import write_speech_results
 
     exp_dir, _ = data_folders(hparams)
-    scores = read_json(exp_dir / "results" / "wer.json")
+    scores = read_json(exp_dir / "results" / "wer.json", keys=("conditions", "systems", "record"))
     plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
     write_speech_results(exp_dir, scores, hparams, target)
@@ -411,7 +413,7 @@ ORDER = (  # a setting that no stage reads by name, as those of a recipe's own p
     Stage("download", "find the corpus or download it", own=True, reads=("data_dir", "download")),
     Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True, makes=("data",),
           reads=("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),
-          files=("data_dir", "manifests", "noise_dir", "rir_dir")),
+          files=("data_dir", "manifests", "noise_dir", "rir_dir"), manifests=("manifests",)),
     Stage("recogniser", "the frozen recogniser and its word error rate", trains=True, makes=("recogniser",),
           reads=("asr", "asr_head", "asr_options", "recogniser", "training_seed"), files=("asr",)),
     Stage("signal", "train the signal process, choose its steps, write the model package", trains=True,
@@ -450,16 +452,16 @@ def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (),
         hparams = load_hparams(options.hparams, overrides, base)
         _begin_alone(order or ORDER, options.stage, hparams)
         stages[options.stage](hparams)
-    except ValueError as error:
-        if not tell_cause(error):
-            print(f"{program_name()}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"{program_name()}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        tell_cause(error)
-        raise
+        told, message = tell_cause(error), explain(error)
+        if message is None:
+            raise
+        if not told:
+            print(f"{program_name()}: {message}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 NEGATIVE = re.compile(r"-(?:\d|\.\d|inf\b|nan\b).*", re.IGNORECASE)  # a number or a list of them
 LARGEST_SEED = 2**32 - 1
 MOST_THREADS = 1024
+MOST = 10_000  # of what is counted, such as steps, samples or runs: a slip of the finger would run for days
+LONGEST = 86_400.0  # seconds of audio
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +64,13 @@ def positive(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """A duration in seconds, above 0 and of a day at most."""
+    if (value := positive(text)) > LONGEST:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; expected seconds, at most {LONGEST:g}")
+    return value
+
+
 def numbers(text: str) -> list[float]:
     """Finite numbers with commas between them."""
     try:
@@ -90,5 +99,5 @@ def assignment(text: str) -> tuple[str, str]:
 
 
 seed = integer(0, LARGEST_SEED)
-count = integer(1)
+count = integer(1, MOST)
 threads = integer(1, MOST_THREADS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 
 SHOWN = 20
@@ -34,6 +35,8 @@ def explain(error: BaseException) -> str | None:
     if type(error) in (ValueError, Faults):  # of several faults a line each
         return "\n".join(" ".join(line.split()) for line in str(error).splitlines() if line.strip()) or "ValueError"
     text = " ".join(str(error).split())
+    if isinstance(error, re.error):
+        return f"{error.pattern!r} is not a regular expression ({error.msg})"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(map(text.lower().count, MEMORY))):
         return "not enough memory; take shorter recordings, fewer --samples or a smaller --batch-seconds"
     if isinstance(error, OSError) and error.errno is not None:

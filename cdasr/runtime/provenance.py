@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -80,10 +81,11 @@ def commit() -> str | None:
         return None
 
 
-def read_json(path: str | os.PathLike, expect: type | None = dict):
+def read_json(path: str | os.PathLike, expect: type | None = dict, keys: Sequence[str] = ()):
     """What a JSON file holds. Raises ValueError, in one line that names the file, where it is damaged or no such thing.
 
-    `expect`: the type at the top, a dict (a JSON object) by default, or list; None for any.
+    `expect`: the type at the top, a dict (a JSON object) by default, or list; None for any. `keys`: what the object
+    must have, `outer.inner` for a key of an object in it.
     """
     text = read_text(path)
     try:
@@ -97,6 +99,12 @@ def read_json(path: str | os.PathLike, expect: type | None = dict):
         names = {dict: "an object", list: "a list"}
         raise ValueError(f"{path}: expected {names.get(expect, expect.__name__)} of JSON, found "
                          f"{names.get(type(data), type(data).__name__)}")
+    for key in keys:
+        inner = data
+        for name in key.split("."):
+            if not isinstance(inner, dict) or name not in inner:
+                raise ValueError(f"{path}: there is no {key} in it; the file is damaged or another one is meant")
+            inner = inner[name]
     return data
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cdasr.speech.pipeline import Pipeline, Transcript
 
 BATCH_SECONDS = 20.0
+QUIET = 10 ** (-50 / 20)  # RMS below which a recording is amplified to it
 
 
 def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy: str | None = None,
@@ -23,8 +24,12 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
 
     Every verb comes this way, so that all hear the same. Long recordings are cut, segments of similar length run in
     batches of at most `batch_seconds`, padding included, and what belongs to one recording is joined again.
+    Very quiet ones are amplified first: recognisers add a small constant to the variance, or to the energies, by which
+    they normalise, and hear nothing where the recording is fainter than that.
     """
-    pieces = [split_long(wave, pipeline.sample_rate) for wave in waves]
+    gains = [_gain(wave) for wave in waves]
+    pieces = [split_long(wave * gain if gain != 1.0 else wave, pipeline.sample_rate)
+              for wave, gain in zip(waves, gains)]
     order = sorted(((number, place) for number, parts in enumerate(pieces) for place in range(len(parts))),
                    key=lambda at: len(pieces[at[0]][at[1]]))
     found: dict[tuple[int, int], Transcript] = {}
@@ -33,7 +38,15 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
         results = pipeline.transcribe([pieces[number][place] for number, place in batch], strategy=strategy,
                                       steps=steps, seed=seed, samples=samples, guidance=guidance)
         found |= dict(zip(batch, results))
-    return [_join([found[number, place] for place in range(len(parts))]) for number, parts in enumerate(pieces)]
+    joined = [_join([found[number, place] for place in range(len(parts))]) for number, parts in enumerate(pieces)]
+    return [result if gain == 1.0 or result.wave is None else replace(result, wave=result.wave / gain)
+            for result, gain in zip(joined, gains)]
+
+
+def _gain(wave: Tensor) -> float:
+    """What a recording (samples,) is multiplied with: 1 unless its RMS is below QUIET and it is not silent."""
+    level = float(wave.double().square().mean().sqrt()) if len(wave) else 0.0
+    return QUIET / level if 1e-12 < level < QUIET else 1.0
 
 
 def _batches(items: Sequence, lengths: Sequence[int], limit: float) -> Iterator[list]:

@@ -25,6 +25,7 @@ from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cdasr.runtime.atomic import to_json, write_bytes
 from cdasr.runtime.device import resolve_precision
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, batch_limit
 from cdasr.training.distributed import add_up, on_main, shard
@@ -153,8 +154,7 @@ class Trainer(sb.Brain):
                  **{key: round(value, 4) for key, value in metrics.items()},
                  "seconds": round(time.time() - self.started, 1)}
         if on_main():
-            with (self.output_dir / "train_log.jsonl").open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            log_epoch(self.output_dir / "train_log.jsonl", entry)
             print(", ".join(f"{key} {value}" for key, value in entry.items()), flush=True)
         self.counter.update_metric(metrics[self.metric])
         self.checkpointer.save_and_keep_only(meta={self.metric: metrics[self.metric], "epoch": epoch},
@@ -171,6 +171,18 @@ class Trainer(sb.Brain):
 
     def summarise(self, sums: dict[str, float]) -> dict[str, float]:
         raise NotImplementedError
+
+
+def log_epoch(path: Path, entry: Mapping) -> None:
+    """Add a line to the log. What a killed run has left there of this epoch or a later one, whole or torn, goes."""
+    kept = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            if json.loads(line)["epoch"] < entry["epoch"]:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError):
+            continue
+    write_bytes(path, b"".join(line + b"\n" for line in (*kept, to_json(entry).encode())))
 
 
 def parameter_groups(networks: Mapping[str, nn.Module], factors: Mapping[str, float]) -> list[dict]:

@@ -9,8 +9,9 @@ from cdasr.recipe.hparams import load_hparams
 BASE = """
 signal: {epochs: 3, lr: 0.1, warmup: 0.1, batch_seconds: 24, compile: false, epoch_items: null, precision: auto,
          snr_range: [-5, 20], told: {}}
-data: {snrs: [0, 5], families: [a]}
+data: {snrs: [0, 5], families: [a], eval_split: dev}
 curriculum: {8: 1.3}
+tuning: {steps: [1, 2]}
 asr: ""
 controls: [matched]
 seeds: []
@@ -38,6 +39,7 @@ def base(tmp_path, monkeypatch):
     ("signal.told", "[heard]", "must be a mapping"), ("signal.told", "{heard: .nan}", "told.heard must be finite"),
     ("signal", "5", "signal must be a mapping"), ("data.snrs", "5", "must be a list"),
     ("data.snrs", "[low]", r"data.snrs\[0\] must be a number"), ("data.families", "[1]", "must be a text, got 1"),
+    ("data.eval_split", "train", "eval_split is one of dev, test"), ("tuning.steps", "[]", "at least one value"),
     ("asr", "7", "asr must be a text, got 7"), ("controls", "[machted]", "is one of matched, retrained"),
     ("curriculum", "{8: long}", "curriculum.8 must be a number"), ("seeds", "exp/a", "must be a list"),
     ("process.beta", "[1]", "process.beta must be a number")])

@@ -1,7 +1,9 @@
 """Stages know what they were done with: a change of settings or inputs makes them and the later ones stale."""
 
+import errno
 import multiprocessing
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from cdasr.recipe.runner import CAUSE, run, tell_cause
 from cdasr.runtime.lock import locked
 
 STAGES = (Stage("fetch", "get it", reads=("source",)),
-          Stage("build", "make it", reads=("net", "files"), files=("files",), makes=("build",)),
+          Stage("build", "make it", reads=("net", "files"), files=("files",), manifests=("files",), makes=("build",)),
           Stage("side", "beside", reads=("side",), needs=("fetch",), makes=("side",)),
           Stage("decode", "say it", reads=("decode",), makes=("results",), keyed=True),
           Stage("score", "count it", reads=("score",)))
@@ -115,6 +117,96 @@ def test_inputs_count_by_content(home, capsys):
     (home / "t.csv").write_text("two\n")
     assert go() == ["build", "decode", "score"]
     assert "files.train (t.csv) has changed" in capsys.readouterr().out
+
+
+def test_recordings_that_a_manifest_names_count_by_size_and_time(home, capsys, write_wav, tone):
+    write_wav("a.wav", tone(0.5))
+    (home / "t.csv").write_text("ID,duration,wav,text\na,0.5,a.wav,one\n")
+    go()
+    os.utime(home / "t.csv", ns=(1, 1))
+    assert go() == []
+    write_wav("a.wav", tone(0.5, 300))
+    capsys.readouterr()
+    assert go() == ["build", "decode", "score"]
+    assert "stale (audio of files.train (t.csv) has changed)" in capsys.readouterr().out
+    (home / "kaldi").mkdir()
+    (home / "kaldi" / "wav.scp").write_text("a ../a.wav\n")
+    (home / "kaldi" / "text").write_text("a one\n")
+    assert go("--files.train", "kaldi") == ["build", "decode", "score"] and go("--files.train", "kaldi") == []
+    write_wav("a.wav", tone(0.6))
+    assert go("--files.train", "kaldi") == ["build", "decode", "score"]
+    (home / "a.wav").unlink()
+    assert go("--files.train", "kaldi") == ["build", "decode", "score"], "which then says that it is gone"
+
+
+def test_linked_folders_are_listed_each_once(home):
+    folder, other = home / "audio", home / "other"
+    folder.mkdir(), other.mkdir()
+    (folder / "linked").symlink_to(other)
+    (other / "back").symlink_to(folder)
+    first = describe(folder, home)
+    (other / "a.wav").write_bytes(b"1")
+    assert describe(folder, home) != first
+
+
+@pytest.mark.parametrize("change", [("--files.train", "gone.csv"), ("--device", "tpu9")])
+def test_a_mistyped_setting_moves_nothing_away(home, change):
+    with (home / "mine" / "hparams" / "default.yaml").open("a") as file:
+        file.write("device: cpu\n")
+    go()
+    before = sorted(home.rglob("*"))
+    with pytest.raises(ValueError, match="gone.csv: no such file or folder; change --files|'tpu9' cannot be used"):
+        go(*change, "--redo", "true")
+    assert sorted(home.rglob("*")) == before and go() == []
+    if "--files.train" in change:
+        assert go(*change, "--stale", "keep") == [], "what is kept is not asked for"
+
+
+@pytest.mark.parametrize("options", [("--net.size", "9"), ("--redo", "true")])
+def test_a_stage_that_fails_before_it_makes_anything_is_done_as_before(home, capsys, options):
+    go()
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+    def fail(hparams):
+        Path("exp/build/empty").mkdir(parents=True)
+        raise ValueError("no such recogniser")
+    functions = dict.fromkeys(ALL, fail)
+    with pytest.raises(ValueError, match=r"stage 1 \(build\): no such recogniser"):
+        run(STAGES, functions, "none", ["--recipe", "mine", "--stage", "build", *options])
+    assert "what it had made before is back in its place" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before and go() == []
+
+
+@pytest.mark.parametrize("error, said", [
+    (OSError(errno.ENOSPC, "No space", "exp/x"), "exp/x: the disk is full"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "exp/r.json"), "exp/r.json: no such file or folder"),
+    (MemoryError(), "not enough memory"), (re.error("missing )", "("), "'\\(' is not a regular expression")])
+def test_what_a_person_can_mend_is_one_line(home, error, said):
+    def fail(hparams):
+        raise error
+    with pytest.raises(ValueError, match=f"stage 1 .build.: {said}"):
+        run(STAGES, {**dict.fromkeys(ALL, fail), "fetch": print}, "none", ["--recipe", "mine"])
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(home):
+    def fail(hparams):
+        raise KeyError("a")
+    with pytest.raises(KeyError):
+        run(STAGES, dict.fromkeys(ALL, fail), "none", ["--recipe", "mine"])
+
+
+def test_a_stage_that_fails_later_keeps_what_it_has_made(home):
+    go()
+
+    def fail(hparams):
+        Path("exp/build").mkdir()
+        Path("exp/build/checkpoints").write_text("half")
+        raise ValueError("the loss is not finite")
+    with pytest.raises(ValueError, match="not finite"):
+        run(STAGES, dict.fromkeys(ALL, fail), "none", ["--recipe", "mine", "--stage", "build", "--net.size", "9"])
+    assert Path("exp/build/checkpoints").read_text() == "half" and not Path("exp/done/stage1").exists()
+    assert go("--net.size", "9") == ["build", "decode", "score"]
+    assert Path("exp/build/checkpoints").read_text() == "halfb", "it goes on"
 
 
 def test_folders_count_by_their_listing_and_kaldi_tables_by_content(home):

@@ -42,6 +42,17 @@ def test_many_recordings_are_transcribed_as_each_alone(pipeline, long_wave, tone
     assert [result.nfe["signal"] for result in together] == [6, 2, 2, 4]
 
 
+@pytest.mark.parametrize("strategy", ["none", "enhanced", "parallel"])
+@pytest.mark.parametrize("level", [1e-3, 1e-5, 1e-8])
+def test_a_faint_recording_is_heard_as_a_louder_one(pipeline, tone, strategy, level):
+    wave = torch.from_numpy(tone(0.6)) * 0.05
+    loud, faint, silent = transcribe_recordings(pipeline, [wave, wave * level, 0 * wave], strategy)
+    assert faint.text == loud.text
+    if loud.wave is not None:
+        torch.testing.assert_close(faint.wave / level, loud.wave, atol=2e-3, rtol=0)
+        assert silent.wave.isfinite().all()
+
+
 def test_evaluate_hears_what_enhance_transcribe_hears(package_dir, write_wav, long_wave, tmp_path, capsys):
     path = write_wav("long.wav", long_wave)
     write_manifest(tmp_path / "set.csv", [{"ID": "u", "duration": "41", "wav": path, "text": "one"}])

@@ -13,7 +13,7 @@ from cdasr.speech.audio import read_audio
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.signal_model import SignalModel
 from cdasr.speech.task import collate_waves
-from cdasr.training.base import learning_rate_factor, parameter_groups
+from cdasr.training.base import learning_rate_factor, log_epoch, parameter_groups
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
 from cdasr.training.recogniser import dropout_rate, unpad
 from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean, train_signal
@@ -217,3 +217,15 @@ def test_a_signal_process_that_is_told_logits_from_the_start_listens_to_them(cor
     assert {"wer", "wer_told"} <= set(log[0])
     again = model.with_injection(model.config["network"]["tokens"], 16)
     assert again.config == model.config and fingerprint(again.network) == fingerprint(model.network)
+
+
+def test_the_log_has_each_epoch_once_and_no_torn_line(tmp_path):
+    log = tmp_path / "train_log.jsonl"
+    for epoch in (1, 2):
+        log_epoch(log, {"epoch": epoch, "wer": 50.0})
+    log_epoch(log, {"epoch": 2, "wer": float("nan")})
+    with log.open("a") as file:
+        file.write('{"epo')
+    log_epoch(log, {"epoch": 3, "wer": 40.0})
+    assert [json.loads(line) for line in log.read_text().splitlines()] == [
+        {"epoch": 1, "wer": 50.0}, {"epoch": 2, "wer": None}, {"epoch": 3, "wer": 40.0}]
