@@ -15,9 +15,10 @@ from cdasr.diffusion.coupling import Observation
 
 
 @dataclass(frozen=True)
-class Task:
+class Domain:
     """Speech or images, as functions.
 
+    - `name`: what a package's config calls it.
     - `truth`: the column of a manifest, and the field of a training item, with the right answer.
     - `rate`: what the error rate in per cent is called (word error rate: `wer`).
     - `errors(classifier, logits, truths)`: errors and what they are counted against, for each item.
@@ -27,6 +28,7 @@ class Task:
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
     """
 
+    name: str
     truth: str
     rate: str
     errors: Callable[[nn.Module, Logits, Sequence], list[tuple[int, int]]]

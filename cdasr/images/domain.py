@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, LogitsSpace
-from cdasr.coupled.domain import Task
+from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
 from cdasr.images.metrics import psnr
@@ -38,5 +38,6 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, classifie
     return clean.context.loss(l_hat, clean.logits, space, hparams)
 
 
-IMAGES = Task(truth="label", rate="error", errors=label_errors, collate=collate_images, lengths=lambda padded: None,
-              signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr))
+IMAGES = Domain(
+    name="images", truth="label", rate="error", errors=label_errors, collate=collate_images,
+    lengths=lambda padded: None, signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.logits import Logits, LogitsSpace
-from cdasr.coupled.domain import Task
+from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
 from cdasr.speech.metrics import si_sdr
@@ -52,6 +52,7 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, recognise
     return clean.context.loss(l_hat, clean.logits, space, hparams)
 
 
-SPEECH = Task(truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
-              signal_loss=signal_loss, logits_loss=logits_loss,
-              quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))))
+SPEECH = Domain(
+    name="speech", truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
+    signal_loss=signal_loss, logits_loss=logits_loss,
+    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))))
