@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.logits import Logits, frame_mask
-from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.signal_model import Analysis
+from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.models import Analysis
 from cdasr.diffusion.coupling import Observation
-from cdasr.diffusion.objectives import categorical_loss, denoising_loss
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,6 @@ class Domain:
         """The right answers of a training batch."""
         found = getattr(batch, self.truth)
         return found.tolist() if isinstance(found, torch.Tensor) else list(found)
-
-
-def posterior_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, kl_weight: float) -> Tensor:
-    """Squared error in the space, plus the divergence of the posteriors, each a mean over frames."""
-    mask = frame_mask(clean.context)
-    return (denoising_loss(l_hat, clean.logits, mask=None if mask is None else mask[..., None])
-            + kl_weight * categorical_loss(space.decode(l_hat), space.decode(clean.logits), mask))
 
 
 def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:

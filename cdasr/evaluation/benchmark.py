@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cdasr.runtime.device import resolve_device, resolve_precision
 from cdasr.speech.manifest import read_row
 from cdasr.speech.segments import transcribe_recordings
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 
 PUBLISHED = {  # name: process and sampler of NCSN++ v2 at its published size
     "NCSN++ v2, bridge, 4 steps": {
@@ -66,14 +66,10 @@ def benchmark_published(device: str = "auto", precision: str = "fp32", compile: 
     wave = _noise(seconds, 16_000).to(device)
     batch = wave[None], torch.tensor([len(wave)], device=device)
     for name, config in tqdm(PUBLISHED.items(), desc="measure"):
-        model = SignalModel.from_config({"stft": PUBLIC_STFT, "level": "peak", **config,
+        model = SpectrogramModel.from_config({"stft": PUBLIC_STFT, "level": "peak", **config,
                                          "padding": {"multiple": 64, "mode": "reflect"},
                                          "network": {"name": "ncsnpp", **(network or {})}}).to(device).eval()
-        model.precision = resolve_precision(precision, device)
-        if channels_last:
-            model.network.to(memory_format=torch.channels_last)
-        if compile:
-            model.network.compile(dynamic=True)
+        model = model.optimised(resolve_precision(precision, device), compile, channels_last)
         with torch.inference_mode():
             model.enhance(*batch, steps=1)
         found.append({"system": name, "precision": model.precision,

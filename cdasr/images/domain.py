@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.logits import Logits
-from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Domain, posterior_loss
+from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
 from cdasr.images.metrics import psnr
@@ -35,8 +34,8 @@ def signal_loss(x0_hat: Tensor, x0: Tensor, pixels: Pixels, hparams) -> Tensor:
 
 
 def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, classifier: nn.Module, hparams) -> Tensor:
-    """Squared error of the logits, plus `kl_weight` times the divergence of their posterior."""
-    return posterior_loss(l_hat, clean, space, hparams.kl_weight)
+    """The loss of the classifier's kind of logits."""
+    return clean.context.loss(l_hat, clean.logits, space, hparams)
 
 
 IMAGES = Domain(

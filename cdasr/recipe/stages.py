@@ -125,14 +125,14 @@ def initial_signal(path: str):
     """The signal process of a model package or a public SGMSE checkpoint, to start from; it is told no logits yet."""
     from cdasr.speech.pipeline import Pipeline
     from cdasr.speech.sgmse import load_sgmse
-    from cdasr.speech.signal_model import SignalModel
+    from cdasr.speech.signal_model import SpectrogramModel
 
     if str(path).endswith(".ckpt"):
         return load_sgmse(path)
     trained = Pipeline.from_pretrained(path, device="cpu").signal
     network = {key: value for key, value in trained.config["network"].items()
-               if key not in ("tokens", "condition", *SignalModel.injection)}
-    model = SignalModel.from_config({**trained.config, "network": network})
+               if key not in ("tokens", "condition", *SpectrogramModel.injection)}
+    model = SpectrogramModel.from_config({**trained.config, "network": network})
     weights = trained.network.state_dict()
     model.network.load_state_dict({name: weights[name] for name in model.network.state_dict()})
     return model

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cdasr.coupled.domain import Domain, unpadded
-from cdasr.coupled.signal_model import SignalProcess
+from cdasr.coupled.models import SignalModel
 from cdasr.runtime.atomic import replacing, write_json
 from cdasr.runtime.provenance import read_json
 from cdasr.speech.domain import SPEECH
@@ -61,7 +61,7 @@ class Bank(Dataset):
 
 
 def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, classifier: nn.Module,
-               signal_model: SignalProcess, settings: Mapping, seed: int, device: str, domain: Domain = SPEECH) -> Bank:
+               signal_model: SignalModel, settings: Mapping, seed: int, device: str, domain: Domain = SPEECH) -> Bank:
     """The bank in `folder`, built where it is not there yet: `passes` degraded versions of each row.
 
     Each batch is enhanced with one of the numbers of `steps`, so that the logits process meets signal estimates of the
@@ -109,7 +109,7 @@ class _Drawn(Dataset):
 
 
 @torch.no_grad()
-def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: SignalProcess, steps: int, device: str,
+def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: SignalModel, steps: int, device: str,
              domain: Domain) -> Iterable[dict[str, torch.Tensor]]:
     """What the classifier makes of each degraded signal, of its enhanced version and of the clean one."""
     noisy, lengths = domain.collate([pair[0] for pair in drawn])
@@ -117,7 +117,7 @@ def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: Signal
     noisy, clean, lengths = noisy.to(device), clean.to(device), None if lengths is None else lengths.to(device)
     enhanced, _ = signal_model.enhance(noisy, lengths, steps)
     heard = classifier(noisy, lengths)
-    seen, known = (classifier(signals, lengths, **heard.positions) for signals in (enhanced, clean))
+    seen, known = (classifier(signals, lengths, like=heard) for signals in (enhanced, clean))
     parts = {"heard": heard.values, "seen": seen.values, "clean": known.values, "heard_hidden": heard.hidden,
              "seen_hidden": seen.hidden}
     items = {name: unpadded(values, heard.lengths) for name, values in parts.items()}
