@@ -19,6 +19,7 @@ from cdasr.coupled.logits_model import LogitsModel
 from cdasr.coupled.out_of_domain import DomainCheck, measure
 from cdasr.coupled.sides import Sides, strategy_steps
 from cdasr.coupled.signal_model import SignalProcess
+from cdasr.coupled.strategies import STRATEGIES, check_strategies, needs_logits
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device
 
@@ -76,7 +77,7 @@ class CoupledPipeline:
     @property
     def strategies(self) -> list[str]:
         """The strategies that this package can run."""
-        return [name for name in STRATEGIES if self.logits is not None or name not in NEED_LOGITS]
+        return [name for name, strategy in STRATEGIES.items() if self.logits is not None or not strategy.needs_logits]
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
         """Raise ValueError for a strategy that does not exist or that this package cannot run, or a count below 1."""
@@ -132,7 +133,7 @@ class CoupledPipeline:
                     "method": "ancestral" if samples > 1 else None}
         if guidance is not None:
             sampling["guidance"] = guidance
-        outcome = STRATEGIES[strategy](self, batch, steps, sampling)
+        outcome = PLAIN.get(strategy, coupled(strategy))(self, batch, steps, sampling)
         if not bool(outcome.logits.values.isfinite().all()):
             raise ValueError(f"the strategy {strategy!r} gave logits that are not finite: the input, an option such as "
                              "the guidance, or the package's weights are out of any range")
@@ -141,7 +142,8 @@ class CoupledPipeline:
 
     def _out_of_domain(self, outcome: Outcome, batch: Batch, strategy: str) -> list[bool] | None:
         """By the package's rule for this kind of strategy; None where it has none, or where nothing was enhanced."""
-        rule = self.config.get("out_of_domain", {}).get("coupled" if strategy in NEED_LOGITS else "enhanced")
+        rule = self.config.get("out_of_domain", {}).get(
+            "coupled" if needs_logits(strategy) else "enhanced")
         if rule is None or outcome.enhanced is None:
             return None
         measured = measure(self.classifier, outcome.logits, outcome.enhanced_logits, batch.rows(),
@@ -177,7 +179,7 @@ def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> t
 
 
 def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]:
-    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it.
+    """A strategy that couples processes, with the steps and options that the package stores for it.
 
     A recogniser whose logits belong to a hypothesis (`WhisperDecoderRecogniser`) can be run in several `passes`, each
     with the hypothesis that the one before it has come to.
@@ -188,9 +190,9 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
         nfe, given = Counter(), None
         for _ in range(passes := options.pop("passes", 1)):
             sides = Sides(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, heard=given, **sampling)
-            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
+            result = coupling_function(name)(sides.signal, sides.logits, sides.observe, **options)
             heard = result.observed.context
-            logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
+            logits = pipeline.logits.decoded(result.logits, heard) if needs_logits(name) else heard
             nfe.update(sides.nfe)
             if passes > 1 and heard.tokens is None:
                 raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
@@ -201,16 +203,12 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
     return strategy
 
 
-STRATEGIES: dict[str, Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]] = {
-    "none": none, "enhanced": coupled("enhanced"), "oa": observation_adding,
-    **{name: coupled(name) for name in coupling.STRATEGIES if name != "enhanced"}}
-NEED_LOGITS = frozenset(coupling.STRATEGIES) - {"enhanced"}
+def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
+    """The function of a strategy: that of its entry in the registry, or the one of its name in `coupling.py`."""
+    return STRATEGIES[name].function or coupling.STRATEGIES[name]
 
 
-def check_strategies(names: Sequence[str]) -> None:
-    """Raise ValueError for a strategy that does not exist."""
-    if unknown := [name for name in names if name not in STRATEGIES]:
-        raise ValueError(f"unknown strategy {', '.join(map(repr, unknown))}; known: {', '.join(STRATEGIES)}")
+PLAIN = {"none": none, "oa": observation_adding}  # those without a function of `coupling.py`
 
 
 def grouped(drawn: Sequence, items: int) -> list[Sequence]:

@@ -8,6 +8,7 @@ from cdasr.classifiers.logits import Logits
 from cdasr.coupled.logits_model import LogitsModel
 from cdasr.coupled.noise import Seed
 from cdasr.coupled.signal_model import SignalProcess
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.diffusion.coupling import Observation, Side
 
 
@@ -66,8 +67,8 @@ class Sides:
 
 def strategy_steps(name: str, signal_model: SignalProcess, logits_model: LogitsModel | None, steps: int | None = None,
                    logits_steps: int | None = None) -> tuple[int | None, int | None]:
-    """Steps of the signal and of the logits process; `parallel` takes as many of each, by default the larger number."""
-    if name != "parallel":
+    """Steps of the signal and of the logits process; one with `same_steps` takes the larger by default."""
+    if not STRATEGIES[name].same_steps:
         return steps, logits_steps
     both = steps or logits_steps or max(signal_model.sampling["steps"], logits_model.sampling["steps"])
     return both, both

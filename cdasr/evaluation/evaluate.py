@@ -53,7 +53,7 @@ def evaluate(manifest: str | os.PathLike, model, systems: Sequence[str] | None, 
     without words, or an `output_dir` that cannot be written to, that another run writes to, or that holds results of
     other settings, before anything is written.
     """
-    from cdasr.coupled.pipeline import check_strategies
+    from cdasr.coupled.strategies import check_strategies
     from cdasr.speech.pipeline import Pipeline
 
     if systems is not None and not systems:

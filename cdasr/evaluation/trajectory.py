@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdasr.coupled.pipeline import NEED_LOGITS, stored_options
+from cdasr.coupled.pipeline import coupling_function, stored_options
 from cdasr.coupled.sides import Sides
-from cdasr.diffusion import coupling
+from cdasr.coupled.strategies import with_both_processes
 from cdasr.diffusion.coupling import Side
 from cdasr.speech.audio import file_format, read_audio
 from cdasr.speech.pipeline import Pipeline
@@ -38,18 +38,18 @@ def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: i
     Guidance and options of the strategy are those that the package stores for it, and so are the steps if not given.
     """
     pipeline.check([strategy])
-    if strategy not in NEED_LOGITS - {"card"}:
+    if strategy not in with_both_processes():
         raise ValueError(f"the strategy {strategy!r} has no signal and logits trajectories to show; choose one of "
-                         f"{', '.join(sorted(NEED_LOGITS - {'card'}))}")
+                         f"{', '.join(with_both_processes())}")
     lengths = torch.tensor([len(wave)], device=pipeline.device)
     counts, guidance, options = stored_options(pipeline, strategy, steps)
     options.pop("passes", None)  # the picture is of the first
     sides = Sides(pipeline.recogniser, pipeline.signal, pipeline.logits, wave[None].to(pipeline.device), lengths,
                   *counts, seed=seed, guidance=guidance)
     found: list[Estimate] = []
-    coupling.STRATEGIES[strategy](_watched(sides.signal, "signal", found),
-                                  lambda heard: _watched(sides.logits(heard), "logits", found), sides.observe,
-                                  **options)
+    coupling_function(strategy)(_watched(sides.signal, "signal", found),
+                                lambda heard: _watched(sides.logits(heard), "logits", found), sides.observe,
+                                **options)
     return found, sides
 
 

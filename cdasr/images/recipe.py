@@ -188,7 +188,7 @@ def retrained(hparams: dict) -> None:
 
 def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed degraded sets, going on where it was interrupted."""
-    from cdasr.coupled.pipeline import NEED_LOGITS
+    from cdasr.coupled.strategies import needs_logits
     from cdasr.images.evaluate import evaluate_images
     from cdasr.images.pipeline import ImagePipeline
 
@@ -198,7 +198,7 @@ def decode(hparams: dict) -> None:
               for name, (stage, strategy) in CONTROLS.items() if (exp_dir / stage / "package").is_dir()}
     able = [name for name in pipeline.strategies if name != "oa"]
     settings = hparams["decode"]
-    systems = settings["systems"] or sorted([*able, *others], key=lambda name: name in NEED_LOGITS)
+    systems = settings["systems"] or sorted([*able, *others], key=needs_logits)
     print(evaluate_images(_conditions(data, hparams), _load(data, "eval"), pipeline, systems, exp_dir / "results",
                           batch_size=settings["batch_size"], seed=hparams["seed"], others=others,
                           overwrite=settings["overwrite"]))

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Task
 from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.pipeline import coupling_function
 from cdasr.coupled.sides import Sides, strategy_steps
 from cdasr.coupled.signal_model import Analysis, SignalProcess
-from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
@@ -130,7 +130,7 @@ class CoupledTrainer(Trainer):
         for name in self.hparams.validate:
             sides = Sides(self.classifier, signal, logits, batch.noisy.data, lengths,
                           *strategy_steps(name, signal, logits))
-            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe)
+            result = coupling_function(name)(sides.signal, sides.logits, sides.observe)
             heard = result.observed.context
             for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
                 sums[key], sums["counted"] = self.task.count(self.classifier, sides.read(answer), truths)
