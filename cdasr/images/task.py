@@ -12,6 +12,7 @@ from cdasr.classifiers.logits_space import LogitsSpace
 from cdasr.coupled.domain import Task, posterior_loss
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
+from cdasr.images.evaluation import EVALUATION
 from cdasr.images.metrics import psnr
 from cdasr.images.signal_model import Pixels
 
@@ -40,4 +41,4 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, classifie
 
 
 IMAGES = Task(truth="label", rate="error", errors=label_errors, collate=collate_images, lengths=lambda padded: None,
-              signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr))
+              signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr), evaluation=EVALUATION)

@@ -15,6 +15,7 @@ from cdasr.classifiers.logits_space import LogitsSpace
 from cdasr.coupled.domain import Task, posterior_loss
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
+from cdasr.speech.evaluation import EVALUATION
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
@@ -81,4 +82,5 @@ def sequence_loss(estimated: Tensor, known: Tensor, lengths: Tensor, blank: int)
 
 SPEECH = Task(truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
               signal_loss=signal_loss, logits_loss=logits_loss,
-              quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))))
+              quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))),
+              evaluation=EVALUATION)
