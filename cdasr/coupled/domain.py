@@ -20,9 +20,10 @@ from cdasr.diffusion.objectives import categorical_loss, denoising_loss
 
 
 @dataclass(frozen=True)
-class Task:
+class Domain:
     """Speech or images, as functions.
 
+    - `name`: what a package's config calls it.
     - `truth`: the column of a manifest, and the field of a training item, with the right answer.
     - `rate`: what the error rate in per cent is called (word error rate: `wer`).
     - `errors(classifier, logits, truths)`: errors and what they are counted against, for each item.
@@ -33,6 +34,7 @@ class Task:
     - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
     """
 
+    name: str
     truth: str
     rate: str
     errors: Callable[[nn.Module, Logits, Sequence], list[tuple[int, int]]]
@@ -67,10 +69,10 @@ def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
     return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]
 
 
-DOMAINS = {"speech": "cdasr.speech.task:SPEECH", "images": "cdasr.images.task:IMAGES"}
+DOMAINS = {"speech": "cdasr.speech.domain:SPEECH", "images": "cdasr.images.domain:IMAGES"}
 
 
-def find_domain(name_or_dir: str | os.PathLike) -> Task:
+def find_domain(name_or_dir: str | os.PathLike) -> Domain:
     """The domain of a model package. Raises ValueError for one that there is not."""
     from cdasr.coupled.package import find_package
     from cdasr.runtime.plain_data import read_json

@@ -47,7 +47,7 @@ def ablate_batches(pipeline: CoupledPipeline, batches: Batches, clean: Callable[
         return _told(pipeline, batch, clean(batch, group))
     variants["oracle: signal told C(x0)"] = oracle
 
-    found, rate, first = [], pipeline.task.rate, None
+    found, rate, first = [], pipeline.domain.rate, None
     for name, variant in variants.items():
         outcomes = [(variant(batch, group), group) for batch, group in tqdm(batches, desc=f"ablation: {name}")]
         errors, counted = _errors(pipeline, [(outcome.logits, group) for outcome, group in outcomes])
@@ -63,8 +63,8 @@ def ablate_batches(pipeline: CoupledPipeline, batches: Batches, clean: Callable[
 
 def _errors(pipeline: CoupledPipeline, answers: Sequence[tuple[Logits, Rows]]) -> tuple[np.ndarray, np.ndarray]:
     """Errors of each item, and what they are counted against."""
-    counts = [count for logits, group in answers for count in pipeline.task.errors(
-        pipeline.classifier, logits, [row[pipeline.task.truth] for row in group])]
+    counts = [count for logits, group in answers for count in pipeline.domain.errors(
+        pipeline.classifier, logits, [row[pipeline.domain.truth] for row in group])]
     errors, counted = np.array(counts).T
     return errors, counted
 

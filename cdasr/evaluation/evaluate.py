@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from cdasr.coupled.domain import Task as Domain, find_domain
+from cdasr.coupled.domain import Domain, find_domain
 from cdasr.coupled.evaluation import Evaluation, Row
 from cdasr.coupled.pipeline import CoupledPipeline
 from cdasr.coupled.strategies import check_strategies
@@ -80,7 +80,7 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
 def _domain(model, domain: Domain | None) -> Domain:
     """That of the pipeline or package, or the one that is given."""
     if isinstance(model, CoupledPipeline):
-        return model.task
+        return model.domain
     if domain is None and isinstance(model, (str, os.PathLike)):
         return find_domain(model)
     if domain is None:
@@ -118,7 +118,7 @@ def _rows(how: Evaluation, rows: str | os.PathLike | Sequence[Row]) -> tuple[Seq
 def _write_scores(pipeline: CoupledPipeline, systems: Sequence[str], rows: Sequence[Row], output_dir: Path,
                   record: Mapping) -> str:
     """Score what was decoded; returns the table."""
-    domain = pipeline.task
+    domain = pipeline.domain
     scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems}, domain,
                    list(dict.fromkeys(map(_condition, rows))))
     write_json(output_dir / domain.evaluation.scores_file, {**scores, "record": record})
@@ -164,16 +164,16 @@ def decode(rows: Sequence[Row], pipeline: CoupledPipeline, strategy: str, path: 
 
     `keys`: a fingerprint of each ID's signals; entries of other signals are replaced. `measured`: quality by name.
     """
-    done = keep_decoded(path, keys, pipeline.task.evaluation.unit)
+    done = keep_decoded(path, keys, pipeline.domain.evaluation.unit)
     waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
     append_decoded(path, _batches(waiting, batch_seconds),
                    lambda batch: _decode_batch(batch, pipeline, strategy, batch_seconds, keys, measured, **sampling),
-                   len(rows), pipeline.task.evaluation.unit)
+                   len(rows), pipeline.domain.evaluation.unit)
 
 
 def _decode_batch(batch: Sequence[Row], pipeline: CoupledPipeline, strategy: str, batch_seconds: float,
                   keys: Mapping[str, str], measured: Mapping, **sampling) -> list[dict]:
-    how = pipeline.task.evaluation
+    how = pipeline.domain.evaluation
     signals = [how.read_noisy(row, pipeline.classifier) for row in batch]
     started = time.perf_counter()
     results = how.recognise(pipeline, signals, strategy, batch_seconds, **sampling)
@@ -191,7 +191,7 @@ def _quality(row: Row, pipeline: CoupledPipeline, noisy: torch.Tensor, enhanced:
 
     The ratio of a clean input is unbounded and would rule every average.
     """
-    clean = pipeline.task.evaluation.read_clean(row, pipeline.classifier, noisy) if measured else None
+    clean = pipeline.domain.evaluation.read_clean(row, pipeline.classifier, noisy) if measured else None
     if clean is None or torch.equal(noisy, clean):
         return {}
     found = {f"{name}{suffix}": (quality.measure(signal, clean, pipeline.classifier), quality.stored)

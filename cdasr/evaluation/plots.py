@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdasr.coupled.domain import Task as Domain
+from cdasr.coupled.domain import Domain
 from cdasr.coupled.pipeline import CoupledPipeline
 from cdasr.evaluation.report import shown
 from cdasr.runtime.atomic import save_figure
@@ -111,7 +111,7 @@ def plot_rates_by_snr(scores: Mapping, domain: Domain, path: str | os.PathLike) 
 def plot_examples(pipeline: CoupledPipeline, rows: Sequence[Mapping], path: str | os.PathLike, seed: int,
                   columns: int = 10) -> None:
     """Items from all over the set under each condition, degraded, enhanced and coupled, and what each is taken for."""
-    how, lines = pipeline.task.evaluation, []
+    how, lines = pipeline.domain.evaluation, []
     for condition in dict.fromkeys(row["condition"] for row in rows):
         found = take_evenly([row for row in rows if row["condition"] == condition], columns)
         signals = [how.read_noisy(row, pipeline.classifier) for row in found]

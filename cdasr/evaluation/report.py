@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from cdasr.coupled.domain import Task as Domain
+from cdasr.coupled.domain import Domain
 from cdasr.coupled.evaluation import p_text
 from cdasr.evaluation.scoring import at_coverage
 from cdasr.runtime.atomic import write_text

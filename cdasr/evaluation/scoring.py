@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdasr.coupled.domain import Task as Domain
+from cdasr.coupled.domain import Domain
 from cdasr.evaluation.statistics import (
     bootstrap,
     calibration_error,

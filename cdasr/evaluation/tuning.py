@@ -61,7 +61,7 @@ def tune_options(pipeline: CoupledPipeline, batches: Batches,
     The best combination of each strategy (among equals the first) goes into the package's `strategies`, and the best
     of those strategies becomes its default. Returns `{strategy: [{"options", <rate>}, ...]}`.
     """
-    stored, rate = pipeline.config.setdefault("strategies", {}), pipeline.task.rate
+    stored, rate = pipeline.config.setdefault("strategies", {}), pipeline.domain.rate
     tried: dict[str, list] = {}
     for name, lists in choices.items():
         for values in tqdm(list(product(*lists.values())), desc=f"tune {name}"):
@@ -81,7 +81,7 @@ def classifier_rate(pipeline: CoupledPipeline, batches: Batches, signals: Sequen
 
 def error_rate(pipeline: CoupledPipeline, batches: Batches, answers: Iterable[Logits]) -> float:
     """Error rate in per cent of the answers to each batch."""
-    counts = [pipeline.task.count(pipeline.classifier, logits, [row[pipeline.task.truth] for row in group])
+    counts = [pipeline.domain.count(pipeline.classifier, logits, [row[pipeline.domain.truth] for row in group])
               for logits, (_, group) in zip(answers, batches)]
     errors, counted = map(sum, zip(*counts))
     return 100.0 * errors / counted

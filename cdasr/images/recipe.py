@@ -89,9 +89,9 @@ def signal(hparams: dict) -> None:
 def _train_signal(hparams: dict, frozen, config: dict, settings: dict, stage: str, start=None) -> None:
     import torch
 
+    from cdasr.images.domain import IMAGES
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.signal_model import ImageModel
-    from cdasr.images.task import IMAGES
     from cdasr.training.signal import fit_signal
 
     (exp_dir, data), device = data_folders(hparams), compute_device(hparams)
@@ -109,8 +109,8 @@ def _train_signal(hparams: dict, frozen, config: dict, settings: dict, stage: st
 
 def logits(hparams: dict) -> None:
     """Stage 4: fill the bank of logits, then train the logits process on it."""
+    from cdasr.images.domain import IMAGES
     from cdasr.images.pipeline import ImagePipeline
-    from cdasr.images.task import IMAGES
     from cdasr.training.logits import train_logits
     from cdasr.training.logits_cache import build_bank
 
@@ -139,8 +139,8 @@ def logits(hparams: dict) -> None:
 def coupled(hparams: dict) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
     from cdasr.evaluation.tuning import tune_options
+    from cdasr.images.domain import IMAGES
     from cdasr.images.pipeline import ImagePipeline
-    from cdasr.images.task import IMAGES
     from cdasr.training.coupled import fit_coupled
 
     (exp_dir, data), settings, device = data_folders(hparams), hparams["coupled"], compute_device(hparams)
