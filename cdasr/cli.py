@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import cdasr
+from cdasr.coupled.strategies import STRATEGIES, with_both_processes
 from cdasr.runtime.arguments import (
     Parser,
     assignment,
@@ -30,7 +31,6 @@ from cdasr.runtime.outputs import check_folder, check_target, output_names
 
 AGREE = "take what they agree on; confidences are then the share that agrees"
 CLOSED_PIPE = 141  # 128 + SIGPIPE
-STRATEGIES = ("none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -290,7 +290,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio")
+    verb = verbs.add_parser("enhance-transcribe", help="transcribe noisy recordings and write the enhanced audio",
+                            **_about_strategies(STRATEGIES))
     verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio in any format soundfile reads")
     _strategy_options(verb, AGREE)
     verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")
@@ -298,7 +299,8 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(verb)
     verb.set_defaults(run=enhance_transcribe)
 
-    verb = verbs.add_parser("enhance-classify", help="classify degraded images and write the enhanced pictures")
+    verb = verbs.add_parser("enhance-classify", help="classify degraded images and write the enhanced pictures",
+                            **_about_strategies(STRATEGIES))
     verb.add_argument("files", nargs="+", type=Path, metavar="IMAGE", help="images in any format that Pillow reads")
     verb.add_argument("--model", required=True, metavar="DIR", help="model package, as recipes/images writes it")
     _strategy_options(verb, samples="average the probabilities")
@@ -317,11 +319,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.set_defaults(run=simulate)
 
-    verb = verbs.add_parser("evaluate", help="word error rates of several systems on a manifest, with intervals")
+    verb = verbs.add_parser("evaluate", help="word error rates of several systems on a manifest, with intervals",
+                            **_about_strategies(STRATEGIES))
     verb.add_argument("--manifest", type=Path, required=True, help="CSV, TSV or JSON lines file, or Kaldi data "
                       "directory; its column condition groups the scores")
     verb.add_argument("--systems", type=names, metavar="NAME[,NAME...]",
-                      help=f"of {', '.join(STRATEGIES)}; default: all that the package can run")
+                      help="strategies; default: all that the package can run")
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
@@ -348,9 +351,10 @@ def _parser() -> argparse.ArgumentParser:
                       help="--size NAME and --key value, as run.sh takes them")
     verb.set_defaults(run=config)
 
-    verb = verbs.add_parser("plot-trajectory", help="a picture of signal and logits evolving together")
+    verb = verbs.add_parser("plot-trajectory", help="a picture of signal and logits evolving together",
+                            **_about_strategies(with_both_processes()))
     verb.add_argument("file", type=Path, metavar="FILE", help="audio in any format soundfile reads")
-    verb.add_argument("--strategy", choices=("alternating", "cascade", "nested", "parallel"), default="parallel",
+    verb.add_argument("--strategy", choices=with_both_processes(), default="parallel",
                       help="default: %(default)s")
     verb.add_argument("--output", type=Path, default=Path("trajectory.png"), help="default: %(default)s")
     _model_options(verb)
@@ -395,6 +399,12 @@ def _model_options(verb: argparse.ArgumentParser) -> None:
                       "networks, not of the recogniser; default: %(default)s")
     verb.add_argument("--compile", action="store_true", help="torch.compile the processes' networks")
     verb.add_argument("--channels-last", action="store_true", help="memory layout that convolutions on GPUs prefer")
+
+
+def _about_strategies(names: Iterable[str]) -> dict:
+    """Options of a verb's parser: its help ends with what each strategy does."""
+    lines = [f"  {name:<{max(map(len, STRATEGIES)) + 2}}{STRATEGIES[name].about}" for name in names]
+    return {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": "\n".join(["strategies:", *lines])}
 
 
 def _strategy_options(verb: argparse.ArgumentParser, samples: str) -> None:

@@ -32,7 +32,8 @@ def test_json_has_the_documented_fields(package_dir, write_wav, tone, capsys):
     path = write_wav("a.wav", tone(0.5))
     assert main(["enhance-transcribe", str(path), "--model", str(package_dir), "--json", "--device", "cpu"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result) == {"file", "text", "text_enhanced", "strategy", "out_of_domain", "duration", "rtf", "nfe", "words"}
+    assert set(result) == {"file", "text", "text_enhanced", "strategy", "out_of_domain", "duration", "rtf", "nfe",
+                           "words"}
     assert [word["word"] for word in result["words"]] == result["text"].split()
     assert all(set(word) == {"word", "start", "end", "confidence"} for word in result["words"])
     assert result["file"] == str(path) and result["duration"] == 0.5 and result["rtf"] > 0

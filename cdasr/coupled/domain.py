@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.evaluation import Evaluation
 from cdasr.coupled.models import Analysis
 from cdasr.diffusion.coupling import Observation
 
@@ -26,6 +29,7 @@ class Domain:
     - `lengths(padded)`: the same lengths from a SpeechBrain `PaddedData`.
     - `signal_loss(x0_hat, x0, analysis, hparams)` and `logits_loss(l_hat, clean, space, classifier, hparams)`.
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
+    - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
     """
 
     name: str
@@ -37,6 +41,8 @@ class Domain:
     signal_loss: Callable[[Tensor, Tensor, Analysis, object], Tensor]
     logits_loss: Callable[[Tensor, Observation, LogitsSpace, nn.Module, object], Tensor]
     quality: tuple[str, Callable[[Tensor, Tensor], float]]
+    # evaluation
+    evaluation: Evaluation
 
     def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:
         """Errors of a batch, and what they are counted against."""
@@ -52,3 +58,24 @@ class Domain:
 def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
     """The items of a batch, each at its own length."""
     return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]
+
+
+DOMAINS = {"speech": "cdasr.speech.domain:SPEECH", "images": "cdasr.images.domain:IMAGES"}
+
+
+def load_domain(name: str) -> Domain:
+    """The domain of that name, one of `DOMAINS`."""
+    module, _, constant = DOMAINS[name].partition(":")
+    return getattr(import_module(module), constant)
+
+
+def find_domain(name_or_dir: str | os.PathLike) -> Domain:
+    """The domain of a model package. Raises ValueError for one that there is not."""
+    from cdasr.coupled.package import find_package
+    from cdasr.runtime.plain_data import read_json
+
+    folder = find_package(name_or_dir)
+    name = read_json(folder / "config.json").get("domain", "speech")
+    if name not in list(DOMAINS):  # a list, since the file may hold anything
+        raise ValueError(f"{folder}: it is for {name!r}; this version knows {', '.join(DOMAINS)}")
+    return load_domain(name)

@@ -1,7 +1,7 @@
-"""What the first stages of the image recipe leave: `exp_dir/source`, and `exp_dir/data` with what is trained and scored.
+"""The data of the image recipe: how they are prepared, and how its stages read them.
 
-`exp_dir/data` holds `train`, `valid` and the clean `eval` images and, in folders, the latter two under each degradation,
-all as safetensors.
+`exp_dir/data` holds `train`, `valid` and the clean `eval` images and, in folders, the latter two under each
+degradation, all as safetensors.
 """
 
 from __future__ import annotations

@@ -284,7 +284,7 @@ def training_sources(data: Path, train_rows, hparams: dict):
 
 def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
-    from cdasr.coupled.pipeline import NEED_LOGITS
+    from cdasr.coupled.strategies import needs_logits
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
     from cdasr.speech.corpus import drawn_rows, prepared_rows
@@ -295,7 +295,7 @@ def decode(hparams: dict) -> None:
     device = compute_device(hparams)
     pipeline = Pipeline.from_pretrained(exp_dir / "package", device=device)
     others = control_systems(exp_dir, pipeline)
-    coupled = [name for name in pipeline.strategies if name in NEED_LOGITS]
+    coupled = list(filter(needs_logits, pipeline.strategies))
     plain = [name for name in pipeline.strategies if name not in coupled]
     systems = settings["systems"] or [name for name in (*plain, *others, *coupled)
                                       if _adds_something(name, *others.get(name, (pipeline, name)))]

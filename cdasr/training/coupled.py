@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import Analysis, LogitsModel, SignalModel
+from cdasr.coupled.pipeline import coupling_function
 from cdasr.coupled.run import CoupledRun, strategy_steps
-from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
@@ -129,7 +129,7 @@ class CoupledTrainer(Trainer):
         for name in self.hparams.validate:
             run = CoupledRun(self.classifier, signal, logits, batch.noisy.data, lengths,
                              *strategy_steps(name, signal, logits))
-            result = coupling.STRATEGIES[name](run.signal, run.start_logits, run.observe)
+            result = coupling_function(name)(run.signal, run.start_logits, run.observe)
             heard = result.observed.context
             for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
                 sums[key], sums["counted"] = self.domain.count(self.classifier, answer.redecode(), truths)
