@@ -78,7 +78,7 @@ def write_wav(tmp_path):
 @pytest.fixture(scope="session")
 def recogniser_dir(tmp_path_factory):
     """A wav2vec2 CTC model with random weights and its processor, as save_pretrained writes them."""
-    from cdasr.training.recogniser import make_model, make_processor
+    from cdasr.speech.train_recogniser import make_model, make_processor
 
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("recogniser")

@@ -39,7 +39,7 @@ def recogniser(hparams: dict) -> None:
     from cdasr.evaluation.tuning import recogniser_wer
     from cdasr.speech.corpus import clean_rows, prepared_rows
     from cdasr.training.distributed import on_main
-    from cdasr.training.recogniser import CleanAugment, train_recogniser
+    from cdasr.speech.train_recogniser import CleanAugment, train_recogniser
 
     exp_dir, data = data_folders(hparams)
     device, folder = compute_device(hparams), exp_dir / "recogniser"
@@ -69,7 +69,7 @@ def train_head(hparams: dict, *settings):
     if hparams["asr_head"] != "whisper":
         raise ValueError("--asr-head is whisper, for a CTC head on Whisper's encoder, or empty; got "
                          f"{hparams['asr_head']!r}")
-    from cdasr.training.whisper_head import train_whisper_head
+    from cdasr.speech.train_whisper_head import train_whisper_head
 
     return train_whisper_head(hparams["asr"], *settings, hparams["asr_options"])
 
@@ -224,7 +224,7 @@ def retrained(hparams: dict) -> None:
     from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
-    from cdasr.training.recogniser import train_recogniser
+    from cdasr.speech.train_recogniser import train_recogniser
 
     exp_dir, data = data_folders(hparams)
     device = compute_device(hparams)

@@ -36,7 +36,7 @@ def whisper_dir(tmp_path_factory):
 
 @pytest.fixture
 def recogniser(whisper_dir, tmp_path):
-    from cdasr.training.recogniser import make_processor
+    from cdasr.speech.train_recogniser import make_processor
 
     encoder, extractor, source = load_encoder(whisper_dir)
     tokenizer = make_processor(["one two three"], tmp_path / "tokenizer", 16_000).tokenizer
@@ -119,7 +119,7 @@ def fingerprint(module) -> str:
 
 
 def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, package_dir, tmp_path, write_wav, tone):
-    from cdasr.training.whisper_head import train_whisper_head
+    from cdasr.speech.train_whisper_head import train_whisper_head
 
     rows = []
     for number, (text, hertz) in enumerate([("a", 300), ("b", 1200)] * 24):

@@ -10,7 +10,7 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.training.logits import LogitsTrainer, train_logits
 from cdasr.training.logits_cache import build_bank, degraded_pairs
-from cdasr.training.recogniser import CleanAugment, RecogniserTrainer, train_recogniser
+from cdasr.speech.train_recogniser import CleanAugment, RecogniserTrainer, train_recogniser
 from cdasr.training.signal import SignalTrainer, train_signal
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL, TINY_WAV2VEC2
 from tests.training.test_coupled import BANK, LOGITS
