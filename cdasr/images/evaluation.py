@@ -44,6 +44,12 @@ def load(name_or_dir: str, device: str):
     return ImagePipeline.from_pretrained(name_or_dir, device)
 
 
+def example(pipeline, seconds: float) -> Tensor:
+    """A made-up image of the package's size."""
+    size = (pipeline.classifier.colours, *pipeline.config["image_size"])
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
 def recognise(pipeline, images: Sequence[Tensor], strategy: str, batch_seconds: float, **sampling) -> list:
     """A classification of each image, which `evaluate` has put into batches already."""
     return pipeline.classify(images, strategy, top=TOP, **sampling)
@@ -100,7 +106,7 @@ def targets(found) -> list[Target]:
 
 EVALUATION = Evaluation(
     counted="images", read_noisy=read_noisy, read_clean=read_clean, recognise=recognise, entry=entry,
-    enhanced=lambda result: result.image, row_key=image_key, load=load, scores_file="accuracy.json",
+    enhanced=lambda result: result.image, row_key=image_key, load=load, example=example, scores_file="accuracy.json",
     qualities={"psnr": Quality("PSNR dB", lambda image, clean, classifier: psnr(image, clean)),
                "ssim": Quality("SSIM", lambda image, clean, classifier: ssim(image, clean), digits=3, stored=4)},
     measured=("psnr", "ssim"), other_rates={"top5": OtherRate("top-5 %", "errors_top5", "images")},
