@@ -61,7 +61,7 @@ class Evaluation:
     - `row_key(row, known)`: a fingerprint of what a row's entry depends on; `known` keeps those of files.
     - `read_noisy(row, classifier)` and `read_clean(row, classifier, noisy)`: signals as the pipeline takes them; the
       clean one is None where the row has none.
-    - `load(name_or_dir, device)`: the pipeline of a package.
+    - `load(name_or_dir, device)`: the pipeline of a package; `example(pipeline, seconds)`: a made-up signal for it.
     - `recognise(pipeline, signals, strategy, batch_seconds, **sampling)`: a result for each signal, in which `nfe` are
       the evaluations of each network and `enhanced(result)` is the signal, None where nothing was enhanced.
     - `entry(row, result)`: errors, what they are counted against, duration, confidences and which of them are right.
@@ -96,6 +96,7 @@ class Evaluation:
     check_rows: Callable[[Sequence[Row], object], None] = lambda rows, source: None
     row_key: Callable[[Row, dict[str, str]], str] = lambda row, known: row["ID"]
     load: Callable[[str, str], object] | None = None
+    example: Callable[[object, float], Tensor] | None = None
 
     scores_file: str = "scores.json"
     qualities: Mapping[str, Quality] = field(default_factory=dict)

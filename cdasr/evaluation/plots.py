@@ -11,6 +11,7 @@ import numpy as np
 
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.pipeline import CoupledPipeline
+from cdasr.coupled.rows import take_evenly
 from cdasr.evaluation.report import shown
 from cdasr.runtime.atomic import save_figure
 
@@ -95,14 +96,15 @@ def plot_rates_by_snr(scores: Mapping, domain: Domain, path: str | os.PathLike) 
         for number, system in enumerate(scores["systems"]):  # of one colour in every panel
             if known := [(snr, point[system]) for snr, point in points if system in point]:
                 at, entries = zip(*known)
-                axis.plot(at, [shown(entry[domain.rate], domain) for entry in entries], f"C{number}", marker="o", label=system)
+                rates = [shown(entry[domain.rate], domain) for entry in entries]
+                axis.plot(at, rates, f"C{number}", marker="o", label=system)
                 bounds = [[shown(bound, domain) for bound in entry["interval"]] for entry in entries]
                 axis.fill_between(at, *zip(*bounds), color=f"C{number}", alpha=0.15)
         axis.set(title=f"{kind} noise", xlabel="SNR (dB)", xticks=snrs)
         axis.grid(alpha=0.3)
     axes[0, 0].set(ylabel=f"{domain.evaluation.title} (%)", ylim=(0, None))
-    shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    figure.legend(handles=[shown[system] for system in scores["systems"] if system in shown], fontsize="small",
+    curves = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    figure.legend(handles=[curves[system] for system in scores["systems"] if system in curves], fontsize="small",
                   loc="outside right upper")  # ten systems would hide curves
     save_figure(figure, path)
     plt.close(figure)

@@ -15,7 +15,7 @@ TOP = 5
 
 def image_rows(sets: Mapping[str, object], clean) -> list[Row]:
     """A row for each image of each `ImageSet` in `sets`, by condition: the images of the set `clean`, degraded."""
-    return [{"ID": f"{condition}-{index:06d}", "condition": condition, "duration": 1.0, "label": label,
+    return [{"ID": f"{condition}-{index:06d}", "condition": condition, "duration": 1.0, "index": index, "label": label, "index": index,
              "class": clean.classes[label], "image": data.images[index], "clean_image": clean.images[index]}
             for condition, data in sets.items() for index, label in enumerate(clean.labels.tolist())]
 
@@ -44,6 +44,12 @@ def load(name_or_dir: str, device: str):
     return ImagePipeline.from_pretrained(name_or_dir, device)
 
 
+def example(pipeline, seconds: float) -> Tensor:
+    """A made-up image of the package's size."""
+    size = (pipeline.classifier.colours, *pipeline.config["image_size"])
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
 def recognise(pipeline, images: Sequence[Tensor], strategy: str, batch_seconds: float, **sampling) -> list:
     """A classification of each image, which `evaluate` has put into batches already."""
     return pipeline.classify(images, strategy, top=TOP, **sampling)
@@ -64,7 +70,10 @@ def degraded(conditions: Sequence[str]) -> list[str]:
 
 def about(found) -> str:
     """What a recipe's report says of its data."""
-    data, classifier, split = found.hparams["data"], found.classifier, found.hparams["data"]["eval_split"]
+    data, split = found.hparams["data"], found.hparams["data"]["eval_split"]
+    classifier = found.classifier
+    if "clean" in classifier:  # else a record of an earlier version
+        classifier = {**classifier["classifier"], "accuracy": 100.0 - classifier["clean"]["error"]}
     images = next(iter(found.scores["conditions"]["clean"].values()))["images"]
     degradations = [*map(_words, data["degradations"]), *(f"{_words(new)}, not trained on" for new in data["unseen"])]
     return (
@@ -100,7 +109,7 @@ def targets(found) -> list[Target]:
 
 EVALUATION = Evaluation(
     counted="images", read_noisy=read_noisy, read_clean=read_clean, recognise=recognise, entry=entry,
-    enhanced=lambda result: result.image, row_key=image_key, load=load, scores_file="accuracy.json",
+    enhanced=lambda result: result.image, row_key=image_key, load=load, example=example, scores_file="accuracy.json",
     qualities={"psnr": Quality("PSNR dB", lambda image, clean, classifier: psnr(image, clean)),
                "ssim": Quality("SSIM", lambda image, clean, classifier: ssim(image, clean), digits=3, stored=4)},
     measured=("psnr", "ssim"), other_rates={"top5": OtherRate("top-5 %", "errors_top5", "images")},

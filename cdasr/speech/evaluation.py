@@ -1,4 +1,4 @@
-"""Speech, as the shared evaluation knows it: rows of a manifest, word errors, quality of waveforms, words of reports."""
+"""Speech, as the shared evaluation knows it: rows of a manifest, word errors, quality of waveforms, reports."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cdasr.speech.words import correct_words, error_counts
 
 AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
 CONTROLS = {  # systems of a recipe, as its report explains them
-    "enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone in place of "
-                        "the logits and the coupled training, for the minutes that the table of trainings has.",
+    "enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone in place "
+                        "of the logits and the coupled training, for the minutes that the table of trainings has.",
     "cascade_pretrained": " `cascade_pretrained`: the processes as stages 3 and 4 left them, before the coupled "
                           "training.",
     "retrained": " `retrained`: the recogniser itself, fine-tuned on the noisy speech; no longer frozen, a reference "
@@ -82,6 +82,11 @@ def load(name_or_dir: str, device: str):
     from cdasr.speech.pipeline import Pipeline
 
     return Pipeline.from_pretrained(name_or_dir, device=device)
+
+
+def noise(seconds: float, rate: int) -> Tensor:
+    """White noise (samples,) at `rate` Hz, the same in every run."""
+    return 0.1 * torch.randn(int(seconds * rate), generator=torch.Generator().manual_seed(0))
 
 
 def recognise(pipeline, waves: Sequence[Tensor], strategy: str, batch_seconds: float, **sampling) -> list:
@@ -170,7 +175,8 @@ def compared(hparams: Mapping, conditions: Sequence[str]) -> tuple[str, list[str
 EVALUATION = Evaluation(
     counted="words", read_noisy=read_noisy, read_clean=read_clean, recognise=recognise, entry=entry,
     enhanced=lambda result: result.wave, read_rows=read_rows, row_files=row_files, check_rows=check_words,
-    row_key=audio_key, load=load, scores_file="wer.json", qualities=QUALITIES, measured=("si_sdr",),
+    row_key=audio_key, load=load, example=lambda pipeline, seconds: noise(seconds, pipeline.sample_rate),
+    scores_file="wer.json", qualities=QUALITIES, measured=("si_sdr",),
     other_rates={"substitutions": OtherRate("sub %", "substitutions", "words", interval=False),
                  "deletions": OtherRate("del %", "deletions", "words", interval=False),
                  "insertions": OtherRate("ins %", "insertions", "words", interval=False),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 PESQ_RATE = 16_000
+SHORTEST = 0.4  # seconds that STOI needs
 
 
 def si_sdr(estimate: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor:
@@ -43,10 +44,12 @@ def pesq_wb(estimate: np.ndarray, reference: np.ndarray) -> float | None:
 def stoi(estimate: np.ndarray, reference: np.ndarray, rate: int = 16_000, extended: bool = False) -> float | None:
     """Short-time objective intelligibility (Taal et al. 2011) of `(samples,)`; `extended`: ESTOI (Jensen & Taal 2016).
 
-    None where less than 0.4 s of speech is left without its pauses. Raises ValueError where the package is not
+    None where less than `SHORTEST` of speech is left without its pauses. Raises ValueError where the package is not
     installed.
     """
     pystoi = metric_package("pystoi")
+    if len(reference) < SHORTEST * rate:
+        return None  # pystoi has no frame at all in what is shorter than 26 ms
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:

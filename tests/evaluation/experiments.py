@@ -20,7 +20,7 @@ IMAGES = {"systems": ("none", "enhanced", "enhanced_matched", "retrained", "card
 
 
 def speech(folder: Path) -> tuple[Path, dict]:
-    """A speech recipe's `exp_dir` and its settings: two training seeds, and the consensus of 3 samples of one system."""
+    """A speech recipe's `exp_dir` and its settings: two training seeds, and a consensus of 3 samples."""
     exp_dir, other = folder / "digits", folder / "other"
     _decode(exp_dir / "results", SPEECH, utterance, 0)
     _decode(other / "results", SPEECH, utterance, 1)

@@ -8,9 +8,9 @@ import speechbrain as sb
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.train_recogniser import CleanAugment, RecogniserTrainer, train_recogniser
 from cdasr.training.logits import LogitsTrainer, train_logits
 from cdasr.training.logits_cache import build_bank, degraded_pairs
-from cdasr.speech.train_recogniser import CleanAugment, RecogniserTrainer, train_recogniser
 from cdasr.training.signal import SignalTrainer, train_signal
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL, TINY_WAV2VEC2
 from tests.training.test_coupled import BANK, LOGITS

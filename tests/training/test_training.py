@@ -13,9 +13,9 @@ from cdasr.speech.audio import read_audio
 from cdasr.speech.domain import collate_waves
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.train_recogniser import dropout_rate, unpad
 from cdasr.training.base import learning_rate_factor, parameter_groups
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
-from cdasr.speech.train_recogniser import dropout_rate, unpad
 from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean, train_signal
 from tests.conftest import TINY_SIGNAL, TRAINER
 
