@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.evaluation import Evaluation
 from cdasr.coupled.models import Analysis
+from cdasr.coupled.recipe import Recipe
 from cdasr.diffusion.coupling import Observation
 
 
@@ -30,6 +31,7 @@ class Domain:
     - `signal_loss(x0_hat, x0, analysis, hparams)` and `logits_loss(l_hat, clean, space, classifier, hparams)`.
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
     - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
+    - `recipe`: its data, its classifier and its packages, as the stages of a recipe need them (`cdasr.coupled.recipe`).
     """
 
     name: str
@@ -43,6 +45,8 @@ class Domain:
     quality: tuple[str, Callable[[Tensor, Tensor], float]]
     # evaluation
     evaluation: Evaluation
+    # data, training and packages
+    recipe: Recipe
 
     def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:
         """Errors of a batch, and what they are counted against."""

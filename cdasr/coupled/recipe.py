@@ -37,6 +37,7 @@ class Recipe:
       the frozen classifier is rated on.
     - `degraded(hparams, rows, seed)`: a data set of items `{noisy, clean, <truth>}`, degraded anew in each epoch, of
       clean rows; `fixed(hparams, rows)`: the same items of rows that were degraded once.
+    - `scored(hparams)`: the manifest or the rows that are scored; those of `eval`.
     - `ablation_rows(hparams)`: the scored rows on which parts of the coupling are taken away.
 
     Classifier:
@@ -46,7 +47,8 @@ class Recipe:
     - `retrain(hparams, folder, device)`: a copy, trained on degraded data: no longer frozen.
 
     Processes and packages:
-    - `pipeline()`: the class of its pipelines.
+    - `pipeline()`: the class of its pipelines; `load_package(folder, device, classifier=None)` reads one, around a
+      classifier that is loaded already where one is given.
     - `signal_config(hparams)`: the configuration of the signal process.
     - `import_signal(path)`: a signal process from a file of another program; None where `path` is none.
     - `check_start(model, hparams)`: raises ValueError for a signal process that cannot be trained on.
@@ -62,6 +64,8 @@ class Recipe:
     load_classifier: Callable[[Hparams, Path], nn.Module]
     retrain: Callable[[Hparams, Path, str], nn.Module]
     pipeline: Callable[[], type]
+    load_package: Callable[..., Any]
+    scored: Callable[[Hparams], object]
     download: Callable[[Hparams], None]
     prepare: Callable[[Hparams], None]
     about_classifier: Callable[[nn.Module], dict] = lambda model: {

@@ -15,7 +15,7 @@ TOP = 5
 
 def image_rows(sets: Mapping[str, object], clean) -> list[Row]:
     """A row for each image of each `ImageSet` in `sets`, by condition: the images of the set `clean`, degraded."""
-    return [{"ID": f"{condition}-{index:06d}", "condition": condition, "duration": 1.0, "index": index, "label": label, "index": index,
+    return [{"ID": f"{condition}-{index:06d}", "condition": condition, "duration": 1.0, "index": index, "label": label,
              "class": clean.classes[label], "image": data.images[index], "clean_image": clean.images[index]}
             for condition, data in sets.items() for index, label in enumerate(clean.labels.tolist())]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def pipeline() -> type:
     return ImagePipeline
 
 
+def load_package(folder: str | os.PathLike, device: str, classifier=None):
+    """A model package; a classifier that is loaded already saves little here."""
+    return pipeline().from_pretrained(folder, device=device)
+
+
 def image_shape(hparams: Hparams) -> list[int]:
     """Colours, height and width of the images."""
     return list(stored(hparams, "train").images.shape[1:])
@@ -59,7 +65,8 @@ def check_start(model, hparams: Hparams) -> None:
 RECIPE = Recipe(
     classifier="classifier", download=download, prepare=prepare, rows=prepared_rows, degraded=degraded, fixed=fixed,
     ablation_rows=ablation_rows, make_classifier=make_classifier, load_classifier=load_classifier, retrain=retrain,
-    pipeline=pipeline, signal_config=signal_config, check_start=check_start,
+    pipeline=pipeline, load_package=load_package, scored=lambda hparams: prepared_rows(hparams, "eval"),
+    signal_config=signal_config, check_start=check_start,
     package_config=lambda hparams: {"about": hparams["about"], "image_size": image_shape(hparams)[1:]},
     reads={"download": ("dataset", "data_dir", "data.classes", "seed"), "prepare": ("data",),
            "classifier": ("classifier", "training_seed")},
@@ -67,6 +74,6 @@ RECIPE = Recipe(
 
 
 if __name__ == "__main__":
-    from cdasr.recipe.stages import main
+    from cdasr.recipe.command import main
 
     sys.exit(main(base="images", module="cdasr.images.recipe"))

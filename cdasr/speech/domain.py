@@ -15,6 +15,7 @@ from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
 from cdasr.speech.evaluation import EVALUATION
 from cdasr.speech.metrics import si_sdr
+from cdasr.speech.recipe import RECIPE
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
 
@@ -56,4 +57,5 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, recognise
 SPEECH = Domain(
     name="speech", truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
     signal_loss=signal_loss, logits_loss=logits_loss,
-    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION)
+    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION,
+    recipe=RECIPE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def training_degrader(hparams: Hparams) -> Callable:
 
 def ablation_rows(hparams: Hparams) -> Rows:
     """A share of the test utterances of some conditions, drawn at random."""
-    from cdasr.speech.corpus import sample_rows
+    from cdasr.coupled.rows import sample_rows
 
     settings = hparams["ablation"]
     found = [row for row in rows(hparams, "eval") if row["condition"] in settings["conditions"]]
@@ -154,6 +155,11 @@ def pipeline() -> type:
     return Pipeline
 
 
+def load_package(folder: str | os.PathLike, device: str, classifier: nn.Module | None = None):
+    """A model package, around a recogniser that is loaded already where one is given."""
+    return pipeline().from_pretrained(folder, device=device, recogniser=classifier)
+
+
 def import_signal(path: str):
     """The signal process of a public SGMSE checkpoint."""
     from cdasr.speech.sgmse import load_sgmse
@@ -171,8 +177,8 @@ def check_start(model, hparams: Hparams) -> None:
 RECIPE = Recipe(
     classifier="recogniser", download=download, prepare=prepare, rows=rows, degraded=degraded, fixed=fixed,
     ablation_rows=ablation_rows, make_classifier=make_recogniser, load_classifier=load_frozen,
-    about_classifier=about_recogniser, retrain=retrain, pipeline=pipeline, import_signal=import_signal,
-    check_start=check_start,
+    about_classifier=about_recogniser, retrain=retrain, pipeline=pipeline, load_package=load_package,
+    import_signal=import_signal, check_start=check_start, scored=lambda hparams: data_folder(hparams) / "eval.csv",
     package_config=lambda hparams: {"about": hparams["about"], "context": hparams["context"]},
     reads={"download": ("data_dir", "download"),
            "prepare": ("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),

@@ -1,4 +1,4 @@
-"""Stage 4: pretraining of the logits process on a cache of logits, validated by the answers that its real sampler ends with."""
+"""Stage 4: pretraining of the logits process, validated by the answers that its real sampler ends with."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class LogitsTrainer(Trainer):
         return self.model.observation(self.classifier.kind(padded.data, lengths, hidden, self.classifier))
 
 
-def train_logits(config: dict, classifier: nn.Module, train: LogitsCache, valid: LogitsCache, output_dir: Path, hparams: dict,
-                 device: str, domain: Domain) -> LogitsModel:
+def train_logits(config: dict, classifier: nn.Module, train: LogitsCache, valid: LogitsCache, output_dir: Path,
+                 hparams: dict, device: str, domain: Domain) -> LogitsModel:
     """Train the logits process, in the space of the statistics of C(x0) in `train`. Returns the best EMA model."""
     torch.manual_seed(hparams["seed"])
     sizes = {"tokens": train[0]["clean"].shape[-1], "hidden": train[0]["heard_hidden"].shape[-1]}
