@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cdasr.recipe.markers import Stage
 from cdasr.recipe.stages import as_in, compute_device, data_folders, main, save_package
-from cdasr.runtime.provenance import record, write_json
+from cdasr.runtime.atomic import write_json
+from cdasr.runtime.provenance import record
 
 CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "retrained": ("retrained", "none")}
 

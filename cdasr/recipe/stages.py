@@ -16,7 +16,9 @@ from pathlib import Path
 from cdasr.recipe.hparams import load_hparams
 from cdasr.recipe.markers import Markers, Stage
 from cdasr.recipe.runner import CAUSE, run, tell_cause
-from cdasr.runtime.provenance import program_name, read_json, record, write_json
+from cdasr.runtime.atomic import write_json
+from cdasr.runtime.plain_data import read_json
+from cdasr.runtime.provenance import program_name, record
 
 
 def download(hparams: dict) -> None:
@@ -273,7 +275,7 @@ def training_sources(data: Path, train_rows, hparams: dict):
     from cdasr.speech.corpus import room_source
     from cdasr.speech.noise import NoiseSource
 
-    lists, rate = read_json(data / "noise.json"), hparams["sample_rate"]
+    lists, rate = read_json(path := data / "noise.json", called=path), hparams["sample_rate"]
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
                         speech=train_rows, rate=rate,
                         file_share=hparams["signal"]["file_share"])
@@ -358,7 +360,7 @@ def score(hparams: dict) -> None:
     from cdasr.evaluation.results import write_speech_results
 
     exp_dir, _ = data_folders(hparams)
-    scores = read_json(exp_dir / "results" / "wer.json")
+    scores = read_json(path := exp_dir / "results" / "wer.json", called=path)
     plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
     write_speech_results(exp_dir, scores, hparams, target)

@@ -7,6 +7,7 @@ where it was interrupted.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from cdasr.coupled.domain import Task, unpadded
 from cdasr.coupled.signal_model import SignalProcess
 from cdasr.runtime.atomic import replacing, write_json
-from cdasr.runtime.provenance import read_json
+from cdasr.runtime.plain_data import read_json
 from cdasr.speech.manifest import read_clean, read_row
 from cdasr.speech.task import SPEECH
 from cdasr.training.data import DurationBatchSampler, batch_limit
@@ -40,7 +41,7 @@ class Bank(Dataset):
 
     def __init__(self, folder: str | os.PathLike):
         self.folder, self.epoch = Path(folder), 0
-        self.rows = read_json(self.folder / "index.json", list)
+        self.rows = read_json(path := self.folder / "index.json", list, called=path, largest=math.inf)
 
     def __len__(self) -> int:
         return len(self.rows)
