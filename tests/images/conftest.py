@@ -16,6 +16,10 @@ LOGITS = {"process": {"name": "vp"}, "space": {"scale": 0.5}, "sampling": {"step
 
 @pytest.fixture
 def pipeline(classifier):
+    return make_pipeline(classifier)
+
+
+def make_pipeline(classifier):
     """Every strategy can be run, and each network does something."""
     from cdasr.coupled.logits_model import LogitsModel
     from cdasr.images.pipeline import ImagePipeline
