@@ -150,6 +150,8 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
+    verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
+                      "si_sdr, pesq, stoi and estoi; all but the first need cdasr[metrics]; default: si_sdr")
     coupling_options(verb, AGREE)
     verb.add_argument("--batch-seconds", type=positive, default=20.0,
                       help="audio in a batch, more on a GPU; default: %(default)s")
@@ -162,11 +164,12 @@ def evaluate(options: argparse.Namespace) -> int:
     """Decode a manifest with each system and print the table of word error rates."""
     check_folder(options.output_dir)
     from cdasr.evaluation.evaluate import evaluate
+    from cdasr.speech.domain import SPEECH
 
     print(evaluate(options.manifest, partial(_pipeline, options), options.systems, options.output_dir,
                    steps=options.steps, samples=options.samples, guidance=options.guidance,
                    batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
-                   conditions=options.conditions))
+                   conditions=options.conditions, domain=SPEECH, quality=options.quality))
     return 0
 
 
@@ -251,15 +254,19 @@ def benchmark(options: argparse.Namespace) -> int:
     quieten_libraries()
     import torch
 
-    from cdasr.evaluation.benchmark import benchmark_package, benchmark_published, markdown
+    from cdasr.evaluation.benchmark import benchmark_models, benchmark_package, markdown
+    from cdasr.runtime.device import resolve_device
     from cdasr.runtime.provenance import record
 
     if options.threads:
         torch.set_num_threads(options.threads)
     measure = {"seconds": options.seconds, "repeats": options.repeats}
     if options.published:
-        found = benchmark_published(options.device, options.precision, options.compile, options.channels_last,
-                                    **measure)
+        from cdasr.speech.published import published_models
+
+        device = resolve_device(options.device)
+        found = benchmark_models(published_models(device, options.precision, options.compile, options.channels_last,
+                                                  options.seconds), device, **measure)
     else:
         found = benchmark_package(_pipeline(options), options.steps, **measure)
     print(to_json({"measured": found, "record": record(**measure)}, indent=2) if options.json else markdown(found))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -11,15 +13,17 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, frame_mask
 from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.coupled.evaluation import Evaluation
 from cdasr.coupled.signal_model import Analysis
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
 
 
 @dataclass(frozen=True)
-class Task:
+class Domain:
     """Speech or images, as functions.
 
+    - `name`: what a package's config calls it.
     - `truth`: the column of a manifest, and the field of a training item, with the right answer.
     - `rate`: what the error rate in per cent is called (word error rate: `wer`).
     - `errors(classifier, logits, truths)`: errors and what they are counted against, for each item.
@@ -27,8 +31,10 @@ class Task:
     - `lengths(padded)`: the same lengths from a SpeechBrain `PaddedData`.
     - `signal_loss(x0_hat, x0, analysis, hparams)` and `logits_loss(l_hat, clean, space, classifier, hparams)`.
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
+    - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
     """
 
+    name: str
     truth: str
     rate: str
     errors: Callable[[nn.Module, Logits, Sequence], list[tuple[int, int]]]
@@ -37,6 +43,8 @@ class Task:
     signal_loss: Callable[[Tensor, Tensor, Analysis, object], Tensor]
     logits_loss: Callable[[Tensor, Observation, LogitsSpace, nn.Module, object], Tensor]
     quality: tuple[str, Callable[[Tensor, Tensor], float]]
+    # evaluation
+    evaluation: Evaluation
 
     def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:
         """Errors of a batch, and what they are counted against."""
@@ -59,3 +67,19 @@ def posterior_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, kl_wei
 def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
     """The items of a batch, each at its own length."""
     return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]
+
+
+DOMAINS = {"speech": "cdasr.speech.domain:SPEECH", "images": "cdasr.images.domain:IMAGES"}
+
+
+def find_domain(name_or_dir: str | os.PathLike) -> Domain:
+    """The domain of a model package. Raises ValueError for one that there is not."""
+    from cdasr.coupled.package import find_package
+    from cdasr.runtime.plain_data import read_json
+
+    folder = find_package(name_or_dir)
+    name = read_json(folder / "config.json").get("domain", "speech")
+    if name not in list(DOMAINS):  # a list, since the file may hold anything
+        raise ValueError(f"{folder}: it is for {name!r}; this version knows {', '.join(DOMAINS)}")
+    module, _, constant = DOMAINS[name].partition(":")
+    return getattr(import_module(module), constant)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
-from cdasr.coupled.domain import Task, unpadded
+from cdasr.coupled.domain import Domain, unpadded
 from cdasr.coupled.logits_model import LogitsModel
 from cdasr.coupled.out_of_domain import DomainCheck, measure
 from cdasr.coupled.sides import Sides, strategy_steps
@@ -62,7 +62,7 @@ class CoupledPipeline:
     """
 
     domain: ClassVar[str]  # as a package's config names it
-    task: ClassVar[Task]
+    domain: ClassVar[Domain]
     model_class: ClassVar[type[SignalProcess]]
 
     def __init__(self, classifier: nn.Module, signal: SignalProcess, config: dict | None = None, device: str = "auto",
@@ -110,7 +110,7 @@ class CoupledPipeline:
 
     def batch(self, signals: Sequence[Tensor]) -> Batch:
         """Signals (...) of their own lengths as a batch on the device."""
-        padded, lengths = self.task.collate(signals)
+        padded, lengths = self.domain.collate(signals)
         return Batch(padded.to(self.device), None if lengths is None else lengths.to(self.device))
 
     @torch.inference_mode()

@@ -90,9 +90,9 @@ def signal(hparams: dict) -> None:
 def _train_signal(hparams: dict, frozen, config: dict, settings: dict, stage: str, start=None) -> None:
     import torch
 
+    from cdasr.images.domain import IMAGES
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.signal_model import ImageModel
-    from cdasr.images.task import IMAGES
     from cdasr.training.signal import fit_signal
 
     (exp_dir, data), device = data_folders(hparams), compute_device(hparams)
@@ -110,8 +110,8 @@ def _train_signal(hparams: dict, frozen, config: dict, settings: dict, stage: st
 
 def logits(hparams: dict) -> None:
     """Stage 4: fill the bank of logits, then train the logits process on it."""
+    from cdasr.images.domain import IMAGES
     from cdasr.images.pipeline import ImagePipeline
-    from cdasr.images.task import IMAGES
     from cdasr.training.logits import train_logits
     from cdasr.training.logits_cache import build_bank
 
@@ -139,9 +139,9 @@ def logits(hparams: dict) -> None:
 
 def coupled(hparams: dict) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
-    from cdasr.evaluation.tuning import tune_options
+    from cdasr.evaluation.tuning import tune_strategies
+    from cdasr.images.domain import IMAGES
     from cdasr.images.pipeline import ImagePipeline
-    from cdasr.images.task import IMAGES
     from cdasr.training.coupled import fit_coupled
 
     (exp_dir, data), settings, device = data_folders(hparams), hparams["coupled"], compute_device(hparams)
@@ -150,7 +150,8 @@ def coupled(hparams: dict) -> None:
                          *_pairs(data, hparams, settings["seed"]), exp_dir / "coupled", settings, device)
     trained = ImagePipeline(pipeline.classifier, models[0], pipeline.config, device, models[1])
     choices = _tune(trained, hparams)
-    choices["strategies"] = tune_options(trained, _validation(trained, hparams), hparams["tuning"]["strategies"])
+    choices["strategies"] = tune_strategies(trained, _validation(hparams), hparams["tuning"]["strategies"],
+                                            hparams["decode"]["batch_size"])
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
@@ -190,7 +191,8 @@ def retrained(hparams: dict) -> None:
 def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed degraded sets, going on where it was interrupted."""
     from cdasr.coupled.strategies import needs_logits
-    from cdasr.images.evaluate import evaluate_images
+    from cdasr.evaluation.evaluate import evaluate
+    from cdasr.images.evaluation import image_rows
     from cdasr.images.pipeline import ImagePipeline
 
     (exp_dir, data), device = data_folders(hparams), compute_device(hparams)
@@ -200,28 +202,27 @@ def decode(hparams: dict) -> None:
     able = [name for name in pipeline.strategies if name != "oa"]
     settings = hparams["decode"]
     systems = settings["systems"] or sorted([*able, *others], key=needs_logits)
-    print(evaluate_images(_conditions(data, hparams), _load(data, "eval"), pipeline, systems, exp_dir / "results",
-                          batch_size=settings["batch_size"], seed=hparams["seed"], others=others,
-                          overwrite=settings["overwrite"]))
+    print(evaluate(image_rows(_conditions(data, hparams), _load(data, "eval")), pipeline, systems, exp_dir / "results",
+                   batch_seconds=settings["batch_size"], seed=hparams["seed"], others=others,
+                   overwrite=settings["overwrite"]))
 
 
 def ablate(hparams: dict) -> None:
     """Stage 8: what each part of the package's strategy is worth, on a share of the scored images."""
     import torch
 
-    from cdasr.evaluation.ablation import ablate_batches
+    from cdasr.evaluation.ablation import ablate
+    from cdasr.images.evaluation import image_rows
     from cdasr.images.pipeline import ImagePipeline
-    from cdasr.images.training import FixedPictures
 
     (exp_dir, data), settings = data_folders(hparams), hparams["ablation"]
     pipeline = ImagePipeline.from_pretrained(exp_dir / "package", device=compute_device(hparams))
     clean = _load(data, "eval")
     every = torch.arange(0, len(clean), settings["every"])
-    sets = [_load(data / "eval", config["name"]).select(every) for config in hparams["data"]["degradations"]]
-    pictures = FixedPictures(_joined(sets), _joined([clean.select(every)] * len(sets)))
-    found = ablate_batches(pipeline, _batches(pipeline, pictures, hparams),
-                           lambda batch, rows: pipeline.batch([pictures[row["index"]]["clean"] for row in rows]),
-                           settings["strategy"] or pipeline.default_strategy, settings["steps"], settings["guidance"])
+    sets = {config["name"]: _load(data / "eval", config["name"]).select(every)
+            for config in hparams["data"]["degradations"]}
+    found = ablate(pipeline, image_rows(sets, clean.select(every)), settings["strategy"], settings["steps"],
+                   settings["guidance"], hparams["decode"]["batch_size"])
     about = f"One image in {settings['every']}; one training seed." if settings["every"] > 1 else "One training seed."
     conditions = [config["name"] for config in hparams["data"]["degradations"]]
     write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": conditions,
@@ -230,36 +231,19 @@ def ablate(hparams: dict) -> None:
 
 def score(hparams: dict) -> None:
     """Stage 9: RESULTS.md and a grid of pictures, from what the other stages made."""
-    from cdasr.images.report import write_image_results
+    from cdasr.evaluation.plots import plot_examples
+    from cdasr.evaluation.results import write_recipe_results
+    from cdasr.images.domain import IMAGES
+    from cdasr.images.evaluation import image_rows
+    from cdasr.images.pipeline import ImagePipeline
 
     exp_dir, data = data_folders(hparams)
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
-    write_image_results(exp_dir, hparams, target)
+    write_recipe_results(IMAGES, exp_dir, hparams, target)
     grid = exp_dir / "results" / "pictures.png"
-    _plot_grid(exp_dir, data, hparams, grid)
-    print(f"wrote {target} and {grid}")
-
-
-def _plot_grid(exp_dir: Path, data: Path, hparams: dict, path: Path, columns: int = 10) -> None:
-    """Clean, degraded, enhanced and coupled pictures of images from all over the set, and what they are taken for."""
-    from cdasr.images.pipeline import ImagePipeline
-    from cdasr.images.report import plot_grid
-    from cdasr.speech.corpus import spread
-
     pipeline = ImagePipeline.from_pretrained(exp_dir / "package", device=compute_device(hparams))
-    clean, rows = _load(data, "eval"), []
-    places = spread(range(len(clean.labels)), columns)
-    names = [clean.classes[label] for label in clean.labels[places].tolist()]
-    for condition, part in _conditions(data, hparams).items():
-        pictures = list(part.images[places].float() / 255.0)
-        for system in (("none",) if condition == "clean" else ("none", "enhanced", pipeline.default_strategy)):
-            results = pipeline.classify(pictures, system, seed=hparams["seed"])
-            shown = [picture if result.image is None else result.image for picture, result in zip(pictures, results)]
-            rows.append((f"{condition}\n{system}".replace("_", " "),
-                         [image.permute(1, 2, 0).squeeze(-1).numpy() for image in shown],
-                         [result.label for result in results],
-                         [result.label == name for result, name in zip(results, names)]))
-    plot_grid(rows, path)
+    plot_examples(pipeline, image_rows(_conditions(data, hparams), _load(data, "eval")), grid, hparams["seed"])
+    print(f"wrote {target} and {grid}")
 
 
 # -- data -------------------------------------------------------------------------------------------------------------
@@ -305,26 +289,21 @@ def _pairs(data: Path, hparams: dict, seed: int):
             FixedPictures(_joined(sets), _joined([clean] * len(sets))))
 
 
-def _batches(pipeline, pictures, hparams: dict) -> list:
-    """Batches of pictures with their rows, as tuning and ablation take them."""
-    size = hparams["decode"]["batch_size"]
-    groups = [pictures.rows[start:start + size] for start in range(0, len(pictures), size)]
-    return [(pipeline.batch([pictures[row["index"]]["noisy"] for row in group]), group) for group in groups]
+def _validation(hparams: dict) -> list:
+    from cdasr.images.evaluation import image_rows
 
-
-def _validation(pipeline, hparams: dict) -> list:
     _, data = data_folders(hparams)
-    return _batches(pipeline, _pairs(data, hparams, seed=0)[1], hparams)
+    return image_rows({config["name"]: _load(data / "valid", config["name"])
+                       for config in hparams["data"]["degradations"]}, _load(data, "valid"))
 
 
 def _tune(pipeline, hparams: dict) -> dict:
     """Choose the signal steps on the validation set; they go into the package."""
-    from cdasr.evaluation.tuning import tune_steps
+    from cdasr.evaluation.tuning import tune
 
-    steps, _ = tune_steps(pipeline, _validation(pipeline, hparams), hparams["tuning"]["steps"])
-    best = min(steps, key=lambda count: (steps[count], count))
-    pipeline.signal.config["sampling"]["steps"] = best
-    return {"steps": steps, "best_steps": best}
+    choices = tune(pipeline, _validation(hparams), hparams["tuning"]["steps"], items=hparams["decode"]["batch_size"])
+    pipeline.signal.config["sampling"]["steps"] = choices["best_steps"]
+    return choices
 
 
 def _accuracy(frozen, data) -> float:

@@ -38,8 +38,9 @@ def prepare(hparams: dict) -> None:
 def recogniser(hparams: dict) -> None:
     """Stage 2: the frozen recogniser, `asr` or (a CTC head on it, or all of it) trained here, and its error rates."""
     from cdasr.classifiers.load import load_recogniser, save_recogniser
-    from cdasr.evaluation.tuning import recogniser_wer
+    from cdasr.evaluation.tuning import classifier_alone
     from cdasr.speech.corpus import clean_rows, prepared_rows
+    from cdasr.speech.domain import SPEECH
     from cdasr.training.distributed import on_main
     from cdasr.training.recogniser import CleanAugment, train_recogniser
 
@@ -57,8 +58,8 @@ def recogniser(hparams: dict) -> None:
     if not on_main():
         return
     frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])  # whether it has them: now, not in stage 4
-    clean = recogniser_wer(frozen, clean_rows(prepared_rows(data, "eval")) or prepared_rows(data, "valid"))
-    noisy = recogniser_wer(frozen, prepared_rows(data, "valid_noisy"))
+    clean = classifier_alone(frozen, SPEECH, clean_rows(prepared_rows(data, "eval")) or prepared_rows(data, "valid"))
+    noisy = classifier_alone(frozen, SPEECH, prepared_rows(data, "valid_noisy"))
     write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
                                               recogniser=_about(frozen)))
     print(f"frozen recogniser: {', '.join(f'{key} {value}' for key, value in _about(frozen).items())}")
@@ -142,7 +143,8 @@ def initial_signal(path: str):
 
 def logits(hparams: dict) -> None:
     """Stage 4: fill the bank of logits, then train the logits process on it."""
-    from cdasr.speech.corpus import prepared_rows, spread
+    from cdasr.coupled.rows import take_evenly
+    from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
     from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
@@ -156,7 +158,7 @@ def logits(hparams: dict) -> None:
     train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
     folder = exp_dir / "logits" / "bank"
-    spoken = spread(train_rows, settings["bank"]["utterances"])
+    spoken = take_evenly(train_rows, settings["bank"]["utterances"])
     train = build_bank(folder / "train", spoken, pairs, frozen, model, settings["bank"], seed, device)
     once = {**settings["bank"], "passes": 1, "steps": [model.config["sampling"]["steps"]]}
     valid = build_bank(folder / "valid", valid_rows, fixed_pairs(rate), frozen, model, once, seed, device)
@@ -286,10 +288,11 @@ def training_sources(data: Path, train_rows, hparams: dict):
 
 def decode(hparams: dict) -> None:
     """Stage 7: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
+    from cdasr.coupled.rows import sample_rows
     from cdasr.coupled.strategies import needs_logits
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.speech.corpus import drawn_rows, prepared_rows
+    from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
 
     exp_dir, data = data_folders(hparams)
@@ -307,7 +310,7 @@ def decode(hparams: dict) -> None:
                    batch_seconds=settings["batch_seconds"], others=others,
                    conditions=settings["conditions"] or None, only=settings["only"], overwrite=settings["overwrite"]))
     if settings["timed_utterances"] and samples == 1:
-        rows = drawn_rows(prepared_rows(data, "eval"), settings["timed_utterances"], hparams["seed"])
+        rows = sample_rows(prepared_rows(data, "eval"), settings["timed_utterances"], hparams["seed"])
         own = [name for name in systems if name not in others]
         write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
 
@@ -335,8 +338,9 @@ def _adds_something(name: str, pipeline, strategy: str) -> bool:
 
 def ablate(hparams: dict) -> None:
     """Stage 8: what each part of the package's strategy is worth, on a share of the test strings."""
+    from cdasr.coupled.rows import sample_rows
     from cdasr.evaluation.ablation import ablate
-    from cdasr.speech.corpus import drawn_rows, prepared_rows
+    from cdasr.speech.corpus import prepared_rows
     from cdasr.speech.pipeline import Pipeline
 
     exp_dir, data = data_folders(hparams)
@@ -346,7 +350,7 @@ def ablate(hparams: dict) -> None:
     if not rows:
         print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
         return
-    rows = drawn_rows(rows, -(-len(rows) // settings["every"]), hparams["seed"])
+    rows = sample_rows(rows, -(-len(rows) // settings["every"]), hparams["seed"])
     found = ablate(pipeline, rows, settings["strategy"], settings["steps"], settings["guidance"])
     share = f"One in {settings['every']} test utterances, drawn at random; o" if settings["every"] > 1 else "O"
     about = f"{share}ne training seed."
@@ -356,15 +360,13 @@ def ablate(hparams: dict) -> None:
 
 def score(hparams: dict) -> None:
     """Stage 9: the recipe's RESULTS.md and a plot, from what the other stages recorded."""
-    from cdasr.evaluation.report import plot_wer_by_snr
-    from cdasr.evaluation.results import write_speech_results
+    from cdasr.evaluation.results import write_recipe_results
+    from cdasr.speech.domain import SPEECH
 
     exp_dir, _ = data_folders(hparams)
-    scores = read_json(path := exp_dir / "results" / "wer.json", called=path)
-    plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
-    write_speech_results(exp_dir, scores, hparams, target)
-    print(f"wrote {target} and {exp_dir / 'results' / 'wer.png'}")
+    write_recipe_results(SPEECH, exp_dir, hparams, target)
+    print(f"wrote {target}")
 
 
 def _tune(pipeline, valid_rows, hparams: dict) -> dict:

@@ -29,9 +29,9 @@ from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.runtime.device import resolve_precision
 from cdasr.speech.audio import read_audio, resample
 from cdasr.speech.context import Context
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import SPEECH
 from cdasr.speech.words import consensus
 
 
@@ -76,7 +76,7 @@ class Pipeline(CoupledPipeline):
     See `transcribe` for batches and `__call__` for one recording.
     """
 
-    domain, task, model_class = "speech", SPEECH, SignalModel
+    domain, model_class = SPEECH, SignalModel
 
     def __init__(self, recogniser: CTCRecogniser, signal: SignalModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
@@ -173,7 +173,7 @@ class Pipeline(CoupledPipeline):
         `compile` and `channels_last` are those of `optimise`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
-        folder, config, signal, logits = load_models(name_or_dir, cls.domain, cls.model_class)
+        folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, cls.model_class)
         loaded = isinstance(recogniser, torch.nn.Module)
         frozen = recogniser if loaded else load_recogniser(recogniser or inside(folder, config.get("recogniser")),
                                                            **options)

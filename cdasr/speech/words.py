@@ -43,6 +43,25 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return output.substitutions + output.deletions + output.insertions, len(reference.split())
 
 
+def error_counts(reference: str, hypothesis: str) -> dict[str, int]:
+    """Errors of each kind for `words` of the reference, and character errors for its `characters` (jiwer).
+
+    `errors`, the sum of `substitutions`, `deletions` and `insertions`, is that of `word_errors`.
+    """
+    import jiwer
+
+    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
+    if not reference:
+        words, characters = len(hypothesis.split()), len(hypothesis)
+        return {"errors": words, "words": 0, "substitutions": 0, "deletions": 0, "insertions": words,
+                "character_errors": characters, "characters": 0}
+    words, characters = jiwer.process_words(reference, hypothesis), jiwer.process_characters(reference, hypothesis)
+    return {"errors": words.substitutions + words.deletions + words.insertions, "words": len(reference.split()),
+            "substitutions": words.substitutions, "deletions": words.deletions, "insertions": words.insertions,
+            "character_errors": characters.substitutions + characters.deletions + characters.insertions,
+            "characters": len(reference)}
+
+
 def correct_words(reference: str, hypothesis: str) -> list[bool]:
     """Whether each word of the hypothesis is right, by its alignment with the reference (jiwer).
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cdasr.classifiers.logits import Logits
-from cdasr.coupled.domain import Task
+from cdasr.coupled.domain import Domain
 from cdasr.coupled.logits_model import LogitsModel
 from cdasr.coupled.pipeline import coupling_function
 from cdasr.coupled.sides import Sides, strategy_steps
@@ -20,7 +20,7 @@ from cdasr.coupled.signal_model import Analysis, SignalProcess
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.speech.task import SPEECH
+from cdasr.speech.domain import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.condition_mix import pick, swap_spans
 from cdasr.training.data import Utterances
@@ -44,9 +44,9 @@ class CoupledTrainer(Trainer):
     """
 
     def __init__(self, signal: SignalProcess, logits: LogitsModel, classifier: nn.Module, output_dir: Path,
-                 hparams: dict, device: str, task: Task = SPEECH):
-        super().__init__({"signal": signal.network, "logits": logits.network}, output_dir, hparams, device, task.rate)
-        self.signal, self.logits, self.classifier, self.task = signal, logits, classifier.to(device), task
+                 hparams: dict, device: str, domain: Domain = SPEECH):
+        super().__init__({"signal": signal.network, "logits": logits.network}, output_dir, hparams, device, domain.rate)
+        self.signal, self.logits, self.classifier, self.domain = signal, logits, classifier.to(device), domain
 
     def models(self, networks: nn.ModuleDict) -> tuple[SignalProcess, LogitsModel]:
         """Both models around `networks`."""
@@ -57,7 +57,7 @@ class CoupledTrainer(Trainer):
         generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
         noise = gaussian_noise(generator)
         signal, logits = self.models(self.modules)
-        lengths = self.task.lengths(batch.noisy)
+        lengths = self.domain.lengths(batch.noisy)
         with torch.autocast(torch.device(self.device).type, enabled=False), torch.no_grad():
             degraded = signal.analyse(batch.noisy.data, lengths)
             x0 = signal.target(batch.clean.data, degraded)
@@ -85,9 +85,9 @@ class CoupledTrainer(Trainer):
 
     def compute_objectives(self, predictions, batch, stage):
         x_hat, x0, degraded, heard_hat, l_hat, clean = predictions
-        loss = self.task.signal_loss(x_hat, x0, degraded, self.hparams)
+        loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
         for weight, estimate in ((self.hparams.recogniser_weight, heard_hat), (self.hparams.logits_weight, l_hat)):
-            loss = loss + weight * self.task.logits_loss(estimate, clean, self.logits.space, self.classifier,
+            loss = loss + weight * self.domain.logits_loss(estimate, clean, self.logits.space, self.classifier,
                                                          self.hparams)
         return loss
 
@@ -125,24 +125,24 @@ class CoupledTrainer(Trainer):
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         signal, logits = self.models(networks)
-        lengths = self.task.lengths(batch.noisy)
-        truths, sums = self.task.truths(batch), {}
+        lengths = self.domain.lengths(batch.noisy)
+        truths, sums = self.domain.truths(batch), {}
         for name in self.hparams.validate:
             sides = Sides(self.classifier, signal, logits, batch.noisy.data, lengths,
                           *strategy_steps(name, signal, logits))
             result = coupling_function(name)(sides.signal, sides.logits, sides.observe)
             heard = result.observed.context
             for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
-                sums[key], sums["counted"] = self.task.count(self.classifier, sides.read(answer), truths)
+                sums[key], sums["counted"] = self.domain.count(self.classifier, sides.read(answer), truths)
         return sums
 
     def summarise(self, sums):
-        rate, counted = self.task.rate, sums["counted"]
+        rate, counted = self.domain.rate, sums["counted"]
         rates = {f"{rate}_{key}": 100.0 * value / counted for key, value in sums.items() if key != "counted"}
         return {rate: mean(rates[f"{rate}_{name}"] for name in self.hparams.validate), **rates}
 
 
-def fit_coupled(signal: SignalProcess, logits: LogitsModel, classifier: nn.Module, task: Task, train: Dataset,
+def fit_coupled(signal: SignalProcess, logits: LogitsModel, classifier: nn.Module, domain: Domain, train: Dataset,
                 valid: Dataset, output_dir: Path, hparams: dict, device: str) -> tuple[SignalProcess, LogitsModel]:
     """Train copies of both pretrained models; the signal network gets its injection of logits, starting at zero.
 
@@ -150,7 +150,7 @@ def fit_coupled(signal: SignalProcess, logits: LogitsModel, classifier: nn.Modul
     """
     torch.manual_seed(hparams["seed"])
     guided = signal.with_injection(logits.tokens, hparams["condition"])
-    trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, task)
+    trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, domain)
     return trainer.models(trainer.run(train, valid))
 
 

@@ -21,12 +21,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cdasr.coupled.domain import Task, unpadded
+from cdasr.coupled.domain import Domain, unpadded
 from cdasr.coupled.signal_model import SignalProcess
 from cdasr.runtime.atomic import replacing, write_json
 from cdasr.runtime.plain_data import read_json
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.manifest import read_clean, read_row
-from cdasr.speech.task import SPEECH
 from cdasr.training.data import DurationBatchSampler, batch_limit
 from cdasr.training.distributed import on_main, shard
 
@@ -62,7 +62,7 @@ class Bank(Dataset):
 
 
 def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, classifier: nn.Module,
-               signal_model: SignalProcess, settings: Mapping, seed: int, device: str, task: Task = SPEECH) -> Bank:
+               signal_model: SignalProcess, settings: Mapping, seed: int, device: str, domain: Domain = SPEECH) -> Bank:
     """The bank in `folder`, built where it is not there yet: `passes` degraded versions of each row.
 
     Each batch is enhanced with one of the numbers of `steps`, so that the logits process meets signal estimates of the
@@ -76,15 +76,15 @@ def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, cl
     waiting = []
     for place, (number, batch) in enumerate(batches):
         path = folder / f"{place:06d}.safetensors"
-        index += [{"ID": f"{rows[i]['ID']}-{number}", "duration": rows[i]["duration"], task.truth: rows[i][task.truth],
-                   "file": path.name, "place": str(k)} for k, i in enumerate(batch)]
+        index += [{"ID": f"{rows[i]['ID']}-{number}", "duration": rows[i]["duration"], "file": path.name,
+                   domain.truth: rows[i][domain.truth], "place": str(k)} for k, i in enumerate(batch)]
         if not path.is_file() and place % processes == rank:
             waiting.append((place, path))
     drawn = DataLoader(_Drawn([batches[place] for place, _ in waiting], rows, pairs, seed), batch_size=None,
                        num_workers=settings["workers"])
     for signals, (place, path) in zip(tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main()), waiting):
         steps = settings["steps"][place % len(settings["steps"])]
-        items = _observe(signals, classifier, signal_model, steps, device, task)
+        items = _observe(signals, classifier, signal_model, steps, device, domain)
         with replacing(path) as partial:
             save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
                        for name, value in item.items()}, partial)
@@ -111,10 +111,10 @@ class _Drawn(Dataset):
 
 @torch.no_grad()
 def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: SignalProcess, steps: int, device: str,
-             task: Task) -> Iterable[dict[str, torch.Tensor]]:
+             domain: Domain) -> Iterable[dict[str, torch.Tensor]]:
     """What the classifier makes of each degraded signal, of its enhanced version and of the clean one."""
-    noisy, lengths = task.collate([pair[0] for pair in drawn])
-    clean, _ = task.collate([pair[1] for pair in drawn])
+    noisy, lengths = domain.collate([pair[0] for pair in drawn])
+    clean, _ = domain.collate([pair[1] for pair in drawn])
     noisy, clean, lengths = noisy.to(device), clean.to(device), None if lengths is None else lengths.to(device)
     enhanced, _ = signal_model.enhance(noisy, lengths, steps)
     heard = classifier(noisy, lengths)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
 from cdasr.classifiers.padding import as_if_alone, maskable
-from cdasr.speech.task import sample_lengths
+from cdasr.speech.domain import sample_lengths
 from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
 from cdasr.training.data import Utterances

@@ -13,15 +13,15 @@ from torch.utils.data import Dataset
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Task, unpadded
+from cdasr.coupled.domain import Domain, unpadded
 from cdasr.coupled.logits_model import observed
 from cdasr.coupled.signal_model import Analysis, SignalProcess
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.manifest import read_clean
 from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.condition_mix import pick, swap_spans
 from cdasr.training.data import Utterances
@@ -31,7 +31,7 @@ from cdasr.training.logits import space_of
 class SignalTrainer(Trainer):
     """Denoising training of a signal process (method.md, Training 1): E |D(x_t, t; y) - x0|^2.
 
-    A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the task's. With a
+    A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the domain's. With a
     `recogniser_weight` the loss of C(x_hat0) against C(x0) is added, whose gradient passes through C and leaves C as it
     is. Validation samples with the real sampler and reports the classifier's error rate and the quality in dB.
 
@@ -40,14 +40,14 @@ class SignalTrainer(Trainer):
     """
 
     def __init__(self, model: SignalProcess, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
-                 task: Task = SPEECH):
-        super().__init__({"network": model.network}, output_dir, hparams, device, task.rate)
-        self.signal, self.classifier, self.task = model, classifier.to(device), task
+                 domain: Domain = SPEECH):
+        super().__init__({"network": model.network}, output_dir, hparams, device, domain.rate)
+        self.signal, self.classifier, self.domain = model, classifier.to(device), domain
 
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            degraded = self.signal.analyse(batch.noisy.data, self.task.lengths(batch.noisy))
+            degraded = self.signal.analyse(batch.noisy.data, self.domain.lengths(batch.noisy))
             x0 = self.signal.target(batch.clean.data, degraded)
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
             t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
@@ -63,7 +63,7 @@ class SignalTrainer(Trainer):
 
     def compute_objectives(self, predictions, batch, stage):
         x_hat, x0, degraded, clean = predictions
-        loss = self.task.signal_loss(x_hat, x0, degraded, self.hparams)
+        loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
         if self.recogniser_weight:
             loss = loss + self.recogniser_weight * self._classified_loss(x_hat, degraded, clean)
         return loss
@@ -107,13 +107,15 @@ class SignalTrainer(Trainer):
         space = self._space(clean)
         with torch.autocast(torch.device(self.device).type, enabled=False):
             estimated = self.classifier(self.signal.synthesise(x_hat, degraded), degraded.lengths, **clean.positions)
-            return self.task.logits_loss(space.encode(estimated.values), Observation(space.encode(clean.values), clean),
-                                         space, self.classifier, self.hparams)
+            return self.domain.logits_loss(
+                space.encode(estimated.values), Observation(space.encode(clean.values), clean), space, self.classifier,
+                self.hparams)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
-        lengths, (name, measure) = self.task.lengths(batch.noisy), self.task.quality
+        lengths, (name, measure) = self.domain.lengths(batch.noisy), self.domain.quality
         enhanced, _ = self.signal.with_network(networks.network).enhance(batch.noisy.data, lengths)
-        errors, counted = self.task.count(self.classifier, self.classifier(enhanced, lengths), self.task.truths(batch))
+        errors, counted = self.domain.count(self.classifier, self.classifier(enhanced, lengths),
+                                            self.domain.truths(batch))
         quality = [measure(*pair) for pair in zip(unpadded(enhanced, lengths), unpadded(batch.clean.data, lengths))]
         sums = {"errors": errors, "counted": counted, name: sum(quality), "items": len(quality)}
         if self.told:
@@ -122,21 +124,21 @@ class SignalTrainer(Trainer):
 
     def _oracle_errors(self, batch, signal: SignalProcess) -> float:
         """Errors of C(x_hat0) where the signal process is told C(x0)."""
-        degraded = signal.analyse(batch.noisy.data, self.task.lengths(batch.noisy))
+        degraded = signal.analyse(batch.noisy.data, self.domain.lengths(batch.noisy))
         heard, clean = self._heard(batch, degraded)
         told = observed(clean, self._space(clean)).logits
         side = signal.side(degraded, lambda logits: signal.align(logits, heard, degraded, self.classifier))
         seen = self.classifier(signal.synthesise(side.sample(told), degraded), degraded.lengths, **heard.positions)
-        return self.task.count(self.classifier, seen, self.task.truths(batch))[0]
+        return self.domain.count(self.classifier, seen, self.domain.truths(batch))[0]
 
     def summarise(self, sums):
-        (name, _), rate = self.task.quality, self.task.rate
+        (name, _), rate = self.domain.quality, self.domain.rate
         rates = {key.replace("errors", rate): 100.0 * value / sums["counted"] for key, value in sums.items()
                  if key.startswith("errors")}
         return {**rates, name: sums[name] / sums["items"]}
 
 
-def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: Dataset, valid: Dataset,
+def fit_signal(model: SignalProcess, classifier: nn.Module, domain: Domain, train: Dataset, valid: Dataset,
                output_dir: Path, hparams: dict, device: str, start: SignalProcess | None = None) -> SignalProcess:
     """Train a signal process on items `{noisy, clean, <truth>}`, from the weights of `start` where it is given.
 
@@ -149,7 +151,7 @@ def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: D
         model, start = (process and process.with_injection(*channels) for process in (model, start))
     if start is not None:
         model.network.load_state_dict(start.network.state_dict())
-    best = SignalTrainer(model, classifier, output_dir, hparams, device, task).run(train, valid)
+    best = SignalTrainer(model, classifier, output_dir, hparams, device, domain).run(train, valid)
     return model.with_network(best.network)
 
 

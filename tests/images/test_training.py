@@ -9,8 +9,8 @@ import torch
 
 from cdasr.images.data import ImageSet
 from cdasr.images.degrade import TrainingDegrader, augment, degrade_set
+from cdasr.images.domain import IMAGES
 from cdasr.images.signal_model import ImageModel
-from cdasr.images.task import IMAGES
 from cdasr.images.training import ClassifierTrainer, FixedPictures, Pictures, degraded_pictures, train_classifier
 from cdasr.training.coupled import CoupledTrainer, fit_coupled
 from cdasr.training.logits import LogitsTrainer, train_logits

@@ -8,8 +8,8 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.diffusion.objectives import categorical_loss
+from cdasr.speech.domain import sequence_loss
 from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import sequence_loss
 from cdasr.training.condition_mix import swap_spans
 from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits

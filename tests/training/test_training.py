@@ -9,8 +9,8 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.audio import read_audio
+from cdasr.speech.domain import collate_waves
 from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import collate_waves
 from cdasr.training.base import learning_rate_factor, parameter_groups
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
 from cdasr.training.recogniser import dropout_rate, unpad

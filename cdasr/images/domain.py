@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Task, posterior_loss
+from cdasr.coupled.domain import Domain, posterior_loss
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
+from cdasr.images.evaluation import EVALUATION
 from cdasr.images.metrics import psnr
 from cdasr.images.signal_model import Pixels
 
@@ -39,5 +40,7 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, classifie
     return posterior_loss(l_hat, clean, space, hparams.kl_weight)
 
 
-IMAGES = Task(truth="label", rate="error", errors=label_errors, collate=collate_images, lengths=lambda padded: None,
-              signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr))
+IMAGES = Domain(
+    name="images", truth="label", rate="error", errors=label_errors, collate=collate_images,
+    lengths=lambda padded: None, signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr),
+    evaluation=EVALUATION)

@@ -12,9 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.logits import Logits, frame_mask
 from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Task, posterior_loss
+from cdasr.coupled.domain import Domain, posterior_loss
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
+from cdasr.speech.evaluation import EVALUATION
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
@@ -79,6 +80,7 @@ def sequence_loss(estimated: Tensor, known: Tensor, lengths: Tensor, blank: int)
     return loss / lengths.sum()
 
 
-SPEECH = Task(truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
-              signal_loss=signal_loss, logits_loss=logits_loss,
-              quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))))
+SPEECH = Domain(
+    name="speech", truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
+    signal_loss=signal_loss, logits_loss=logits_loss,
+    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION)
