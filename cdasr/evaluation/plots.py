@@ -26,23 +26,22 @@ def check_format(path: str | os.PathLike) -> None:
 
 def plot_spectrograms(waves: Mapping[str, np.ndarray], rate: int, path: str | os.PathLike) -> None:
     """One panel for each titled waveform (samples,), on common time, frequency and level axes; the suffix decides."""
+    import librosa
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from scipy.signal import stft
+    from librosa.display import specshow
 
     figure, axes = plt.subplots(len(waves), 1, figsize=(9, 2.3 * len(waves)), sharex=True, layout="constrained",
                                 squeeze=False)
-    levels = []
-    for title, wave in waves.items():
-        frequencies, times, spectrum = stft(wave, rate, nperseg=512, noverlap=384)
-        levels.append((title, times, frequencies, 20 * np.log10(np.abs(spectrum) + 1e-7)))
-    top = max(level.max() for _, _, _, level in levels)
-    for axis, (title, times, frequencies, level) in zip(axes[:, 0], levels):
-        image = axis.pcolormesh(times, frequencies / 1000, level, vmin=top - 80, vmax=top, cmap="magma",
-                                rasterized=True)
+    levels = {title: librosa.amplitude_to_db(np.abs(librosa.stft(wave, n_fft=512, hop_length=128)), top_db=None)
+              for title, wave in waves.items()}
+    top = max(level.max() for level in levels.values())
+    for axis, (title, level) in zip(axes[:, 0], levels.items()):
+        image = specshow(level, sr=rate, hop_length=128, x_axis="s", y_axis="linear", ax=axis, vmin=top - 80, vmax=top,
+                         cmap="magma", rasterized=True)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_ylabel("kHz")
+        axis.set(xlabel="", ylabel="Hz")
     axes[-1, 0].set_xlabel("seconds")
     figure.colorbar(image, ax=axes[:, 0], label="dB")
     save_figure(figure, path)

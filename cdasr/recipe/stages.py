@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdasr.recipe.command import main  # noqa: F401 (where prepare.py of earlier versions looks for it)
-from cdasr.runtime.provenance import record, write_json
+from cdasr.runtime.atomic import write_json
+from cdasr.runtime.provenance import record
 
 if TYPE_CHECKING:
     from cdasr.coupled.domain import Domain

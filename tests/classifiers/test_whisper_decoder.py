@@ -22,8 +22,7 @@ from cdasr.training.logits import train_logits
 from cdasr.training.logits_cache import build_bank, degraded_pairs
 from tests.classifiers.whisper import make_whisper
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
-from tests.training.test_coupled import BANK, COUPLED, LOGITS, log
-from tests.training.test_training import add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
+from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, fingerprint, log
 
 COUPLED_STRATEGIES = ("card", "cascade", "parallel", "alternating", "nested")
 
@@ -430,7 +429,7 @@ def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, mo
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):  # noqa: F811
+def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):
     before = fingerprint(recogniser.model)
     signal = degrading(SpectrogramModel.from_config(TINY_SIGNAL))
     pairs = degraded_pairs(16_000, add_noise)

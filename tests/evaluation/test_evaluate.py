@@ -261,3 +261,37 @@ def test_tables_show_every_condition_and_system():
     assert re.search(r"clean\s+99\s+12\.3 \[11\.0, 13\.6\]\s+12\.3", table(scores, SPEECH))
     assert "| clean     | 99    | 12.3 [11.0, 13.6] |" in table(scores, SPEECH, markdown=True)
     assert re.search(r"oa\s+3\.2\s+3\s+0\s+2\s+0\.050", table(scores, SPEECH))
+
+
+def test_other_measures_of_quality_are_taken_on_request(manifest, pipeline, tmp_path):
+    pytest.importorskip("pesq")
+    pytest.importorskip("pystoi")
+    shown = evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", quality=["si_sdr", "pesq", "estoi"])
+    entries = read_decoded(tmp_path / "out" / "decode" / "enhanced.jsonl")
+    noisy = [entry for entry in entries if entry["condition"] == "unseen_5dB"]
+    assert all({"si_sdr", "estoi", "estoi_input"} <= set(entry) for entry in noisy if entry["duration"] > 0.45)
+    assert "ESTOI" in shown and "SI-SDR dB" in shown
+    with pytest.raises(ValueError, match=r"other settings \(quality\)"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    with pytest.raises(ValueError, match="unknown quality measure 'loudness'; known: si_sdr, pesq, stoi, estoi"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", quality=["loudness"])
+
+
+def test_entries_have_the_kinds_of_errors(manifest, pipeline, tmp_path):
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    for entry in read_decoded(tmp_path / "out" / "decode" / "none.jsonl"):
+        assert entry["errors"] == entry["substitutions"] + entry["deletions"] + entry["insertions"]
+        assert (entry["errors"], entry["words"]) == word_errors(entry["reference"], entry["text"])
+        assert entry["characters"] == len(entry["reference"])
+
+
+def test_entries_of_an_earlier_version_are_not_decoded_again(manifest, pipeline, tmp_path, monkeypatch):
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    path = tmp_path / "out" / "decode" / "none.jsonl"
+    new = ("substitutions", "deletions", "insertions", "character_errors", "characters", "source")
+    old = [{**{key: value for key, value in entry.items() if key not in new}, "audio": entry["source"]}
+           for entry in read_decoded(path)]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in old))
+    monkeypatch.setattr(pipeline, "transcribe", None)
+    shown = evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    assert "CER" not in shown and "ECE" in shown

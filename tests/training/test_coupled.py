@@ -1,7 +1,6 @@
 """Logits and coupled training: banks go on and hold what was heard, the recogniser stays, losses fall, runs resume."""
 
 import hashlib
-import json
 
 import numpy as np
 import pytest
@@ -16,13 +15,7 @@ from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
 from cdasr.training.logits_cache import build_bank, degraded_pairs, fixed_pairs
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
-from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
-
-BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2], "workers": 0}
-LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "sequence_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
-COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "told_steps": 2, "swapped": 0.5, "logits_weight": 0.3,
-           "recogniser_weight": 0.1, "own_states": 0.5, "validate": ["parallel"],
-           "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
+from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, fingerprint, log
 
 
 @pytest.fixture
@@ -38,11 +31,11 @@ def signal():
     return model
 
 
-def build(folder, corpus, recogniser, signal, pairs=None):  # noqa: F811
+def build(folder, corpus, recogniser, signal, pairs=None):
     return build_bank(folder, corpus[0], pairs or degraded_pairs(16_000, add_noise), recogniser, signal, BANK, 3, "cpu")
 
 
-def test_a_bank_holds_what_the_recogniser_says_and_goes_on(corpus, recogniser, signal, tmp_path):  # noqa: F811
+def test_a_bank_holds_what_the_recogniser_says_and_goes_on(corpus, recogniser, signal, tmp_path):
     bank = build(tmp_path / "bank", corpus, recogniser, signal, fixed_pairs(16_000))
     assert len(bank) == 2 * len(corpus[0]) and {row["text"] for row in bank.rows} == {"one two"}
     for row, item in zip(bank.rows, bank):
@@ -61,11 +54,7 @@ def test_a_bank_holds_what_the_recogniser_says_and_goes_on(corpus, recogniser, s
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
-def log(folder):
-    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-
-
-def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser, signal, tmp_path):  # noqa: F811
+def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser, signal, tmp_path):
     before = fingerprint(recogniser)
     bank = build(tmp_path / "bank", corpus, recogniser, signal)
     (tmp_path / "logits").mkdir()
@@ -102,7 +91,7 @@ def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, si
     assert SpectrogramModel.from_config(guided.config).network.load_state_dict(guided.network.state_dict())
 
 
-def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signal, tmp_path,  # noqa: F811
+def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signal, tmp_path,
                                                        killed):
     from cdasr.training.coupled import CoupledTrainer
 

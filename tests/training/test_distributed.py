@@ -25,7 +25,7 @@ from cdasr.training.data import Utterances
 from cdasr.training.distributed import join_group, on_main, shard
 from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean
 from tests.conftest import TINY_SIGNAL
-from tests.training.test_training import HPARAMS, add_noise
+from tests.training.helpers import HPARAMS, add_noise
 
 
 def fingerprint(networks):
