@@ -101,7 +101,7 @@ def _train_signal(hparams: dict, frozen, config: dict, settings: dict, stage: st
     model = fit_signal(ImageModel.from_config(config), frozen, IMAGES, train, valid, exp_dir / stage, settings, device,
                        start)
     pipeline = ImagePipeline(frozen, model, {"image_size": list(train.data.images.shape[-2:])}, device)
-    choices = _tune(pipeline, hparams)
+    pipeline, choices = _tune(pipeline, hparams)
     write_json(exp_dir / stage / "record.json", record(stage=stage, hparams=hparams, tuning=choices))
     save_package(pipeline, exp_dir, stage, latest=stage == "signal")
     print(f"{stage}: {choices['best_steps']} steps")
@@ -148,8 +148,9 @@ def coupled(hparams: dict) -> None:
     models = fit_coupled(pipeline.signal, pipeline.logits, pipeline.classifier, IMAGES,
                          *_pairs(data, hparams, settings["seed"]), exp_dir / "coupled", settings, device)
     trained = ImagePipeline(pipeline.classifier, models[0], pipeline.config, device, models[1])
-    choices = _tune(trained, hparams)
-    choices["strategies"] = tune_options(trained, _validation(trained, hparams), hparams["tuning"]["strategies"])
+    trained, choices = _tune(trained, hparams)
+    trained, choices["strategies"] = tune_options(trained, _validation(trained, hparams),
+                                                  hparams["tuning"]["strategies"])
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
@@ -316,14 +317,13 @@ def _validation(pipeline, hparams: dict) -> list:
     return _batches(pipeline, _pairs(data, hparams, seed=0)[1], hparams)
 
 
-def _tune(pipeline, hparams: dict) -> dict:
-    """Choose the signal steps on the validation set; they go into the package."""
+def _tune(pipeline, hparams: dict) -> tuple:
+    """The pipeline with the signal steps chosen on the validation set; and what was tried."""
     from cdasr.evaluation.tuning import tune_steps
 
     steps, _ = tune_steps(pipeline, _validation(pipeline, hparams), hparams["tuning"]["steps"])
     best = min(steps, key=lambda count: (steps[count], count))
-    pipeline.signal.config["sampling"]["steps"] = best
-    return {"steps": steps, "best_steps": best}
+    return pipeline.with_choices(best), {"steps": steps, "best_steps": best}
 
 
 def _accuracy(frozen, data) -> float:

@@ -54,7 +54,7 @@ def recogniser(hparams: dict) -> None:
         frozen = train_head(hparams, *speech, *learn) if hparams["asr"] else train_recogniser(*speech, *learn)
     if not on_main():
         return
-    frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])  # whether it has them: now, not in stage 4
+    frozen.with_hidden_layers(hparams["logits_model"]["hidden_layers"])  # whether it has them: now, not in stage 4
     clean = recogniser_wer(frozen, clean_rows(prepared_rows(data, "eval")) or prepared_rows(data, "valid"))
     noisy = recogniser_wer(frozen, prepared_rows(data, "valid_noisy"))
     write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
@@ -115,7 +115,7 @@ def signal(hparams: dict) -> None:
     if not on_main():
         return
     pipeline = Pipeline(frozen, model, {"about": hparams["about"], "context": hparams["context"]}, device)
-    choices = _tune(pipeline, valid_rows, hparams)
+    pipeline, choices = _tune(pipeline, valid_rows, hparams)
     write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
     save_package(pipeline, exp_dir, "signal")
     print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
@@ -149,8 +149,7 @@ def logits(hparams: dict) -> None:
     exp_dir, data = data_folders(hparams)
     settings, device, rate, seed = hparams["logits"], compute_device(hparams), hparams["sample_rate"], hparams["seed"]
     pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
-    frozen, model = pipeline.recogniser, pipeline.signal
-    frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])
+    model, frozen = pipeline.signal, pipeline.recogniser.with_hidden_layers(hparams["logits_model"]["hidden_layers"])
     train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
     pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
     folder = exp_dir / "logits" / "bank"
@@ -184,8 +183,8 @@ def coupled(hparams: dict) -> None:
     if not on_main():
         return
     trained = Pipeline(pipeline.recogniser, models[0], pipeline.config, device, models[1])
-    choices = _tune(trained, valid_rows, hparams)
-    choices["strategies"] = tune_strategies(trained, valid_rows, hparams["tuning"]["strategies"])
+    trained, choices = _tune(trained, valid_rows, hparams)
+    trained, choices["strategies"] = tune_strategies(trained, valid_rows, hparams["tuning"]["strategies"])
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
@@ -207,7 +206,7 @@ def matched(hparams: dict) -> None:
     if not on_main():
         return
     trained = Pipeline(pipeline.recogniser, model, pipeline.config, pipeline.device)
-    choices = _tune(trained, valid_rows, hparams)
+    trained, choices = _tune(trained, valid_rows, hparams)
     write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "matched", latest=False)
 
@@ -365,15 +364,13 @@ def score(hparams: dict) -> None:
     print(f"wrote {target} and {exp_dir / 'results' / 'wer.png'}")
 
 
-def _tune(pipeline, valid_rows, hparams: dict) -> dict:
-    """Choose the signal steps and the observation-adding weight on the validation set; they go into the package."""
+def _tune(pipeline, valid_rows, hparams: dict) -> tuple:
+    """The pipeline with the signal steps and the observation-adding weight chosen on the validation set; and both."""
     from cdasr.evaluation.tuning import tune
 
     steps = {*hparams["tuning"]["steps"], *([pipeline.signal.sampling["steps"]] if hparams["signal_init"] else ())}
     choices = tune(pipeline, valid_rows, sorted(steps), hparams["tuning"]["oa_weights"])
-    pipeline.signal.config["sampling"]["steps"] = choices["best_steps"]
-    pipeline.config["observation_adding"] = {"weight": choices["best_weight"]}
-    return choices
+    return pipeline.with_choices(choices["best_steps"], observation_adding={"weight": choices["best_weight"]}), choices
 
 
 def save_package(pipeline, exp_dir: Path, stage: str, latest: bool = True) -> None:

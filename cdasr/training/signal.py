@@ -142,9 +142,7 @@ def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train:
     Returns the EMA model of the best epoch.
     """
     if hparams["told"]:
-        clean = train[0]["clean"]
-        lengths = torch.tensor([len(clean)]) if clean.ndim == 1 else None  # of a waveform
-        channels = classifier.cpu()(clean[None], lengths).values.shape[-1], hparams["condition"]
+        channels = classifier.logits_size, hparams["condition"]
         model, start = (process and process.with_injection(*channels) for process in (model, start))
     if start is not None:
         model.network.load_state_dict(start.network.state_dict())
