@@ -47,8 +47,3 @@ class Domain:
         """The right answers of a training batch."""
         found = getattr(batch, self.truth)
         return found.tolist() if isinstance(found, torch.Tensor) else list(found)
-
-
-def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
-    """The items of a batch, each at its own length."""
-    return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.pipeline import NEED_LOGITS, stored_options
-from cdasr.coupled.run import CoupledRun
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import ReverseProcess
 from cdasr.speech.audio import file_format, read_audio

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.networks.conditioning import FiLM, LogitsEmbedding, TimeEmbedding, zero_init
+from cdasr.networks.layers import FiLM, LogitsEmbedding, TimeEmbedding, zero_init
 
 
 class ImageUNet(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.networks.conditioning import LogitsEmbedding
+from cdasr.networks.layers import LogitsEmbedding
 from cdasr.networks.ncsnpp_layers import (
     AttentionBlock,
     GaussianFourierProjection,

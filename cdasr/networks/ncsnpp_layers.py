@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.networks.conditioning import zero_init
+from cdasr.networks.layers import zero_init
 
 FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
 BANDS = 16  # of frequency, at most, in which logits are told to a level

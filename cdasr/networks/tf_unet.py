@@ -13,8 +13,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from cdasr.networks.conditioning import FiLM, LogitsEmbedding, TimeEmbedding, zero_init
-from cdasr.networks.trunk import FrameNorm, Trunk
+from cdasr.networks.layers import FiLM, FrameNorm, LogitsEmbedding, TimeEmbedding, Trunk, zero_init
 
 
 class TFUNet(nn.Module):

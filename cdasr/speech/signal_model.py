@@ -12,7 +12,7 @@ from cdasr.coupled.models import SignalModel
 from cdasr.coupled.schema import Signal
 from cdasr.diffusion.processes import make_process
 from cdasr.networks import make_network
-from cdasr.networks.conditioning import align_frames
+from cdasr.networks.layers import align_frames
 from cdasr.networks.reflect_pad import mirrored
 from cdasr.runtime.plain_data import checked
 from cdasr.speech.stft import EDGES, CompressedSTFT

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
-from cdasr.coupled.models import Analysis, LogitsModel, SignalModel
-from cdasr.coupled.run import CoupledRun, strategy_steps
+from cdasr.coupled.models import Analysis, CoupledRun, LogitsModel, SignalModel, strategy_steps
 from cdasr.diffusion import coupling
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb

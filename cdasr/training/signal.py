@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.logits import Logits, LogitsSpace
-from cdasr.coupled.domain import Domain, unpadded
-from cdasr.coupled.models import Analysis, SignalModel, observation
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import Analysis, SignalModel, observation, unpadded
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise

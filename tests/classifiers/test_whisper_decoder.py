@@ -11,9 +11,8 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.load import load_recogniser
 from cdasr.classifiers.token_times import centred_boundaries, warped_boundaries
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
-from cdasr.coupled.models import LogitsModel
-from cdasr.coupled.run import CoupledRun
-from cdasr.networks.conditioning import align_frames
+from cdasr.coupled.models import CoupledRun, LogitsModel
+from cdasr.networks.layers import align_frames
 from cdasr.speech.audio import read_audio
 from cdasr.speech.pipeline import Pipeline
 from cdasr.speech.signal_model import SpectrogramModel

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from cdasr.cli import main
+from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.pipeline import STRATEGIES
-from cdasr.coupled.run import CoupledRun
 from cdasr.diffusion import coupling
 from cdasr.images.pipeline import ImagePipeline, read_image, write_image
 from cdasr.images.signal_model import ImageModel
