@@ -52,7 +52,7 @@ class LogitsEmbedding(nn.Module):
     `dilations` let each frame see 26 others on both sides. A kernel of 1 is for logits without frames.
 
     `centred`: each logit's mean over the frames is taken away first. Most frames are blank, so that without this nearly
-    all that the network is told is a constant, and the gradients for right and for wrong logits are nearly the same.
+    all of the network's condition is a constant, and the gradients for right and for wrong logits are nearly the same.
     """
 
     def __init__(self, tokens: int, dim: int, kernel: int = 5, dilations: Sequence[int] = (1, 3, 9),
@@ -114,10 +114,10 @@ class Trunk(nn.Module):
         self.inject = nn.ModuleList(zero_init(nn.Conv1d(condition, dim, 1, bias=False))
                                     for _ in range(blocks if condition else 0))
 
-    def forward(self, z: Tensor, embedding: Tensor, frames: Tensor, told: Tensor | None = None) -> Tensor:
-        """(B, dim, N) to (B, dim, N), told the time by `embedding` (B, E) and more by features `told` (B, C, N)."""
+    def forward(self, z: Tensor, embedding: Tensor, frames: Tensor, features: Tensor | None = None) -> Tensor:
+        """(B, dim, N) to (B, dim, N), conditioned on time, `embedding` (B, E), and on `features` (B, C, N)."""
         for index, block in enumerate(self.blocks):
-            z = block(z if told is None else z + self.inject[index](told), embedding, frames)
+            z = block(z if features is None else z + self.inject[index](features), embedding, frames)
         return z
 
 

@@ -106,7 +106,7 @@ def test_a_batch_is_heard_as_each_item_alone(recogniser):
         assert int(together.lengths[row]) == positions
         forced = recogniser(noisy(waves, lengths)[row:row + 1, :length], lengths[row:row + 1], like=alone)
         for known, single in ((together, alone), (again, forced)):
-            for name, count in (("values", positions), ("hidden", positions), ("edges", positions + 1)):
+            for name, count in (("values", positions), ("hidden", positions), ("boundaries", positions + 1)):
                 torch.testing.assert_close(getattr(known, name)[row, :count], getattr(single, name)[0, :count],
                                            atol=2e-3, rtol=1e-3)
 
