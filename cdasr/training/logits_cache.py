@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cdasr.coupled.domain import Domain, unpadded
-from cdasr.coupled.models import SignalModel
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import SignalModel, unpadded
 from cdasr.runtime.atomic import replacing, write_json
 from cdasr.runtime.plain_data import read_json
 from cdasr.training.data import DurationBatchSampler, Items, batch_limit

@@ -209,7 +209,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(write, tmp_path, monkeypatc
 def test_coupled_training_starts_from_the_imported_process(write, corpus, recogniser_dir, tmp_path):
     from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.coupled.models import LogitsModel
-    from cdasr.training.coupled import train_coupled
+    from tests.training.helpers import train_coupled
 
     recogniser, signal = CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(write({**V2, "N": 2}))
     tokens = recogniser.model.config.vocab_size

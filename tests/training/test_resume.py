@@ -7,24 +7,24 @@ import pytest
 import speechbrain as sb
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.train_recogniser import CleanAugment, RecogniserTrainer, train_recogniser
 from cdasr.training.logits import LogitsTrainer, train_logits
-from cdasr.training.logits_cache import build_bank, degraded_pairs
-from cdasr.training.signal import SignalTrainer, train_signal
+from cdasr.training.signal import SignalTrainer
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL, TINY_WAV2VEC2
-from tests.training.helpers import BANK, HPARAMS, LOGITS, RECOGNISER, add_noise, fingerprint
+from tests.training.helpers import BANK, HPARAMS, LOGITS, RECOGNISER, add_noise, cache_of, fingerprint, train_signal
 
-SPEECH = {**RECOGNISER, "epochs": 2, "batch_seconds": 1.5, "model": TINY_WAV2VEC2, "dropout": {1: 0.0, 2: 0.1},
+RECOGNISING = {**RECOGNISER, "epochs": 2, "batch_seconds": 1.5, "model": TINY_WAV2VEC2, "dropout": {1: 0.0, 2: 0.1},
           "curriculum": {1: 0.55}}
 
 
 def recogniser_stage(corpus, frozen, folder):
-    return train_recogniser(*corpus, folder, SPEECH, CleanAugment(16_000), "cpu")
+    return train_recogniser(*corpus, folder, RECOGNISING, CleanAugment(16_000), "cpu")
 
 
 def retrained(corpus, frozen, folder):
-    return train_recogniser(*corpus, folder, SPEECH, lambda wave, rng: add_noise(wave, rng)[0], "cpu", start=frozen)
+    return train_recogniser(*corpus, folder, RECOGNISING, lambda wave, rng: add_noise(wave, rng)[0], "cpu", start=frozen)
 
 
 def matched(corpus, frozen, folder):
@@ -34,8 +34,8 @@ def matched(corpus, frozen, folder):
 
 def logits(corpus, frozen, folder):
     signal = SpectrogramModel.from_config(TINY_SIGNAL)
-    bank = build_bank(folder / "bank", corpus[0], degraded_pairs(16_000, add_noise), frozen, signal, BANK, 3, "cpu")
-    return train_logits(TINY_LOGITS, frozen, bank, bank, folder, LOGITS, "cpu").network
+    bank = cache_of(folder / "bank", corpus[0], add_noise, frozen, signal, BANK)
+    return train_logits(TINY_LOGITS, frozen, bank, bank, folder, LOGITS, "cpu", SPEECH).network
 
 
 @pytest.mark.parametrize("trainer, stage, step", [

@@ -12,11 +12,12 @@ from cdasr.speech.audio import read_audio
 from cdasr.speech.domain import collate_waves
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.train_recogniser import dropout_rate, unpad
+from cdasr.speech.utterances import FixedPairs, Utterances, noisy_and_clean
 from cdasr.training.base import learning_rate_factor, parameter_groups
-from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
-from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean, train_signal
+from cdasr.training.data import DurationBatchSampler, RoundedBatch, round_up
+from cdasr.training.signal import SignalTrainer
 from tests.conftest import TINY_SIGNAL
-from tests.training.helpers import HPARAMS, add_noise, fingerprint
+from tests.training.helpers import HPARAMS, add_noise, fingerprint, train_signal
 
 
 def train(corpus, recogniser_dir, folder):
