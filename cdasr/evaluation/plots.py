@@ -26,24 +26,21 @@ def check_format(path: str | os.PathLike) -> None:
 
 def plot_spectrograms(waves: Mapping[str, np.ndarray], rate: int, path: str | os.PathLike) -> None:
     """One panel for each titled waveform (samples,), on common time, frequency and level axes; the suffix decides."""
+    import librosa
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from scipy.signal import stft
 
     figure, axes = plt.subplots(len(waves), 1, figsize=(9, 2.3 * len(waves)), sharex=True, layout="constrained",
                                 squeeze=False)
-    levels = []
-    for title, wave in waves.items():
-        frequencies, times, spectrum = stft(wave, rate, nperseg=512, noverlap=384)
-        levels.append((title, times, frequencies, 20 * np.log10(np.abs(spectrum) + 1e-7)))
-    top = max(level.max() for _, _, _, level in levels)
-    for axis, (title, times, frequencies, level) in zip(axes[:, 0], levels):
-        image = axis.pcolormesh(times, frequencies / 1000, level, vmin=top - 80, vmax=top, cmap="magma",
-                                rasterized=True)
+    spectra = [np.abs(librosa.stft(wave, n_fft=512, hop_length=128)) for wave in waves.values()]
+    loudest = max(spectrum.max() for spectrum in spectra)
+    for axis, title, spectrum in zip(axes[:, 0], waves, spectra):
+        level = librosa.amplitude_to_db(spectrum, ref=loudest, amin=1e-7, top_db=80.0)
+        image = librosa.display.specshow(level, sr=rate, hop_length=128, x_axis="s", y_axis="linear", ax=axis,
+                                         vmin=-80.0, vmax=0.0, cmap="magma", rasterized=True)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_ylabel("kHz")
-    axes[-1, 0].set_xlabel("seconds")
+        axis.label_outer()
     figure.colorbar(image, ax=axes[:, 0], label="dB")
     save_figure(figure, path)
     plt.close(figure)
