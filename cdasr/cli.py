@@ -187,7 +187,7 @@ def _add_new_recipe(verbs) -> None:
 
 def new_recipe(options: argparse.Namespace) -> int:
     """Write a recipe for a corpus that there is a manifest of."""
-    from cdasr.recipe.new_recipe import new_recipe
+    from cdasr.speech.new_recipe import new_recipe
 
     folder = new_recipe(options.name, dict(options.manifest), options.output_dir, options.asr)
     print(f"wrote {folder}; next: bash {folder}/run.sh --size tiny, then bash {folder}/run.sh")

@@ -78,7 +78,7 @@ def write_wav(tmp_path):
 @pytest.fixture(scope="session")
 def recogniser_dir(tmp_path_factory):
     """A wav2vec2 CTC model with random weights and its processor, as save_pretrained writes them."""
-    from cdasr.training.recogniser import make_model, make_processor
+    from cdasr.speech.train_recogniser import make_model, make_processor
 
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("recogniser")
@@ -92,14 +92,14 @@ def recogniser_dir(tmp_path_factory):
 def package_dir(recogniser_dir, tmp_path_factory):
     """A complete model package with random weights: every strategy can be run."""
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.coupled.models import LogitsModel
     from cdasr.speech.pipeline import Pipeline
-    from cdasr.speech.signal_model import SignalModel
+    from cdasr.speech.signal_model import SpectrogramModel
 
     torch.manual_seed(2)
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
     tokens = recogniser.model.config.vocab_size
-    signal = SignalModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": tokens,
+    signal = SpectrogramModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": tokens,
                                                                  "condition": 8}})
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
     with torch.no_grad():  # untrained networks return what they are given: give them something to do

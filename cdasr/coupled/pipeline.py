@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain, unpadded
-from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.models import LogitsModel, SignalModel
 from cdasr.coupled.out_of_domain import DomainCheck, measure
-from cdasr.coupled.sides import Sides, strategy_steps
-from cdasr.coupled.signal_model import SignalProcess
+from cdasr.coupled.run import CoupledRun, strategy_steps
 from cdasr.coupled.strategies import STRATEGIES, check_strategies, needs_logits
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device
@@ -61,18 +60,33 @@ class CoupledPipeline:
     Subclasses say how signals are batched, which classifier a package has, and what is made of an `Outcome`.
     """
 
-    domain: ClassVar[str]  # as a package's config names it
     domain: ClassVar[Domain]
-    model_class: ClassVar[type[SignalProcess]]
+    model_class: ClassVar[type[SignalModel]]
 
-    def __init__(self, classifier: nn.Module, signal: SignalProcess, config: dict | None = None, device: str = "auto",
+    def __init__(self, classifier: nn.Module, signal: SignalModel, config: dict | None = None, device: str = "auto",
                  logits: LogitsModel | None = None):
         self.device = resolve_device(device)
         self.classifier, self.signal = classifier.to(self.device), signal.to(self.device).eval()
         self.logits = None if logits is None else logits.to(self.device).eval()
+        if self.logits is not None:
+            self.classifier = self.classifier.with_hidden_layers(self.logits.hidden_layers)
         self.config = config or {}
-        if logits is not None:
-            classifier.hidden_layers = logits.hidden_layers
+
+    def with_models(self, signal: SignalModel, logits: LogitsModel | None) -> CoupledPipeline:
+        """The same pipeline around other models."""
+        return type(self)(self.classifier, signal, self.config, self.device, logits)
+
+    def with_choices(self, steps: int | None = None, **choices) -> CoupledPipeline:
+        """The same pipeline, sharing its models, with other choices of its package; this one stays as it is.
+
+        `steps` of the signal process; `choices` replace parts of the config: `strategy`, `strategies` (options by name,
+        which are added to those that are there), `observation_adding`, ...
+        """
+        config = {**self.config, **choices}
+        if "strategies" in choices:
+            config["strategies"] = {**self.config.get("strategies", {}), **choices["strategies"]}
+        signal = self.signal if steps is None else self.signal.with_sampling(steps=steps)
+        return type(self)(self.classifier, signal, config, self.device, self.logits)
 
     @property
     def strategies(self) -> list[str]:
@@ -146,8 +160,7 @@ class CoupledPipeline:
             "coupled" if needs_logits(strategy) else "enhanced")
         if rule is None or outcome.enhanced is None:
             return None
-        measured = measure(self.classifier, outcome.logits, outcome.enhanced_logits, batch.rows(),
-                           outcome.enhanced.rows())
+        measured = measure(outcome.logits, outcome.enhanced_logits, batch.rows(), outcome.enhanced.rows())
         return (DomainCheck(**rule).score(measured) > 0).tolist()
 
 
@@ -189,17 +202,18 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
         sampling, models = {"guidance": guidance, **sampling}, (pipeline.signal, pipeline.logits)
         nfe, given = Counter(), None
         for _ in range(passes := options.pop("passes", 1)):
-            sides = Sides(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, heard=given, **sampling)
-            result = coupling_function(name)(sides.signal, sides.logits, sides.observe, **options)
-            heard = result.observed.context
-            logits = pipeline.logits.decoded(result.logits, heard) if needs_logits(name) else heard
-            nfe.update(sides.nfe)
-            if passes > 1 and heard.tokens is None:
+            run = CoupledRun(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, noisy=given,
+                             **sampling)
+            result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
+            observed = result.observed.context
+            logits = pipeline.logits.decoded(result.logits, observed) if needs_logits(name) else observed
+            nfe.update(run.nfe)
+            if passes > 1 and not observed.has_hypothesis:
                 raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
                                  "from; leave passes out")
-            given = logits = sides.read(logits)
-        cleaned = None if result.signal is None else replace(batch, signals=sides.synthesise(result.signal))
-        return Outcome(logits, cleaned, sides.read(heard) if cleaned else None, dict(nfe))
+            given = logits = logits.redecode()
+        enhanced = None if result.signal is None else replace(batch, signals=run.synthesise(result.signal))
+        return Outcome(logits, enhanced, observed.redecode() if enhanced else None, dict(nfe))
     return strategy
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.pipeline import Batch, CoupledPipeline, Outcome
-from cdasr.coupled.sides import Sides
+from cdasr.coupled.run import CoupledRun
 from cdasr.evaluation.statistics import bootstrap, interval
 from cdasr.evaluation.tuning import ITEMS, Rows, batches_of
 
@@ -70,15 +70,15 @@ def _told(pipeline: CoupledPipeline, batch: Batch, clean: Batch | None) -> Outco
 
     With `clean` signals the answer is that of the logits process, given C of the resulting signal; else that of `card`.
     """
-    sides = Sides(pipeline.classifier, pipeline.signal, pipeline.logits, batch.signals, batch.lengths)
-    heard = sides.observe(sides.signal.y)
-    logits = sides.logits(heard)
+    run = CoupledRun(pipeline.classifier, pipeline.signal, pipeline.logits, batch.signals, batch.lengths)
+    heard = run.observe(run.signal.y)
+    logits = run.start_logits(heard)
     if clean is None:
         told = logits.sample(given=heard)
     else:
-        known = pipeline.classifier(clean.signals, clean.lengths, **heard.context.positions)
+        known = pipeline.classifier(clean.signals, clean.lengths, like=heard.context)
         told = pipeline.logits.observation(known).logits
-    seen = sides.observe(sides.signal.sample(given=told))
+    seen = run.observe(run.signal.sample(given=told))
     answer = told if clean is None else logits.sample(given=seen)
-    read = sides.read(pipeline.logits.decoded(answer, (heard if clean is None else seen).context))
-    return Outcome(read, enhanced_logits=sides.read(seen.context), nfe=sides.nfe)
+    answer = pipeline.logits.decoded(answer, (heard if clean is None else seen).context).redecode()
+    return Outcome(answer, enhanced_logits=seen.context.redecode(), nfe=run.nfe)

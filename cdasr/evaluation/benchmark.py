@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from cdasr.coupled.models import SignalModel
 from cdasr.coupled.pipeline import CoupledPipeline
-from cdasr.coupled.signal_model import SignalProcess
 
 BATCH_SECONDS = 20.0  # as `Pipeline` cuts long recordings
 
@@ -57,7 +57,7 @@ def benchmark_package(pipeline: CoupledPipeline, steps: int | None = None, secon
     return found
 
 
-def benchmark_models(models: Mapping[str, Callable[[], tuple[SignalProcess, torch.Tensor, torch.Tensor]]],
+def benchmark_models(models: Mapping[str, Callable[[], tuple[SignalModel, torch.Tensor, torch.Tensor]]],
                      device: str, seconds: float, repeats: int = 3) -> list[dict]:
     """`measure` for signal processes alone, by name: functions that make a model and a batch of `seconds` for it."""
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from cdasr.coupled.pipeline import coupling_function, stored_options
-from cdasr.coupled.sides import Sides
+from cdasr.coupled.run import CoupledRun
 from cdasr.coupled.strategies import with_both_processes
-from cdasr.diffusion.coupling import Side
+from cdasr.diffusion.coupling import ReverseProcess
 from cdasr.speech.audio import file_format, read_audio
 from cdasr.speech.pipeline import Pipeline
 from cdasr.speech.stft import compress
 
 LONGEST = 20  # seconds in a picture
+SHOWN = 24  # at most so many tokens, where there are too many to show
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Estimate:
 
 @torch.inference_mode()
 def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: int | None = None,
-          seed: int = 0) -> tuple[list[Estimate], Sides]:
+          seed: int = 0) -> tuple[list[Estimate], CoupledRun]:
     """Every estimate that a coupled strategy makes of one waveform (samples,), in the order of evaluation.
 
     Guidance and options of the strategy are those that the package stores for it, and so are the steps if not given.
@@ -44,13 +45,13 @@ def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: i
     lengths = torch.tensor([len(wave)], device=pipeline.device)
     counts, guidance, options = stored_options(pipeline, strategy, steps)
     options.pop("passes", None)  # the picture is of the first
-    sides = Sides(pipeline.recogniser, pipeline.signal, pipeline.logits, wave[None].to(pipeline.device), lengths,
-                  *counts, seed=seed, guidance=guidance)
+    run = CoupledRun(pipeline.recogniser, pipeline.signal, pipeline.logits, wave[None].to(pipeline.device), lengths,
+                     *counts, seed=seed, guidance=guidance)
     found: list[Estimate] = []
-    coupling_function(strategy)(_watched(sides.signal, "signal", found),
-                                lambda heard: _watched(sides.logits(heard), "logits", found), sides.observe,
-                                **options)
-    return found, sides
+    coupling_function(strategy)(
+        _watched(run.signal, "signal", found),
+        lambda noisy_obs: _watched(run.start_logits(noisy_obs), "logits", found), run.observe, **options)
+    return found, run
 
 
 def check_duration(path: str | os.PathLike) -> None:
@@ -67,32 +68,29 @@ def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | o
 
     check_duration(path)
     samples, _ = read_audio(path, pipeline.sample_rate)
-    found, sides = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
-    heard = sides.logits_side.y[0]  # C(y), where the logits process starts
-    signals = [("noisy", _decibels(pipeline, sides.signal.y[0, 0]))]
-    logits = [("C(y)", _posterior(pipeline, sides, heard))]
+    found, run = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
+    signals = [("noisy", _decibels(pipeline, run.signal.y[0, 0]))]
+    logits = [("C(y)", _posterior(pipeline, run, run.logits.y[0]))]  # where the logits process starts
     for estimate in found:
         title = f"t = {estimate.time:.2f}"
         if estimate.kind == "signal":
             signals.append((title, _decibels(pipeline, estimate.value)))
         else:
-            logits.append((title.replace("t", "s"), _posterior(pipeline, sides, estimate.value)))
-    tokens = pipeline.recogniser.processor.tokenizer.convert_ids_to_tokens(range(len(logits[0][1])))
-    rows = _rows(pipeline, [posterior for _, posterior in logits])
-    plot_estimates(signals, logits, [tokens[index] for index in rows], rows, len(samples) / pipeline.sample_rate,
+            logits.append((title.replace("t", "s"), _posterior(pipeline, run, estimate.value)))
+    tokens = pipeline.recogniser.tokens
+    rows = run.noisy.shown(torch.cat([posterior for _, posterior in logits]), SHOWN)
+    pictures = [(title, posterior.T.cpu().numpy()) for title, posterior in logits]
+    plot_estimates(signals, pictures, [tokens[index] for index in rows], rows, len(samples) / pipeline.sample_rate,
                    pipeline.sample_rate / 2, Path(target))
 
 
-def _watched(side: Side, kind: str, found: list[Estimate]) -> Side:
-    """The side, with its estimates written down."""
-    denoiser = side.denoiser
-
+def _watched(process: ReverseProcess, kind: str, found: list[Estimate]) -> ReverseProcess:
+    """The process with its estimates written down."""
     def watching(state: Tensor, t: Tensor, y: Tensor, given: object) -> Tensor:
-        estimate = denoiser(state, t, y, given)
+        estimate = process.denoiser(state, t, y, given)
         found.append(Estimate(kind, float(t[0]), estimate[0, 0] if kind == "signal" else estimate[0]))
         return estimate
-    side.denoiser = watching
-    return side
+    return replace(process, denoiser=watching)
 
 
 def _decibels(pipeline: Pipeline, spectra: Tensor) -> np.ndarray:
@@ -101,18 +99,6 @@ def _decibels(pipeline: Pipeline, spectra: Tensor) -> np.ndarray:
     return (20 * torch.log10(compress(spectra / stft.scale, 1.0 / stft.exponent).abs() + 1e-6)).cpu().numpy()
 
 
-def _posterior(pipeline: Pipeline, sides: Sides, logits: Tensor) -> np.ndarray:
-    """Posteriors (V, M) of an estimate (M, V); of coordinates, those of all tokens, at the frames of the spectra."""
-    if pipeline.recogniser.blank is None:
-        logits = pipeline.recogniser.logits(sides.align(pipeline.logits.space.decode(logits)[None])[0])
-    else:
-        logits = pipeline.logits.space.decode(logits)
-    return logits.softmax(dim=-1).T.cpu().numpy()
-
-
-def _rows(pipeline: Pipeline, posteriors: list[np.ndarray], most: int = 24) -> list[int]:
-    """The tokens to show: all but the blank, or of a decoder's those `most` that come nearest to being heard."""
-    if pipeline.recogniser.blank is not None:
-        return [index for index in range(len(posteriors[0])) if index != pipeline.recogniser.blank]
-    peaks = np.max([posterior.max(axis=1) for posterior in posteriors], axis=0)
-    return sorted(np.argsort(-peaks)[:most].tolist())
+def _posterior(pipeline: Pipeline, run: CoupledRun, logits: Tensor) -> Tensor:
+    """Posteriors (N, V) of an estimate (M, V), at the frames in which its kind of logits is shown."""
+    return run.noisy.picture(pipeline.logits.space.decode(logits)[None], run.align)[0]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.logits import Logits
-from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Domain, posterior_loss
+from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
 from cdasr.images.evaluation import EVALUATION
 from cdasr.images.metrics import psnr
+from cdasr.images.recipe import RECIPE
 from cdasr.images.signal_model import Pixels
 
 
@@ -36,11 +36,12 @@ def signal_loss(x0_hat: Tensor, x0: Tensor, pixels: Pixels, hparams) -> Tensor:
 
 
 def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, classifier: nn.Module, hparams) -> Tensor:
-    """Squared error of the logits, plus `kl_weight` times the divergence of their posterior."""
-    return posterior_loss(l_hat, clean, space, hparams.kl_weight)
+    """The loss of the classifier's kind of logits."""
+    return clean.context.loss(l_hat, clean.logits, space, hparams)
 
 
 IMAGES = Domain(
     name="images", truth="label", rate="error", errors=label_errors, collate=collate_images,
     lengths=lambda padded: None, signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr),
-    evaluation=EVALUATION)
+    evaluation=EVALUATION,
+    recipe=RECIPE)

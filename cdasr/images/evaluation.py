@@ -70,7 +70,10 @@ def degraded(conditions: Sequence[str]) -> list[str]:
 
 def about(found) -> str:
     """What a recipe's report says of its data."""
-    data, classifier, split = found.hparams["data"], found.classifier, found.hparams["data"]["eval_split"]
+    data, split = found.hparams["data"], found.hparams["data"]["eval_split"]
+    classifier = found.classifier
+    if "clean" in classifier:  # else a record of an earlier version
+        classifier = {**classifier["classifier"], "accuracy": 100.0 - classifier["clean"]["error"]}
     images = next(iter(found.scores["conditions"]["clean"].values()))["images"]
     degradations = [*map(_words, data["degradations"]), *(f"{_words(new)}, not trained on" for new in data["unseen"])]
     return (

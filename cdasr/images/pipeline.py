@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cdasr.classifiers.image import ImageClassifier
-from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, load_models, save_models
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome
 from cdasr.images.domain import IMAGES
@@ -111,8 +111,8 @@ class ImagePipeline(CoupledPipeline):
         return made
 
     def _add_enhanced(self, made: Sequence[Classification], outcome: Outcome, samples: int) -> None:
-        seen = self._averaged(outcome.enhanced_logits.values.softmax(dim=-1), samples)
-        for result, posterior, image in zip(made, seen, self._averaged(outcome.enhanced.signals, samples)):
+        enhanced = self._averaged(outcome.enhanced_logits.values.softmax(dim=-1), samples)
+        for result, posterior, image in zip(made, enhanced, self._averaged(outcome.enhanced.signals, samples)):
             result.label_enhanced, result.image = self.classes[int(posterior.argmax())], image
 
     @staticmethod
@@ -126,7 +126,7 @@ class ImagePipeline(CoupledPipeline):
         folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, cls.model_class)
         frozen = ImageClassifier.from_pretrained(folder / "classifier")
         if logits:
-            check_classifier(folder, signal, logits, len(frozen.classes), frozen.head.in_features, "its classifier")
+            check_classifier(folder, signal, logits, frozen, "its classifier")
         if size := config.get("image_size"):
             frozen.try_out(*size)
         return cls(frozen, signal, config, device, logits)

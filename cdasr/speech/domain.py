@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from cdasr.classifiers.logits import Logits, frame_mask
-from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Domain, posterior_loss
+from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
-from cdasr.diffusion.objectives import categorical_loss, denoising_loss
+from cdasr.diffusion.objectives import denoising_loss
 from cdasr.speech.evaluation import EVALUATION
 from cdasr.speech.metrics import si_sdr
+from cdasr.speech.recipe import RECIPE
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
 
@@ -51,36 +50,12 @@ def safe_abs(x: Tensor) -> Tensor:
 
 
 def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, recogniser: nn.Module, hparams) -> Tensor:
-    """The loss of logits and posteriors, plus `sequence_weight` times the CTC loss, each a mean over frames.
-
-    Where a word is sure but its frame is not, the mean posterior of each frame is blank and the word is lost; CTC
-    (Graves et al. 2006) sums over the alignments instead. Its labels are those of the best path of C(x0). A decoder,
-    without a blank, has one token in each position: cross-entropy in place of CTC.
-    """
-    lengths, estimated, known = clean.context.lengths, space.decode(l_hat), space.decode(clean.logits)
-    if recogniser.blank is not None:
-        return (posterior_loss(l_hat, clean, space, hparams.kl_weight)
-                + hparams.sequence_weight * sequence_loss(estimated, known, lengths, recogniser.blank))
-    mask = frame_mask(clean.context)
-    labels = recogniser.best(known, lengths)[0][mask]
-    estimated, known = (recogniser.logits(values[mask]) for values in (estimated, known))
-    return (denoising_loss(l_hat, clean.logits, mask=mask[..., None])
-            + hparams.kl_weight * categorical_loss(estimated, known)
-            + hparams.sequence_weight * F.cross_entropy(estimated, labels))
-
-
-def sequence_loss(estimated: Tensor, known: Tensor, lengths: Tensor, blank: int) -> Tensor:
-    """CTC loss in nats a frame of `estimated` logits (B, M, V), for the labels of the best path of `known` ones."""
-    frames = torch.arange(known.shape[1], device=known.device)
-    best = known.argmax(dim=-1).masked_fill(frames >= lengths[:, None], blank)
-    new = best.diff(dim=1, prepend=torch.full_like(best[:, :1], blank)) != 0
-    labels = new & (best != blank)
-    loss = F.ctc_loss(estimated.float().log_softmax(dim=-1).transpose(0, 1), best[labels], lengths,
-                      labels.sum(dim=1), blank=blank, reduction="sum", zero_infinity=True)
-    return loss / lengths.sum()
+    """The loss of the recogniser's kind of logits."""
+    return clean.context.loss(l_hat, clean.logits, space, hparams)
 
 
 SPEECH = Domain(
     name="speech", truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
     signal_loss=signal_loss, logits_loss=logits_loss,
-    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION)
+    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION,
+    recipe=RECIPE)

@@ -61,8 +61,7 @@ def _measured(pipeline: Pipeline, waves: Sequence[Tensor], strategy: str, name: 
     rows: list[Tensor] = []
     for start in tqdm(range(0, len(order), ITEMS), desc=f"{strategy}: {name}"):
         outcome, batch, _ = pipeline.run([waves[place] for place in order[start:start + ITEMS]], strategy)
-        rows.append(measure(pipeline.classifier, outcome.logits, outcome.enhanced_logits, batch.rows(),
-                            outcome.enhanced.rows()))
+        rows.append(measure(outcome.logits, outcome.enhanced_logits, batch.rows(), outcome.enhanced.rows()))
     return torch.cat(rows)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cdasr.runtime.device import resolve_precision
 from cdasr.speech.evaluation import noise
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 
 PUBLISHED = {  # name: process and sampler of NCSN++ v2 at its published size
     "NCSN++ v2, bridge, 4 steps": {
@@ -23,20 +23,16 @@ RATE = 16_000
 
 def published_models(device: str, precision: str = "fp32", compile: bool = False, channels_last: bool = False,
                      seconds: float = 4.0, network: Mapping[str, object] | None = None,
-                     ) -> dict[str, Callable[[], tuple[SignalModel, Tensor, Tensor]]]:
+                     ) -> dict[str, Callable[[], tuple[SpectrogramModel, Tensor, Tensor]]]:
     """Functions, by name, that make each of PUBLISHED, with a batch of one waveform of noise and its length.
 
     `network`: options of `NCSNpp`, by default the published size.
     """
-    def make(config: Mapping) -> tuple[SignalModel, Tensor, Tensor]:
-        model = SignalModel.from_config({"stft": PUBLIC_STFT, "level": "peak", **config,
+    def make(config: Mapping) -> tuple[SpectrogramModel, Tensor, Tensor]:
+        model = SpectrogramModel.from_config({"stft": PUBLIC_STFT, "level": "peak", **config,
                                          "padding": {"multiple": 64, "mode": "reflect"},
                                          "network": {"name": "ncsnpp", **(network or {})}}).to(device).eval()
-        model.precision = resolve_precision(precision, device)
-        if channels_last:
-            model.network.to(memory_format=torch.channels_last)
-        if compile:
-            model.network.compile(dynamic=True)
+        model = model.optimised(resolve_precision(precision, device), compile, channels_last)
         wave = noise(seconds, RATE).to(device)
         return model, wave[None], torch.tensor([len(wave)], device=device)
     return {name: lambda config=config: make(config) for name, config in PUBLISHED.items()}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.models import SignalModel
 from cdasr.coupled.schema import Signal
-from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion.processes import make_process
 from cdasr.networks import make_network
 from cdasr.networks.conditioning import align_frames
@@ -37,7 +37,7 @@ class Spectra:
         return int(self.lengths.max())
 
 
-class SignalModel(SignalProcess):
+class SpectrogramModel(SignalModel):
     """Degraded waveforms (B, T) with `lengths` (B,) samples to enhanced ones, in few steps from y.
 
     Of `config`, beside what all processes have: `level` (power or peak) is what the input is scaled by; `padding`
@@ -48,8 +48,8 @@ class SignalModel(SignalProcess):
     defaults = {"steps": 3, "method": "deterministic", "spacing": "uniform"}
     injection = {"centred": True}
 
-    def __init__(self, network: nn.Module, process, stft: CompressedSTFT, config: dict):
-        super().__init__(network, process, config)
+    def __init__(self, network: nn.Module, process, stft: CompressedSTFT, config: dict, precision: str | None = None):
+        super().__init__(network, process, config, precision)
         self.stft, self.level, self.padding = stft, config.get("level", "power"), config.get("padding", {})
         if self.level not in LEVELS:
             raise ValueError(f"level {self.level!r} of the signal model; known: {', '.join(LEVELS)}")
@@ -58,15 +58,15 @@ class SignalModel(SignalProcess):
                              f"{' or '.join(EDGES)}")
 
     @classmethod
-    def from_config(cls, config: dict) -> SignalModel:
+    def from_config(cls, config: dict) -> SpectrogramModel:
         """Build from plain data `{stft, process, network, sampling, ...}`, with random weights. Raises ValueError."""
         checked(Signal, config, "signal process")
         stft = CompressedSTFT(**config["stft"])
         network = make_network({"bins": stft.bins, **config["network"]})
         return cls(network, make_process(config["process"]), stft, config)
 
-    def with_network(self, network: nn.Module) -> SignalModel:
-        return SignalModel(network, self.process, self.stft, self.config)
+    def like(self, network: nn.Module, config: dict, precision: str | None) -> SpectrogramModel:
+        return SpectrogramModel(network, self.process, self.stft, config, precision)
 
     @property
     def sample_rate(self) -> int:
@@ -85,14 +85,10 @@ class SignalModel(SignalProcess):
         waves = self.stft.synthesise(x, spectra.samples, spectra.lengths) / spectra.gain[:, None]
         return waves * (torch.arange(waves.shape[1], device=waves.device) < spectra.lengths[:, None])
 
-    def align(self, logits: Tensor, heard: Logits, spectra: Spectra, recogniser: nn.Module) -> Tensor:
+    def align(self, values: Tensor, noisy: Logits, spectra: Spectra) -> Tensor:
         """Logits (B, M, V) at the positions of C(y), interpolated by time at the frames of the spectra (B, N, V)."""
-        if heard.edges is None:
-            times = recogniser.frame_times(logits.shape[1]).to(logits.device)
-        else:
-            times = (heard.edges[:, :-1] + heard.edges[:, 1:]) / 2
-        new_times = self.stft.frame_times(spectra.y.shape[-1]).to(logits.device)
-        return align_frames(logits, heard.lengths, times, new_times)
+        new_times = self.stft.frame_times(spectra.y.shape[-1]).to(values.device)
+        return align_frames(values, noisy.lengths, noisy.times(), new_times)
 
     def _spectra(self, waves: Tensor, lengths: Tensor, gain: Tensor) -> dict:
         y = self.stft.analyse(waves * gain[:, None], lengths)

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdasr.coupled.rows import take_evenly
+from cdasr.recipe.command import main
 from cdasr.recipe.download import check_space, fetch, unpack
-from cdasr.recipe.stages import main
 from cdasr.runtime.files import read_text
 from cdasr.runtime.parallel import ordered_map, processes_of
 from cdasr.speech.audio import file_format

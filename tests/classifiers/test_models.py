@@ -62,7 +62,7 @@ def folder(request, tmp_path):
 
 def test_a_batch_is_what_transformers_makes_of_each_waveform_in_one_pass(folder, monkeypatch):
     recogniser = load_recogniser(folder)
-    recogniser.hidden_layers = (0, -1)
+    recogniser = recogniser.with_hidden_layers((0, -1))
     waves = [torch.randn(length) * 0.3 + 0.1 for length in LENGTHS]
     padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).requires_grad_()
     passes, plain = [], type(recogniser.model).forward
@@ -187,7 +187,7 @@ def test_what_is_no_ctc_recogniser_of_waveforms_says_so(tmp_path):
         load_recogniser(tmp_path / "bert")
     recogniser = load_recogniser(write_model(tmp_path / "good", "wav2vec2-group"))
     with pytest.raises(ValueError, match="no layer 3"):
-        recogniser.hidden_layers = (0, 3)
+        recogniser.with_hidden_layers((0, 3))
 
 
 @pytest.mark.parametrize("weights", ["safetensors", "bin"])

@@ -10,14 +10,14 @@ from cdasr.evaluation.trajectory import trace
 
 def test_every_estimate_is_traced_in_order(package_dir, tone):
     pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
-    found, sides = trace(pipeline, torch.from_numpy(tone(0.5)), "parallel", steps=3)
+    found, run = trace(pipeline, torch.from_numpy(tone(0.5)), "parallel", steps=3)
     assert [estimate.kind for estimate in found] == ["signal", "logits"] * 3
     times = [estimate.time for estimate in found if estimate.kind == "signal"]
     assert times[0] == pytest.approx(1.0) and times == sorted(times, reverse=True)
-    assert sides.nfe["signal"] == sides.nfe["logits"] == 3
+    assert run.nfe["signal"] == run.nfe["logits"] == 3
     waves = pipeline.transcribe([torch.from_numpy(tone(0.5))], "parallel", steps=3)[0].wave
     last = [estimate.value for estimate in found if estimate.kind == "signal"][-1]
-    torch.testing.assert_close(sides.synthesise(last[None, None])[0], waves, atol=1e-5, rtol=0)
+    torch.testing.assert_close(run.synthesise(last[None, None])[0], waves, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="'card' has no signal and logits.*choose one of cascade"):
         trace(pipeline, torch.from_numpy(tone(0.5)), "card")
 

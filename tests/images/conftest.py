@@ -25,7 +25,7 @@ def classifier():
 @pytest.fixture
 def pipeline(classifier):
     """Every strategy can be run, and each network does something."""
-    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.coupled.models import LogitsModel
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.signal_model import ImageModel
 

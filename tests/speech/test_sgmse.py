@@ -14,7 +14,7 @@ from cdasr import Pipeline
 from cdasr.cli import main
 from cdasr.networks.ncsnpp import NCSNpp
 from cdasr.speech.sgmse import load_sgmse, model_config, read_checkpoint
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 from tests.conftest import TINY_LOGITS
 from tests.training.test_coupled import COUPLED
 from tests.training.test_training import add_noise, corpus  # noqa: F401 (a fixture)
@@ -175,7 +175,7 @@ def test_settings_become_process_stft_and_sampler(write):
     ({"progressive": "none"}, "progressive 'none'"), ({"sde": "sbve"}, "sde 'sbve'.*data_prediction")])
 def test_settings_that_are_not_supported_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        SignalModel.from_config(model_config({**V2, **change}))
+        SpectrogramModel.from_config(model_config({**V2, **change}))
 
 
 def test_checkpoints_that_do_not_fit_are_one_line(write, tmp_path, recogniser_dir, capsys):
@@ -221,7 +221,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(write, tmp_path, monkeypatc
 
 def test_coupled_training_starts_from_the_imported_process(write, corpus, recogniser_dir, tmp_path):  # noqa: F811
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.coupled.models import LogitsModel
     from cdasr.training.coupled import train_coupled
 
     recogniser, signal = CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(write({**V2, "N": 2}))

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.logits import sequence_loss
 from cdasr.diffusion.objectives import categorical_loss
-from cdasr.speech.domain import sequence_loss
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.training.condition_mix import swap_spans
 from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
@@ -32,7 +32,7 @@ def recogniser(recogniser_dir):
 
 @pytest.fixture
 def signal():
-    model = SignalModel.from_config(TINY_SIGNAL)
+    model = SpectrogramModel.from_config(TINY_SIGNAL)
     with torch.no_grad():
         model.network.decoder[-1].expand.weight.normal_(std=0.02)
     return model
@@ -88,7 +88,7 @@ def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser,
 
 
 def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, signal):
-    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.coupled.models import LogitsModel
 
     tokens = recogniser.model.config.vocab_size
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
@@ -99,7 +99,7 @@ def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, si
     told = torch.randn(2, spectra.y.shape[-1], tokens)
     t = torch.rand(2)
     assert torch.equal(guided.estimate(spectra.y, t, spectra, told), signal.estimate(spectra.y, t, spectra))
-    assert SignalModel.from_config(guided.config).network.load_state_dict(guided.network.state_dict())
+    assert SpectrogramModel.from_config(guided.config).network.load_state_dict(guided.network.state_dict())
 
 
 def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signal, tmp_path,  # noqa: F811

@@ -20,7 +20,7 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.manifest import read_manifest
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.training.data import Utterances
 from cdasr.training.distributed import join_group, on_main, shard
 from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean
@@ -36,7 +36,7 @@ folder, recogniser = Path(sys.argv[1]), sys.argv[2]
 device = join_group("cpu")
 torch.manual_seed(1)
 rows = read_manifest(folder / "valid.csv")
-model = SignalModel.from_config(TINY_SIGNAL)
+model = SpectrogramModel.from_config(TINY_SIGNAL)
 trainer = SignalTrainer(model, CTCRecogniser.from_pretrained(recogniser), folder / "run", HPARAMS, device)
 clean = [{**row, "wav": row["clean_wav"]} for row in rows]
 heard = []

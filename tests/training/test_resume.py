@@ -7,10 +7,10 @@ import pytest
 import speechbrain as sb
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.train_recogniser import CleanAugment, RecogniserTrainer, train_recogniser
 from cdasr.training.logits import LogitsTrainer, train_logits
 from cdasr.training.logits_cache import build_bank, degraded_pairs
-from cdasr.training.recogniser import CleanAugment, RecogniserTrainer, train_recogniser
 from cdasr.training.signal import SignalTrainer, train_signal
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL, TINY_WAV2VEC2
 from tests.training.test_coupled import BANK, LOGITS
@@ -30,12 +30,12 @@ def retrained(corpus, frozen, folder):  # noqa: F811
 
 
 def matched(corpus, frozen, folder):  # noqa: F811
-    start = SignalModel.from_config(TINY_SIGNAL)
+    start = SpectrogramModel.from_config(TINY_SIGNAL)
     return train_signal(TINY_SIGNAL, frozen, *corpus, folder, HPARAMS, add_noise, "cpu", start).network
 
 
 def logits(corpus, frozen, folder):  # noqa: F811
-    signal = SignalModel.from_config(TINY_SIGNAL)
+    signal = SpectrogramModel.from_config(TINY_SIGNAL)
     bank = build_bank(folder / "bank", corpus[0], degraded_pairs(16_000, add_noise), frozen, signal, BANK, 3, "cpu")
     return train_logits(TINY_LOGITS, frozen, bank, bank, folder, LOGITS, "cpu").network
 

@@ -12,10 +12,10 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.audio import read_audio
 from cdasr.speech.domain import collate_waves
 from cdasr.speech.manifest import read_manifest, write_manifest
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.train_recogniser import dropout_rate, unpad
 from cdasr.training.base import learning_rate_factor, parameter_groups
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
-from cdasr.training.recogniser import dropout_rate, unpad
 from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean, train_signal
 from tests.conftest import TINY_SIGNAL, TRAINER
 
@@ -118,7 +118,7 @@ def test_training_leaves_the_recogniser_alone_and_lowers_the_loss(corpus, recogn
 
 def test_the_loss_of_the_recogniser_trains_the_signal_process_and_nothing_else(corpus, recogniser_dir, tmp_path):
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
-    model = SignalModel.from_config(TINY_SIGNAL)
+    model = SpectrogramModel.from_config(TINY_SIGNAL)
     trainer = SignalTrainer(model, recogniser, tmp_path, {**HPARAMS, "recogniser_weight": 1.0, "kl_weight": 0.0,
                                                           "sequence_weight": 0.0}, "cpu")
     noisy, clean = (collate_waves([read_audio(row[name], 16_000)[0] for row in corpus[1]])
@@ -172,7 +172,7 @@ def test_rounded_batches_hold_the_same_in_few_shapes(corpus, recogniser_dir, tmp
 
     train = Utterances(corpus[0], 16_000, 5, True, noisy_and_clean(add_noise))
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
-    trainer = SignalTrainer(SignalModel.from_config(TINY_SIGNAL), recogniser, tmp_path, HPARAMS, "cpu")
+    trainer = SignalTrainer(SpectrogramModel.from_config(TINY_SIGNAL), recogniser, tmp_path, HPARAMS, "cpu")
     valid = FixedPairs(corpus[1], 16_000)
     trainer.rounded = True
     trainer.run(train, valid)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cdasr.classifiers.load import load_recogniser
-from cdasr.training.recogniser import label_encoder, train_recogniser
+from cdasr.speech.train_recogniser import label_encoder, train_recogniser
 from tests.classifiers.test_models import write_model
 from tests.conftest import TRAINER
 
