@@ -125,6 +125,12 @@ class WhisperCTCRecogniser(CTCRecogniser):
                              f"encoder has {states[0]} of {states[1]}")
         return cls(encoder, head, extractor, tokenizer, source_now if source else None)
 
+    def with_head(self, head: CTCHead) -> WhisperCTCRecogniser:
+        """The same recogniser, sharing the encoder, with another head, which is frozen too."""
+        processor = self.processor
+        return WhisperCTCRecogniser(self.model, head, processor.feature_extractor, processor.tokenizer,
+                                    self.encoder_source).to(self.features.window.device)
+
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write head, tokenizer and, unless it is named by `encoder_source`, the encoder, as safetensors."""
         from safetensors.torch import save_file

@@ -59,11 +59,6 @@ class Domain:
         return found.tolist() if isinstance(found, torch.Tensor) else list(found)
 
 
-def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
-    """The items of a batch, each at its own length."""
-    return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]
-
-
 DOMAINS = {"speech": "cdasr.speech.domain:SPEECH", "images": "cdasr.images.domain:IMAGES"}
 
 

@@ -1,5 +1,6 @@
-"""The two diffusion models of a package, each a process with its denoising network: of signals and of logits.
+"""The two diffusion models of a package, of signals and of logits, and their coupled run over a batch.
 
+Each model is a process with its denoising network. A `CoupledRun` has both ready to be sampled by a strategy.
 What a signal is, and how it becomes what is diffused, is said by the subclasses of `SignalModel`, `SpectrogramModel`
 (`cdasr.speech.signal_model`) and `ImageModel` (`cdasr.images.signal_model`). Their inputs are a batch of signals
 (B, ...) and its `lengths` (B,), None where every item is whole.
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.schema import LogitsProcess
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.preconditioning import NetworkDenoiser, Preconditioning
 from cdasr.diffusion.processes import Process, make_process
@@ -101,8 +103,6 @@ class SignalModel(DiffusionModel):
         super().__init__(network, process, config, precision)
         self.preconditioning = Preconditioning(**config.get("prediction", {}))
 
-    # -- for the subclasses -----------------------------------------------------------------------------------------
-
     def analyse(self, signals: Tensor, lengths: Tensor | None) -> Analysis:
         """Degraded signals (B, ...) as they are diffused."""
         raise NotImplementedError
@@ -118,8 +118,6 @@ class SignalModel(DiffusionModel):
     def align(self, values: Tensor, noisy: Logits, analysis: Analysis) -> Tensor:
         """Logits `values` (B, [M,] V) where the network takes them; `noisy` is C(y), which has their positions."""
         raise NotImplementedError
-
-    # -- shared -----------------------------------------------------------------------------------------------------
 
     def denoiser(self, analysis: Analysis, align: Callable[[Tensor], Tensor] | None = None) -> NetworkDenoiser:
         """D(x_t, t; y, logits) -> x0_hat (B, ...) for this batch.
@@ -238,3 +236,66 @@ def observation(logits: Logits, space: LogitsSpace) -> Observation:
     """Logits of the classifier, brought into the space and zero beyond their lengths; they go along as context."""
     values, mask = space.encode(logits.values), logits.mask
     return Observation(values if mask is None else values * mask[..., None], context=logits)
+
+
+class CoupledRun:
+    """Degraded signals (B, ...) with their `lengths` (B,), ready for a strategy of `cdasr.diffusion.coupling`.
+
+    `steps`, `logits_steps` and `method` default to those of the models; `seed` sets all noise, for each item by itself;
+    `guidance` is the weight of the logits in the signal process (0: no logits at all, 1: as trained). Without a logits
+    model only `enhanced` can be run. `observed` counts evaluations of the classifier. `noisy` is the first observation,
+    C(y), to whose positions all others keep (a decoder's: to its hypothesis); it can be given.
+    """
+
+    def __init__(self, classifier: nn.Module, signal_model: SignalModel, logits_model: LogitsModel | None,
+                 degraded: Tensor, lengths: Tensor | None = None, steps: int | None = None,
+                 logits_steps: int | None = None, seed: Seed = 0, method: str | None = None, guidance: float = 1.0,
+                 noisy: Logits | None = None):
+        self.classifier, self.signal_model, self.logits_model = classifier, signal_model, logits_model
+        self.degraded, self.lengths = degraded, lengths
+        self.logits_options = {"steps": logits_steps, "seed": seed, "method": method}
+        self.analysis = signal_model.analyse(degraded, lengths)
+        self.signal = signal_model.reverse(self.analysis, self.align, steps, seed, method, guidance)
+        self.logits: ReverseProcess | None = None
+        self.observed, self.noisy = 0, noisy
+
+    def start_logits(self, noisy_obs: Observation) -> ReverseProcess:
+        """The logits process, which starts from C(y)."""
+        self.logits = self.logits_model.reverse(noisy_obs, **self.logits_options)
+        return self.logits
+
+    def observe(self, x: Tensor) -> Observation:
+        """C of a signal estimate (B, ...), or of the degraded signals themselves for y."""
+        self.observed += 1
+        signals = self.degraded if x is self.signal.y else self.synthesise(x)
+        found = self.classifier(signals, self.lengths, like=self.noisy)
+        self.noisy = self.noisy or found
+        return Observation(found.values, found) if self.logits_model is None else self.logits_model.observation(found)
+
+    def synthesise(self, x: Tensor) -> Tensor:
+        """Signals (B, ...) of a signal estimate."""
+        return self.signal_model.synthesise(x, self.analysis)
+
+    def align(self, logits: Tensor) -> Tensor:
+        """Logits (B, [M,] V) where the signal network takes them."""
+        return self.signal_model.align(logits, self.noisy, self.analysis)
+
+    @property
+    def nfe(self) -> dict[str, int]:
+        """Evaluations of each network so far."""
+        return {"signal": self.signal.nfe, "logits": self.logits.nfe if self.logits else 0,
+                "classifier": self.observed}
+
+
+def strategy_steps(name: str, signal_model: SignalModel, logits_model: LogitsModel | None, steps: int | None = None,
+                   logits_steps: int | None = None) -> tuple[int | None, int | None]:
+    """Steps of the signal and of the logits process; one with `same_steps` takes the larger by default."""
+    if not STRATEGIES[name].same_steps:
+        return steps, logits_steps
+    both = steps or logits_steps or max(signal_model.sampling["steps"], logits_model.sampling["steps"])
+    return both, both
+
+
+def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
+    """The items of a batch (B, ...), each at its own length."""
+    return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]

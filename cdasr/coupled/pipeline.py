@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
-from cdasr.coupled.domain import Domain, unpadded
-from cdasr.coupled.models import LogitsModel, SignalModel
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import CoupledRun, LogitsModel, SignalModel, strategy_steps, unpadded
 from cdasr.coupled.out_of_domain import DomainCheck, measure
-from cdasr.coupled.run import CoupledRun, strategy_steps
 from cdasr.coupled.strategies import STRATEGIES, check_strategies, needs_logits
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device

@@ -57,7 +57,7 @@ Process = Annotated[VP | OUVE | SBVE, Field(discriminator="name")]
 
 
 class Injected(Strict):
-    """What networks have in common that can be told logits."""
+    """What networks that can be conditioned on logits have in common."""
 
     tokens: Annotated[int, Field(ge=0, le=2_000_000)] = 0
     condition: Size = 128
@@ -121,7 +121,7 @@ class Sampling(Strict):
     corrector_steps: Zero = 1
 
 
-class Prediction(Strict):
+class Preconditioning(Strict):
     target: str = "x0"
     c_in: str = "1"
     c_out: str = "1"
@@ -143,7 +143,7 @@ class Signal(Strict):
     process: Process
     network: Annotated[TFUNet | NCSNpp, Field(discriminator="name")]
     sampling: Sampling = Sampling()
-    prediction: Prediction = Prediction()
+    prediction: Preconditioning = Preconditioning()
     level: str = "power"
     padding: dict = {}  # its keys are checked by SignalModel; see `_padding`
 
@@ -160,7 +160,7 @@ class ImageSignal(Strict):
     process: Process
     network: ImageUNet
     sampling: Sampling = Sampling()
-    prediction: Prediction = Prediction()
+    prediction: Preconditioning = Preconditioning()
 
 
 class Space(Strict):

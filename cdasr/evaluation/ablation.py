@@ -9,8 +9,8 @@ import torch
 from tqdm import tqdm
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.pipeline import Batch, CoupledPipeline, Outcome
-from cdasr.coupled.run import CoupledRun
 from cdasr.evaluation.statistics import bootstrap, interval
 from cdasr.evaluation.tuning import ITEMS, Rows, batches_of
 

@@ -43,24 +43,24 @@ def tune(pipeline: CoupledPipeline, rows: Rows, steps: Sequence[int], weights: S
 
 
 def tune_strategies(pipeline: CoupledPipeline, rows: Rows, choices: Mapping[str, Mapping[str, Sequence]],
-                    items: int = ITEMS) -> dict[str, list]:
+                    items: int = ITEMS) -> tuple[CoupledPipeline, dict[str, list]]:
     """Error rate in per cent of each strategy with every combination of its `choices`, e.g. `{"parallel": {"steps":
     [2, 4]}}`.
 
-    The best combination of each strategy (among equals the first) goes into the package's `strategies`, and the best
-    of those strategies becomes its default. Returns `{strategy: [{"options", <rate>}, ...]}`.
+    Returns the pipeline with the best combination of each strategy (among equals the first) in its `strategies`, of
+    which the best is its default; and `{strategy: [{"options", <rate>}, ...]}`.
     """
-    batches = batches_of(pipeline, rows, items)
-    stored, rate = pipeline.config.setdefault("strategies", {}), pipeline.domain.rate
+    batches, rate = batches_of(pipeline, rows, items), pipeline.domain.rate
     tried: dict[str, list] = {}
     for name, lists in choices.items():
         for values in tqdm(list(product(*lists.values())), desc=f"tune {name}"):
-            stored[name] = dict(zip(lists, values))
-            answers = [pipeline.run(batch.rows(), name)[0].logits for batch, _ in batches]
-            tried.setdefault(name, []).append({"options": stored[name], rate: error_rate(pipeline, batches, answers)})
-        stored[name] = min(tried[name], key=lambda entry: entry[rate])["options"]
-    pipeline.config["strategy"] = min(tried, key=lambda name: min(entry[rate] for entry in tried[name]))
-    return tried
+            options = dict(zip(lists, values))
+            trial = pipeline.with_choices(strategies={name: options})
+            answers = [trial.run(batch.rows(), name)[0].logits for batch, _ in batches]
+            tried.setdefault(name, []).append({"options": options, rate: error_rate(pipeline, batches, answers)})
+    best = {name: min(entries, key=lambda entry: entry[rate]) for name, entries in tried.items()}
+    options = {name: entry["options"] for name, entry in best.items()}
+    return pipeline.with_choices(strategies=options, strategy=min(best, key=lambda name: best[name][rate])), tried
 
 
 @torch.inference_mode()

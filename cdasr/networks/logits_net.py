@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdasr.networks.conditioning import TimeEmbedding, zero_init
-from cdasr.networks.trunk import FrameNorm, Trunk
+from cdasr.networks.layers import FrameNorm, TimeEmbedding, Trunk, zero_init
 
 
 class LogitsNet(nn.Module):

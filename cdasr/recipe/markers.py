@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cdasr.runtime.provenance import write_json
+from cdasr.runtime.atomic import write_json
 
 ELSEWHERE = ("exp_dir", "device", "threads", "nproc", "tensorboard", "decode.overwrite")  # where and how fast, not what
 ANY_WORKERS = ("workers", "checkpoint_minutes", "jobs")  # likewise, in every section

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdasr.recipe.command import main  # noqa: F401 (where prepare.py of earlier versions looks for it)
-from cdasr.runtime.provenance import record, write_json
+from cdasr.runtime.atomic import write_json
+from cdasr.runtime.provenance import record
 
 if TYPE_CHECKING:
     from cdasr.coupled.domain import Domain
@@ -111,11 +112,8 @@ def tuned(pipeline: CoupledPipeline, hparams: dict) -> tuple[CoupledPipeline, di
     steps = {*settings["steps"], *([pipeline.signal.sampling["steps"]] if hparams["signal_init"] else ())}
     choices = tune(pipeline, pipeline.domain.recipe.rows(hparams, "valid_noisy"), sorted(steps),
                    settings["oa_weights"], batch_items(hparams))
-    config = dict(pipeline.config)
-    if settings["oa_weights"]:
-        config["observation_adding"] = {"weight": choices["best_weight"]}
-    signal = pipeline.signal.with_sampling(steps=choices["best_steps"])
-    return type(pipeline)(pipeline.classifier, signal, config, pipeline.device, pipeline.logits), choices
+    adding = {"observation_adding": {"weight": choices["best_weight"]}} if settings["oa_weights"] else {}
+    return pipeline.with_choices(choices["best_steps"], **adding), choices
 
 
 def initial_signal(path: str, domain: Domain) -> SignalModel:
@@ -171,8 +169,8 @@ def coupled(hparams: dict, domain: Domain) -> None:
         return
     trained, choices = tuned(type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1]),
                              hparams)
-    choices["strategies"] = tune_strategies(trained, domain.recipe.rows(hparams, "valid_noisy"),
-                                            hparams["tuning"]["strategies"], batch_items(hparams))
+    trained, choices["strategies"] = tune_strategies(trained, domain.recipe.rows(hparams, "valid_noisy"),
+                                                     hparams["tuning"]["strategies"], batch_items(hparams))
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cdasr.coupled.rows import take_evenly
+from cdasr.runtime.atomic import write_json
 from cdasr.runtime.parallel import processes_of
-from cdasr.runtime.provenance import write_json
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource

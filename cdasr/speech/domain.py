@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.domain import Domain
@@ -16,6 +13,7 @@ from cdasr.diffusion.objectives import denoising_loss
 from cdasr.speech.evaluation import EVALUATION
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.recipe import RECIPE
+from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
 
@@ -23,12 +21,6 @@ from cdasr.speech.words import word_errors
 def transcript_errors(recogniser: nn.Module, logits: Logits, texts: Sequence[str]) -> list[tuple[int, int]]:
     """Word errors of decoded logits, and the words of each text."""
     return [word_errors(*pair) for pair in zip(texts, recogniser.decode(logits.values, logits.lengths))]
-
-
-def collate_waves(waves: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
-    """Zero-padded waveforms (B, T) and their lengths (B,) in samples."""
-    waves = [torch.as_tensor(wave) for wave in waves]
-    return pad_sequence(waves, batch_first=True), torch.tensor([len(wave) for wave in waves])
 
 
 def sample_lengths(padded) -> Tensor:

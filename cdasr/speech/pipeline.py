@@ -28,9 +28,8 @@ from cdasr.coupled.package import check_classifier, inside, load_models, save_mo
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.runtime.device import resolve_precision
 from cdasr.speech.audio import read_audio, resample
-from cdasr.speech.context import Context
 from cdasr.speech.domain import SPEECH
-from cdasr.speech.segments import transcribe_recordings
+from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.words import consensus
 

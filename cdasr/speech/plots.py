@@ -25,17 +25,19 @@ def plot_spectrograms(waves: Mapping[str, np.ndarray], rate: int, path: str | os
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from librosa.display import specshow
 
     figure, axes = plt.subplots(len(waves), 1, figsize=(9, 2.3 * len(waves)), sharex=True, layout="constrained",
                                 squeeze=False)
-    spectra = [np.abs(librosa.stft(wave, n_fft=512, hop_length=128)) for wave in waves.values()]
-    loudest = max(spectrum.max() for spectrum in spectra)
-    for axis, title, spectrum in zip(axes[:, 0], waves, spectra):
-        level = librosa.amplitude_to_db(spectrum, ref=loudest, amin=1e-7, top_db=80.0)
-        image = librosa.display.specshow(level, sr=rate, hop_length=128, x_axis="s", y_axis="linear", ax=axis,
-                                         vmin=-80.0, vmax=0.0, cmap="magma", rasterized=True)
+    levels = {title: librosa.amplitude_to_db(np.abs(librosa.stft(wave, n_fft=512, hop_length=128)), top_db=None)
+              for title, wave in waves.items()}
+    top = max(level.max() for level in levels.values())
+    for axis, (title, level) in zip(axes[:, 0], levels.items()):
+        image = specshow(level, sr=rate, hop_length=128, x_axis="s", y_axis="linear", ax=axis, vmin=top - 80, vmax=top,
+                         cmap="magma", rasterized=True)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.label_outer()
+        axis.set(xlabel="", ylabel="Hz")
+    axes[-1, 0].set_xlabel("seconds")
     figure.colorbar(image, ax=axes[:, 0], label="dB")
     save_figure(figure, path)
     plt.close(figure)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from cdasr.coupled.recipe import Hparams, Recipe, Rows, as_in
-from cdasr.runtime.provenance import read_json
+from cdasr.runtime.plain_data import read_json
 
 
 def data_folder(hparams: Hparams) -> Path:
@@ -66,7 +66,7 @@ def training_degrader(hparams: Hparams) -> Callable:
     from cdasr.speech.noise import NoiseSource
 
     settings, rate, data = hparams["signal"], hparams["sample_rate"], data_folder(hparams)
-    lists = read_json(data / "noise.json")
+    lists = read_json(path := data / "noise.json", called=path)
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
                         speech=rows(hparams, "train"), rate=rate, file_share=settings["file_share"])
     rooms = room_source(lists["rooms"]["train"], hparams["data"]["train_rooms"], hparams["seed"], rate,

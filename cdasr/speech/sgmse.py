@@ -205,7 +205,7 @@ def _stft(settings: dict) -> dict:
 
 
 def _prediction(settings: dict, process: str) -> dict:
-    """What the backbone's output means: `Prediction` options from the loss that it was trained with."""
+    """What the backbone's output means: `Preconditioning` options from the loss that it was trained with."""
     if settings["backbone"] == "ncsnpp":
         options = {"target": "score", "sign": -1}
     else:

@@ -12,8 +12,8 @@ from cdasr.coupled.models import SignalModel
 from cdasr.coupled.schema import Signal
 from cdasr.diffusion.processes import make_process
 from cdasr.networks import make_network
-from cdasr.networks.conditioning import align_frames
-from cdasr.networks.reflect_pad import mirrored
+from cdasr.networks.layers import align_frames
+from cdasr.networks.reflect_pad import reflect_pad
 from cdasr.runtime.plain_data import checked
 from cdasr.speech.stft import EDGES, CompressedSTFT
 
@@ -105,6 +105,6 @@ class SpectrogramModel(SignalModel):
         filled = torch.div(frames + multiple - 1, multiple, rounding_mode="floor") * multiple
         longest = int(filled.max())
         mask = torch.arange(longest, device=y.device) < filled[:, None]
-        y = (mirrored(y, frames, 0, longest) if self.padding["mode"] == "reflect"
+        y = (reflect_pad(y, frames, 0, longest) if self.padding["mode"] == "reflect"
              else torch.nn.functional.pad(y, (0, longest - y.shape[-1])))
         return y * mask[:, None, None], mask

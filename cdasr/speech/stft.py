@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdasr.networks.reflect_pad import mirrored
+from cdasr.networks.reflect_pad import reflect_pad
 
 WINDOWS = {"hann": lambda window: window, "sqrthann": torch.sqrt}  # of the periodic Hann window
 EDGES = ("zeros", "reflect")
@@ -58,7 +58,7 @@ class CompressedSTFT:
             waves = F.pad(waves, (half, 2 * half))
         else:
             lengths = torch.full((len(waves),), waves.shape[1], device=waves.device) if lengths is None else lengths
-            waves = mirrored(waves, lengths, -half, waves.shape[1] + half)
+            waves = reflect_pad(waves, lengths, -half, waves.shape[1] + half)
         spectra = torch.stft(waves, self.n_fft, self.hop, window=self._window(waves), center=False, return_complex=True)
         return (self.scale * compress(spectra, self.exponent)).unsqueeze(1)
 

@@ -38,8 +38,7 @@ class WhisperHeadTrainer(RecogniserTrainer):
                           zero_infinity=True)
 
     def recogniser(self, networks) -> WhisperCTCRecogniser:
-        self.frozen.head = networks.network
-        return self.frozen
+        return self.frozen.with_head(networks.network)
 
 
 def train_whisper_head(name_or_dir: str | os.PathLike, train_rows, valid_rows, output_dir: Path, hparams: dict, augment,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.pipeline import coupling_function, stored_options
-from cdasr.coupled.run import CoupledRun
 from cdasr.coupled.strategies import with_both_processes
 from cdasr.diffusion.coupling import ReverseProcess
 from cdasr.speech.audio import file_format, read_audio

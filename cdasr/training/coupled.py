@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
-from cdasr.coupled.models import Analysis, LogitsModel, SignalModel
+from cdasr.coupled.models import Analysis, CoupledRun, LogitsModel, SignalModel, strategy_steps
 from cdasr.coupled.pipeline import coupling_function
-from cdasr.coupled.run import CoupledRun, strategy_steps
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise

@@ -7,6 +7,7 @@ where it was interrupted.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cdasr.coupled.domain import Domain, unpadded
-from cdasr.coupled.models import SignalModel
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import SignalModel, unpadded
 from cdasr.runtime.atomic import replacing, write_json
-from cdasr.runtime.provenance import read_json
+from cdasr.runtime.plain_data import read_json
 from cdasr.training.data import DurationBatchSampler, Items, batch_limit
 from cdasr.training.distributed import on_main, shard
 
@@ -35,7 +36,7 @@ class LogitsCache(Dataset):
 
     def __init__(self, folder: str | os.PathLike):
         self.folder, self.epoch = Path(folder), 0
-        self.rows = read_json(self.folder / "index.json", list)
+        self.rows = read_json(path := self.folder / "index.json", list, called=path, largest=math.inf)
 
     def __len__(self) -> int:
         return len(self.rows)

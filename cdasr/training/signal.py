@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, LogitsSpace
-from cdasr.coupled.domain import Domain, unpadded
-from cdasr.coupled.models import Analysis, SignalModel, observation
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import Analysis, SignalModel, observation, unpadded
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
@@ -135,9 +135,7 @@ def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train:
     Returns the EMA model of the best epoch.
     """
     if hparams["told"]:
-        clean = train[0]["clean"]
-        lengths = torch.tensor([len(clean)]) if clean.ndim == 1 else None  # of a waveform
-        channels = classifier.cpu()(clean[None], lengths).values.shape[-1], hparams["condition"]
+        channels = classifier.logits_size, hparams["condition"]
         model, start = (process and process.with_injection(*channels) for process in (model, start))
     if start is not None:
         model.network.load_state_dict(start.network.state_dict())

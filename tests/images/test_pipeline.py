@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cdasr.cli import main
-from cdasr.coupled.run import CoupledRun
+from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.strategies import STRATEGIES
 from cdasr.diffusion import coupling
 from cdasr.images.pipeline import ImagePipeline, read_image, write_image
