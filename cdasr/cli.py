@@ -227,8 +227,8 @@ def plot_trajectory(options: argparse.Namespace) -> int:
 
     check_files([options.file])
     check_target(options.output)
-    from cdasr.evaluation.plots import check_format
-    from cdasr.evaluation.trajectory import check_duration, plot_trajectory
+    from cdasr.speech.plots import check_format
+    from cdasr.speech.trajectory import check_duration, plot_trajectory
 
     check_format(options.output)
     check_duration(options.file)

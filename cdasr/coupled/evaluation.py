@@ -61,7 +61,7 @@ class Evaluation:
     - `row_key(row, known)`: a fingerprint of what a row's entry depends on; `known` keeps those of files.
     - `read_noisy(row, classifier)` and `read_clean(row, classifier, noisy)`: signals as the pipeline takes them; the
       clean one is None where the row has none.
-    - `load(name_or_dir, device)`: the pipeline of a package; `example(pipeline, seconds)`: a made-up signal for it.
+    - `example(pipeline, seconds)`: a made-up signal for a pipeline.
     - `recognise(pipeline, signals, strategy, batch_seconds, **sampling)`: a result for each signal, in which `nfe` are
       the evaluations of each network and `enhanced(result)` is the signal, None where nothing was enhanced.
     - `entry(row, result)`: errors, what they are counted against, duration, confidences and which of them are right.
@@ -75,8 +75,9 @@ class Evaluation:
 
     Words:
     - `title`: of the error rate in tables; with `accuracy` they show 100 % minus the rate, and gains in points.
-    - `unit`: of what is decoded; `speed`: title and text of the real-time factor; `most_intervals`: systems in a table
-      that still has room for an interval in each cell.
+    - `unit`: of what is decoded; `durations`: what sums of durations are (`s of audio`), where they are not items.
+    - `speed`: title and text of the real-time factor.
+    - `most_intervals`: systems in a table that still has room for an interval in each cell.
 
     Report of a recipe (`found` is a `cdasr.evaluation.experiment.Experiment`):
     - `name(hparams)`: of the recipe; `about(found)`: what was measured.
@@ -95,7 +96,6 @@ class Evaluation:
     row_files: Callable[[Path], list[Path]] = lambda path: [Path(path)]
     check_rows: Callable[[Sequence[Row], object], None] = lambda rows, source: None
     row_key: Callable[[Row, dict[str, str]], str] = lambda row, known: row["ID"]
-    load: Callable[[str, str], object] | None = None
     example: Callable[[object, float], Tensor] | None = None
 
     scores_file: str = "scores.json"
@@ -110,6 +110,7 @@ class Evaluation:
     title: str = "error rate"
     accuracy: bool = False
     unit: str = "items"
+    durations: str = ""
     speed: tuple[str, Callable[[float], str]] = ("RTF", lambda factor: f"{factor:.3f}")
     most_intervals: int = 5
 

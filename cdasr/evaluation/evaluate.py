@@ -51,12 +51,13 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     others, only, output_dir = others or {}, only or {}, Path(output_dir)
     check_strategies([name for name in (*(systems or ()), *only) if name not in others])
     check_folder(output_dir)
-    how = _domain(model, domain).evaluation
+    domain = _domain(model, domain)
+    how = domain.evaluation
     measured = _measured(how, quality)
     rows, source, settings = _rows(how, rows)
     rows = _of_conditions(rows[:limit], conditions, source)
     how.check_rows(rows, source)
-    pipeline = _pipeline(how, model, device)
+    pipeline = _pipeline(domain, model, device)
     systems = systems or [*pipeline.strategies, *others]
     pipeline.check([name for name in systems if name not in others], steps, samples)
     about_others = {name: [model_id(other), strategy] for name, (other, strategy) in others.items()}
@@ -88,10 +89,10 @@ def _domain(model, domain: Domain | None) -> Domain:
     return domain
 
 
-def _pipeline(how: Evaluation, model, device: str) -> CoupledPipeline:
+def _pipeline(domain: Domain, model, device: str) -> CoupledPipeline:
     if isinstance(model, CoupledPipeline):
         return model
-    return model() if callable(model) else how.load(model, device)
+    return model() if callable(model) else domain.recipe.load_package(model, device)
 
 
 def _measured(how: Evaluation, quality: Sequence[str] | None) -> dict:

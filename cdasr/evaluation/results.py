@@ -40,7 +40,7 @@ def write_recipe_results(domain: Domain, exp_dir: Path, hparams: Mapping, target
         *_seeds(found),
         *_consensus(found),
         *_targets(found),
-        *_timed(found.timing),
+        *_timed(found),
         *_ablations(found),
         ("Choices on validation data", _choices(found)),
         ("Training", _training(found))]
@@ -134,13 +134,14 @@ def _targets(found: Experiment) -> Sections:
     return [("Targets", render([["target", "measured", "met"], *lines], markdown=True))] if lines else []
 
 
-def _timed(timing: Mapping | None) -> Sections:
+def _timed(found: Experiment) -> Sections:
+    timing, how = found.timing, found.domain.evaluation
     if timing is None:
         return []
-    lines = [["system", "RTF"], *([system, f"{rtf:.3f}"] for system, rtf in timing["rtf"].items())]
-    return [("Real-time factor", f"One recording at a time, {timing['utterances']} utterances, "
-             f"{timing['audio_seconds']} s of audio, {timing['device']}, {timing['threads']} threads.\n\n"
-             + render(lines, markdown=True))]
+    lines = [["system", how.speed[0]], *([system, how.speed[1](factor)] for system, factor in timing["rtf"].items())]
+    total = f", {timing['audio_seconds']} {how.durations}" if how.durations else ""
+    return [("Speed", f"One at a time, {timing['utterances']} {how.unit}{total}, {timing['device']}, "
+             f"{timing['threads']} threads.\n\n" + render(lines, markdown=True))]
 
 
 def _ablations(found: Experiment) -> Sections:

@@ -37,13 +37,6 @@ def read_clean(row: Row, classifier: nn.Module, noisy: Tensor) -> Tensor:
     return row["clean_image"].float() / 255.0
 
 
-def load(name_or_dir: str, device: str):
-    """The pipeline of a package."""
-    from cdasr.images.pipeline import ImagePipeline
-
-    return ImagePipeline.from_pretrained(name_or_dir, device)
-
-
 def example(pipeline, seconds: float) -> Tensor:
     """A made-up image of the package's size."""
     size = (pipeline.classifier.colours, *pipeline.config["image_size"])
@@ -109,7 +102,7 @@ def targets(found) -> list[Target]:
 
 EVALUATION = Evaluation(
     counted="images", read_noisy=read_noisy, read_clean=read_clean, recognise=recognise, entry=entry,
-    enhanced=lambda result: result.image, row_key=image_key, load=load, example=example, scores_file="accuracy.json",
+    enhanced=lambda result: result.image, row_key=image_key, example=example, scores_file="accuracy.json",
     qualities={"psnr": Quality("PSNR dB", lambda image, clean, classifier: psnr(image, clean)),
                "ssim": Quality("SSIM", lambda image, clean, classifier: ssim(image, clean), digits=3, stored=4)},
     measured=("psnr", "ssim"), other_rates={"top5": OtherRate("top-5 %", "errors_top5", "images")},

@@ -77,13 +77,6 @@ def read_clean(row: Row, recogniser: nn.Module, noisy: Tensor) -> Tensor | None:
     return torch.from_numpy(read_clean(row, recogniser.sample_rate, len(noisy))) if row.get("clean_wav") else None
 
 
-def load(name_or_dir: str, device: str):
-    """The pipeline of a package."""
-    from cdasr.speech.pipeline import Pipeline
-
-    return Pipeline.from_pretrained(name_or_dir, device=device)
-
-
 def noise(seconds: float, rate: int) -> Tensor:
     """White noise (samples,) at `rate` Hz, the same in every run."""
     return 0.1 * torch.randn(int(seconds * rate), generator=torch.Generator().manual_seed(0))
@@ -175,10 +168,11 @@ def compared(hparams: Mapping, conditions: Sequence[str]) -> tuple[str, list[str
 EVALUATION = Evaluation(
     counted="words", read_noisy=read_noisy, read_clean=read_clean, recognise=recognise, entry=entry,
     enhanced=lambda result: result.wave, read_rows=read_rows, row_files=row_files, check_rows=check_words,
-    row_key=audio_key, load=load, example=lambda pipeline, seconds: noise(seconds, pipeline.sample_rate),
+    row_key=audio_key, example=lambda pipeline, seconds: noise(seconds, pipeline.sample_rate),
     scores_file="wer.json", qualities=QUALITIES, measured=("si_sdr",),
     other_rates={"substitutions": OtherRate("sub %", "substitutions", "words", interval=False),
                  "deletions": OtherRate("del %", "deletions", "words", interval=False),
                  "insertions": OtherRate("ins %", "insertions", "words", interval=False),
                  "cer": OtherRate("CER %", "character_errors", "characters")},
-    averages=averages, item=item, title="WER", unit="recordings", about=about, compared=compared, targets=targets)
+    averages=averages, item=item, title="WER", unit="recordings", durations="s of audio", about=about,
+    compared=compared, targets=targets)

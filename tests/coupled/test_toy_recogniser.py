@@ -8,11 +8,11 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
+from cdasr.speech.trajectory import plot_trajectory
 
 from cdasr import Pipeline, evaluate
 from cdasr.classifiers.logits import CTCLogits, Word
 from cdasr.coupled.pipeline import STRATEGIES
-from cdasr.evaluation.trajectory import plot_trajectory
 from cdasr.evaluation.tuning import classifier_alone, tune_strategies
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.manifest import read_manifest, write_manifest

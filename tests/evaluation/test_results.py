@@ -66,7 +66,7 @@ def test_every_number_of_the_first_version_is_there(written, name):
 
 def test_both_domains_have_the_same_sections(written):
     speech, images = (re.findall(r"(?m)^## (.*)$", text) for text in written.values())
-    only_speech = {"Error rates", "Averages", "Consensus of samples", "Real-time factor"}  # of what was decoded
+    only_speech = {"Error rates", "Averages", "Consensus of samples", "Speed"}  # of what was decoded
     assert set(speech) - set(images) == only_speech and set(images) - set(speech) == {"Accuracy"}
     assert "Coupled strategies against the others, all seeds" in images
     assert "Where the classifier is right on clean signals, and where not" in images

@@ -5,7 +5,7 @@ import torch
 
 from cdasr import Pipeline
 from cdasr.cli import main
-from cdasr.evaluation.trajectory import trace
+from cdasr.speech.trajectory import trace
 
 
 def test_every_estimate_is_traced_in_order(package_dir, tone):

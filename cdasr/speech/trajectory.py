@@ -64,7 +64,7 @@ def check_duration(path: str | os.PathLike) -> None:
 def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | os.PathLike,
                     strategy: str = "parallel", steps: int | None = None, seed: int = 0) -> None:
     """A picture of the degraded input and of each pair of estimates for the recording at `path`."""
-    from cdasr.evaluation.plots import plot_estimates
+    from cdasr.speech.plots import plot_estimates
 
     check_duration(path)
     samples, _ = read_audio(path, pipeline.sample_rate)
