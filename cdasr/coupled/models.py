@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.schema import LogitsProcess
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.preconditioning import NetworkDenoiser, Preconditioning
 from cdasr.diffusion.processes import Process, make_process
@@ -288,8 +289,8 @@ class CoupledRun:
 
 def strategy_steps(name: str, signal_model: SignalModel, logits_model: LogitsModel | None, steps: int | None = None,
                    logits_steps: int | None = None) -> tuple[int | None, int | None]:
-    """Steps of the signal and of the logits process; `parallel` takes as many of each, by default the larger number."""
-    if name != "parallel":
+    """Steps of the signal and of the logits process; one with `same_steps` takes the larger by default."""
+    if not STRATEGIES[name].same_steps:
         return steps, logits_steps
     both = steps or logits_steps or max(signal_model.sampling["steps"], logits_model.sampling["steps"])
     return both, both

@@ -3,7 +3,7 @@
 A package for ten words answers music, noise and other speech with confident words. What gives such inputs away is in
 what was computed anyway: the posteriors of the answer and of C(x_hat) are less sharp, the two disagree more often, and
 more of the input is taken for noise. A logistic regression on these measures is fitted on development data
-(`cdasr.evaluation.domain_check`) and stored in the package as plain numbers.
+(`cdasr.speech.domain_check`) and stored in the package as plain numbers.
 """
 
 from __future__ import annotations

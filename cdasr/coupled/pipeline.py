@@ -17,6 +17,7 @@ from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import CoupledRun, LogitsModel, SignalModel, strategy_steps, unpadded
 from cdasr.coupled.out_of_domain import DomainCheck, measure
+from cdasr.coupled.strategies import STRATEGIES, check_strategies, needs_logits
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device
 
@@ -89,7 +90,7 @@ class CoupledPipeline:
     @property
     def strategies(self) -> list[str]:
         """The strategies that this package can run."""
-        return [name for name in STRATEGIES if self.logits is not None or name not in NEED_LOGITS]
+        return [name for name, strategy in STRATEGIES.items() if self.logits is not None or not strategy.needs_logits]
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
         """Raise ValueError for a strategy that does not exist or that this package cannot run, or a count below 1."""
@@ -145,7 +146,7 @@ class CoupledPipeline:
                     "method": "ancestral" if samples > 1 else None}
         if guidance is not None:
             sampling["guidance"] = guidance
-        outcome = STRATEGIES[strategy](self, batch, steps, sampling)
+        outcome = PLAIN.get(strategy, coupled(strategy))(self, batch, steps, sampling)
         if not bool(outcome.logits.values.isfinite().all()):
             raise ValueError(f"the strategy {strategy!r} gave logits that are not finite: the input, an option such as "
                              "the guidance, or the package's weights are out of any range")
@@ -154,7 +155,8 @@ class CoupledPipeline:
 
     def _out_of_domain(self, outcome: Outcome, batch: Batch, strategy: str) -> list[bool] | None:
         """By the package's rule for this kind of strategy; None where it has none, or where nothing was enhanced."""
-        rule = self.config.get("out_of_domain", {}).get("coupled" if strategy in NEED_LOGITS else "enhanced")
+        rule = self.config.get("out_of_domain", {}).get(
+            "coupled" if needs_logits(strategy) else "enhanced")
         if rule is None or outcome.enhanced is None:
             return None
         measured = measure(outcome.logits, outcome.enhanced_logits, batch.rows(), outcome.enhanced.rows())
@@ -189,7 +191,7 @@ def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> t
 
 
 def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]:
-    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it.
+    """A strategy that couples processes, with the steps and options that the package stores for it.
 
     A recogniser whose logits belong to a hypothesis (`WhisperDecoderRecogniser`) can be run in several `passes`, each
     with the hypothesis that the one before it has come to.
@@ -201,9 +203,9 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
         for _ in range(passes := options.pop("passes", 1)):
             run = CoupledRun(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, noisy=given,
                              **sampling)
-            result = coupling.STRATEGIES[name](run.signal, run.start_logits, run.observe, **options)
+            result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
             observed = result.observed.context
-            logits = pipeline.logits.decoded(result.logits, observed) if name in NEED_LOGITS else observed
+            logits = pipeline.logits.decoded(result.logits, observed) if needs_logits(name) else observed
             nfe.update(run.nfe)
             if passes > 1 and not observed.has_hypothesis:
                 raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
@@ -214,16 +216,12 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
     return strategy
 
 
-STRATEGIES: dict[str, Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]] = {
-    "none": none, "enhanced": coupled("enhanced"), "oa": observation_adding,
-    **{name: coupled(name) for name in coupling.STRATEGIES if name != "enhanced"}}
-NEED_LOGITS = frozenset(coupling.STRATEGIES) - {"enhanced"}
+def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
+    """The function of a strategy: that of its entry in the registry, or the one of its name in `coupling.py`."""
+    return STRATEGIES[name].function or coupling.STRATEGIES[name]
 
 
-def check_strategies(names: Sequence[str]) -> None:
-    """Raise ValueError for a strategy that does not exist."""
-    if unknown := [name for name in names if name not in STRATEGIES]:
-        raise ValueError(f"unknown strategy {', '.join(map(repr, unknown))}; known: {', '.join(STRATEGIES)}")
+PLAIN = {"none": none, "oa": observation_adding}  # those without a function of `coupling.py`
 
 
 def grouped(drawn: Sequence, items: int) -> list[Sequence]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cdasr.coupled.models import CoupledRun
-from cdasr.coupled.pipeline import NEED_LOGITS, stored_options
-from cdasr.diffusion import coupling
+from cdasr.coupled.pipeline import coupling_function, stored_options
+from cdasr.coupled.strategies import with_both_processes
 from cdasr.diffusion.coupling import ReverseProcess
 from cdasr.speech.audio import file_format, read_audio
 from cdasr.speech.pipeline import Pipeline
@@ -39,16 +39,16 @@ def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: i
     Guidance and options of the strategy are those that the package stores for it, and so are the steps if not given.
     """
     pipeline.check([strategy])
-    if strategy not in NEED_LOGITS - {"card"}:
+    if strategy not in with_both_processes():
         raise ValueError(f"the strategy {strategy!r} has no signal and logits trajectories to show; choose one of "
-                         f"{', '.join(sorted(NEED_LOGITS - {'card'}))}")
+                         f"{', '.join(with_both_processes())}")
     lengths = torch.tensor([len(wave)], device=pipeline.device)
     counts, guidance, options = stored_options(pipeline, strategy, steps)
     options.pop("passes", None)  # the picture is of the first
     run = CoupledRun(pipeline.recogniser, pipeline.signal, pipeline.logits, wave[None].to(pipeline.device), lengths,
                      *counts, seed=seed, guidance=guidance)
     found: list[Estimate] = []
-    coupling.STRATEGIES[strategy](
+    coupling_function(strategy)(
         _watched(run.signal, "signal", found),
         lambda noisy_obs: _watched(run.start_logits(noisy_obs), "logits", found), run.observe, **options)
     return found, run

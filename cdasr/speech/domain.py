@@ -10,7 +10,9 @@ from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
+from cdasr.speech.evaluation import EVALUATION
 from cdasr.speech.metrics import si_sdr
+from cdasr.speech.recipe import RECIPE
 from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
@@ -47,4 +49,5 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, recognise
 SPEECH = Domain(
     name="speech", truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
     signal_loss=signal_loss, logits_loss=logits_loss,
-    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))))
+    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION,
+    recipe=RECIPE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from cdasr.runtime.batching import batches_within
 
 if TYPE_CHECKING:
     from cdasr.speech.pipeline import Pipeline, Transcript
@@ -30,24 +32,12 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
     order = sorted(((number, place) for number, parts in enumerate(pieces) for place in range(len(parts))),
                    key=lambda at: len(pieces[at[0]][at[1]]))
     found: dict[tuple[int, int], Transcript] = {}
-    for batch in _batches(order, [len(pieces[number][place]) for number, place in order],
-                          batch_seconds * pipeline.sample_rate):
+    for batch in batches_within(order, [len(pieces[number][place]) for number, place in order],
+                                batch_seconds * pipeline.sample_rate):
         results = pipeline.transcribe([pieces[number][place] for number, place in batch], strategy=strategy,
                                       steps=steps, seed=seed, samples=samples, guidance=guidance)
         found |= dict(zip(batch, results))
     return [_join([found[number, place] for place in range(len(parts))]) for number, parts in enumerate(pieces)]
-
-
-def _batches(items: Sequence, lengths: Sequence[int], limit: float) -> Iterator[list]:
-    """Consecutive items, sorted by length, whose padded size stays within `limit` samples."""
-    batch: list = []
-    for item, length in zip(items, lengths):
-        if batch and length * (len(batch) + 1) > limit:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
 
 
 def _join(parts: Sequence[Transcript]) -> Transcript:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from statistics import mean
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import Analysis, CoupledRun, LogitsModel, SignalModel, strategy_steps
-from cdasr.diffusion import coupling
+from cdasr.coupled.pipeline import coupling_function
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.speech.domain import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.condition_mix import pick, swap_spans
-from cdasr.training.data import Utterances
+from cdasr.training.data import Items
 from cdasr.training.logits import choose, detached, drawn, drop_hidden, per_item, where
-from cdasr.training.signal import FixedPairs, noisy_and_clean
 
 
 class CoupledTrainer(Trainer):
@@ -42,7 +38,7 @@ class CoupledTrainer(Trainer):
     """
 
     def __init__(self, signal: SignalModel, logits: LogitsModel, classifier: nn.Module, output_dir: Path,
-                 hparams: dict, device: str, domain: Domain = SPEECH):
+                 hparams: dict, device: str, domain: Domain):
         super().__init__({"signal": signal.network, "logits": logits.network}, output_dir, hparams, device, domain.rate)
         self.signal, self.logits, self.classifier, self.domain = signal, logits, classifier.to(device), domain
 
@@ -128,7 +124,7 @@ class CoupledTrainer(Trainer):
         for name in self.hparams.validate:
             run = CoupledRun(self.classifier, signal, logits, batch.noisy.data, lengths,
                              *strategy_steps(name, signal, logits))
-            result = coupling.STRATEGIES[name](run.signal, run.start_logits, run.observe)
+            result = coupling_function(name)(run.signal, run.start_logits, run.observe)
             heard = result.observed.context
             for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
                 sums[key], sums["counted"] = self.domain.count(self.classifier, answer.redecode(), truths)
@@ -140,8 +136,8 @@ class CoupledTrainer(Trainer):
         return {rate: mean(rates[f"{rate}_{name}"] for name in self.hparams.validate), **rates}
 
 
-def fit_coupled(signal: SignalModel, logits: LogitsModel, classifier: nn.Module, domain: Domain, train: Dataset,
-                valid: Dataset, output_dir: Path, hparams: dict, device: str) -> tuple[SignalModel, LogitsModel]:
+def fit_coupled(signal: SignalModel, logits: LogitsModel, classifier: nn.Module, domain: Domain, train: Items,
+                valid: Items, output_dir: Path, hparams: dict, device: str) -> tuple[SignalModel, LogitsModel]:
     """Train copies of both pretrained models; the signal network gets its injection of logits, starting at zero.
 
     Items are `{noisy, clean, <truth>}`. Returns the EMA models of the best epoch.
@@ -150,12 +146,3 @@ def fit_coupled(signal: SignalModel, logits: LogitsModel, classifier: nn.Module,
     guided = signal.with_injection(logits.tokens, hparams["condition"])
     trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, domain)
     return trainer.models(trainer.run(train, valid))
-
-
-def train_coupled(signal: SignalModel, logits: LogitsModel, recogniser: nn.Module, train_rows: Sequence,
-                  valid_rows: Sequence, output_dir: Path, hparams: dict, degrade,
-                  device: str) -> tuple[SignalModel, LogitsModel]:
-    """Coupled training on speech: clean `train_rows`, degraded on the fly, and a fixed noisy set `valid_rows`."""
-    train = Utterances(train_rows, signal.sample_rate, hparams["seed"], True, noisy_and_clean(degrade))
-    return fit_coupled(signal, logits, recogniser, SPEECH, train, FixedPairs(valid_rows, signal.sample_rate),
-                       output_dir, hparams, device)

@@ -1,4 +1,4 @@
-"""Stage 4: pretraining of the logits process on a bank, validated by the answers that its real sampler ends with."""
+"""Stage 4: pretraining of the logits process, validated by the answers that its real sampler ends with."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from cdasr.coupled.models import LogitsModel
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.speech.domain import SPEECH
 from cdasr.training.base import Trainer
-from cdasr.training.logits_cache import Bank
+from cdasr.training.logits_cache import LogitsCache
 
 
 class LogitsTrainer(Trainer):
@@ -28,7 +27,7 @@ class LogitsTrainer(Trainer):
     """
 
     def __init__(self, model: LogitsModel, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
-                 domain: Domain = SPEECH):
+                 domain: Domain):
         super().__init__({"network": model.network}, output_dir, hparams, device, domain.rate)
         self.model, self.classifier, self.domain = model, classifier, domain
 
@@ -62,15 +61,15 @@ class LogitsTrainer(Trainer):
         return {rate: mean((rates[f"{rate}_cascade"], rates[f"{rate}_card"])), **rates}
 
     def _observation(self, batch, name: str) -> Observation:
-        """An observation from a batch of a bank; `clean` comes without hidden states."""
+        """An observation from a batch of the cache; `clean` comes without hidden states."""
         padded = getattr(batch, name)
         hidden = getattr(batch, f"{name}_hidden").data if name != "clean" else None
         lengths = self.domain.lengths(padded)
         return self.model.observation(self.classifier.kind(padded.data, lengths, hidden, self.classifier))
 
 
-def train_logits(config: dict, classifier: nn.Module, train: Bank, valid: Bank, output_dir: Path, hparams: dict,
-                 device: str, domain: Domain = SPEECH) -> LogitsModel:
+def train_logits(config: dict, classifier: nn.Module, train: LogitsCache, valid: LogitsCache, output_dir: Path,
+                 hparams: dict, device: str, domain: Domain) -> LogitsModel:
     """Train the logits process, in the space of the statistics of C(x0) in `train`. Returns the best EMA model."""
     torch.manual_seed(hparams["seed"])
     sizes = {"tokens": train[0]["clean"].shape[-1], "hidden": train[0]["heard_hidden"].shape[-1]}

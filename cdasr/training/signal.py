@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import Analysis, SignalModel, observation, unpadded
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.speech.domain import SPEECH
-from cdasr.speech.manifest import read_clean
-from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.training.base import Trainer
 from cdasr.training.condition_mix import pick, swap_spans
-from cdasr.training.data import Utterances
+from cdasr.training.data import Items
 
 
 class SignalTrainer(Trainer):
@@ -37,7 +30,7 @@ class SignalTrainer(Trainer):
     """
 
     def __init__(self, model: SignalModel, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
-                 domain: Domain = SPEECH):
+                 domain: Domain):
         super().__init__({"network": model.network}, output_dir, hparams, device, domain.rate)
         self.signal, self.classifier, self.domain = model, classifier.to(device), domain
 
@@ -135,7 +128,7 @@ class SignalTrainer(Trainer):
         return {**rates, name: sums[name] / sums["items"]}
 
 
-def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train: Dataset, valid: Dataset,
+def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train: Items, valid: Items,
                output_dir: Path, hparams: dict, device: str, start: SignalModel | None = None) -> SignalModel:
     """Train a signal process on items `{noisy, clean, <truth>}`, from the weights of `start` where it is given.
 
@@ -148,33 +141,3 @@ def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train:
         model.network.load_state_dict(start.network.state_dict())
     best = SignalTrainer(model, classifier, output_dir, hparams, device, domain).run(train, valid)
     return model.with_network(best.network)
-
-
-def train_signal(config: dict, recogniser: CTCRecogniser, train_rows, valid_rows, output_dir: Path, hparams: dict,
-                 degrade, device: str, start: SpectrogramModel | None = None) -> SpectrogramModel:
-    """Train the signal process on clean `train_rows`, degraded on the fly by `degrade(clean, rng) -> noisy, clean`.
-
-    `valid_rows` are a fixed noisy set (with `clean_wav`) over noise that is not trained on. Training begins with the
-    weights of `start` where one of the same `config` is given. Returns the EMA model of the best epoch.
-    """
-    torch.manual_seed(hparams["seed"])
-    model = SpectrogramModel.from_config(config)
-    return fit_signal(model, recogniser, SPEECH,
-                      Utterances(train_rows, model.sample_rate, hparams["seed"], True, noisy_and_clean(degrade)),
-                      FixedPairs(valid_rows, model.sample_rate), output_dir, hparams, device, start)
-
-
-def noisy_and_clean(degrade: Callable) -> Callable[[np.ndarray, np.random.Generator], dict[str, np.ndarray]]:
-    """`degrade(clean, rng) -> noisy, clean` as a transform of `Utterances`."""
-    return lambda wave, rng: dict(zip(("noisy", "clean"), degrade(wave, rng)))
-
-
-class FixedPairs(Utterances):
-    """Items `{id, text, noisy, clean}` of a fixed noisy manifest."""
-
-    def __init__(self, rows, rate: int):
-        super().__init__(rows, rate, seed=0, train=False, transform=lambda wave, rng: {"noisy": wave})
-
-    def __getitem__(self, index: int) -> dict:
-        item = super().__getitem__(index)
-        return {**item, "clean": torch.from_numpy(read_clean(self.rows[index], self.rate, len(item["noisy"])))}

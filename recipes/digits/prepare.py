@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from cdasr.recipe.command import main
 from cdasr.recipe.download import fetch, unpack
-from cdasr.recipe.stages import main
 from cdasr.runtime.parallel import ordered_map, processes_of
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.corpus import audio_of, split_rooms, write_noise_lists, write_test_set, write_valid_set

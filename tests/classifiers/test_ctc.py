@@ -84,7 +84,7 @@ def test_words_have_times_and_confidences(recogniser_dir):
 
 
 def test_tokens_that_are_words_run_together_only_with_themselves(recogniser_dir, tmp_path):
-    from cdasr.training.recogniser import make_processor
+    from cdasr.speech.train_recogniser import make_processor
 
     model = CTCRecogniser.from_pretrained(recogniser_dir).model
     recogniser = CTCRecogniser(model, make_processor(["six two"], tmp_path, 16_000, units="words"))

@@ -15,28 +15,9 @@ LENGTHS = (9000, 32_000, 70_000, 400)
 HEAD = {"dim": 16, "blocks": 2, "kernel": 3}
 
 
-@pytest.fixture(scope="module")
-def whisper_dir(tmp_path_factory):
-    """A small random Whisper with a window of 2 s, as save_pretrained writes it."""
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("whisper")
-    model = WhisperForConditionalGeneration(WhisperConfig(
-        d_model=24, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=20, vocab_size=60, max_source_positions=100,
-        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=2))
-    with torch.no_grad():  # sounds that differ as much as positions do, as in a trained encoder
-        model.model.encoder.conv1.weight.normal_(std=0.2)
-        model.model.encoder.conv2.weight.normal_(std=0.2)
-    model.save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def recogniser(whisper_dir, tmp_path):
-    from cdasr.training.recogniser import make_processor
+    from cdasr.speech.train_recogniser import make_processor
 
     encoder, extractor, source = load_encoder(whisper_dir)
     tokenizer = make_processor(["one two three"], tmp_path / "tokenizer", 16_000).tokenizer
@@ -119,7 +100,7 @@ def fingerprint(module) -> str:
 
 
 def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, package_dir, tmp_path, write_wav, tone):
-    from cdasr.training.whisper_head import train_whisper_head
+    from cdasr.speech.train_whisper_head import train_whisper_head
 
     rows = []
     for number, (text, hertz) in enumerate([("a", 300), ("b", 1200)] * 24):

@@ -14,15 +14,13 @@ from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
 from cdasr.coupled.models import CoupledRun, LogitsModel
 from cdasr.networks.layers import align_frames
 from cdasr.speech.audio import read_audio
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.pipeline import Pipeline
 from cdasr.speech.signal_model import SpectrogramModel
-from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
-from cdasr.training.logits_cache import build_bank, degraded_pairs
 from tests.classifiers.whisper import make_whisper
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
-from tests.training.test_coupled import BANK, COUPLED, LOGITS, log
-from tests.training.test_training import add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
+from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, fingerprint, log, train_coupled
 
 COUPLED_STRATEGIES = ("card", "cascade", "parallel", "alternating", "nested")
 
@@ -429,17 +427,16 @@ def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, mo
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):  # noqa: F811
+def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):
     before = fingerprint(recogniser.model)
     signal = degrading(SpectrogramModel.from_config(TINY_SIGNAL))
-    pairs = degraded_pairs(16_000, add_noise)
-    bank = build_bank(tmp_path / "bank", corpus[0], pairs, recogniser, signal, BANK, 3, "cpu")
+    bank = cache_of(tmp_path / "bank", corpus[0], add_noise, recogniser, signal, BANK)
     clean = torch.from_numpy(read_audio(corpus[0][0]["wav"], 16_000)[0])
     heard = recogniser(clean[None], torch.tensor([len(clean)]))
     assert all(item["heard"].shape == item["clean"].shape == item["seen"].shape for item in bank)
     assert bank[0]["clean"].shape[-1] == heard.values.shape[-1] and bank[0]["heard_hidden"].shape[-1] == 32
     (tmp_path / "logits").mkdir()
-    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu")
+    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu", SPEECH)
     losses = [entry["train_loss"] for entry in log(tmp_path / "logits")]
     assert losses[-1] < losses[0]
     encoded = torch.cat([logits.space.encode(item["clean"]) for item in bank])

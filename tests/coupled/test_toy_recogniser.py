@@ -14,12 +14,11 @@ from cdasr.classifiers.logits import CTCLogits, Word
 from cdasr.coupled.pipeline import STRATEGIES
 from cdasr.evaluation.trajectory import plot_trajectory
 from cdasr.evaluation.tuning import recogniser_wer, tune_strategies
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.manifest import read_manifest, write_manifest
-from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
-from cdasr.training.logits_cache import build_bank, degraded_pairs
-from cdasr.training.signal import train_signal
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL, TRAINER
+from tests.training.helpers import cache_of, train_coupled, train_signal
 
 BASE = {**TRAINER, "seed": 1, "epochs": 1, "lr": 2e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_seconds": 2.5,
         "start_share": 0.3, "kl_weight": 0.5, "sequence_weight": 1.0, "condition": 8, "swapped": 0.5,
@@ -102,9 +101,8 @@ def trained(rows, tmp_path_factory):
         (folder / stage).mkdir()
     signal = train_signal(TINY_SIGNAL, recogniser, rows[0], rows[1], folder / "signal", SIGNAL, add_noise, "cpu")
     settings = {"passes": 1, "batch_seconds": 2.5, "steps": [1], "workers": 0}
-    cache = build_bank(folder / "logits" / "bank", rows[0], degraded_pairs(16_000, add_noise), recogniser, signal,
-                       settings, 3, "cpu")
-    logits = train_logits(TINY_LOGITS, recogniser, cache, cache, folder / "logits", LOGITS, "cpu")
+    cache = cache_of(folder / "logits" / "bank", rows[0], add_noise, recogniser, signal, settings)
+    logits = train_logits(TINY_LOGITS, recogniser, cache, cache, folder / "logits", LOGITS, "cpu", SPEECH)
     models = train_coupled(signal, logits, recogniser, *rows[:2], folder / "coupled", COUPLED, add_noise, "cpu")
     return Pipeline(recogniser, models[0], {}, "cpu", models[1]), folder
 

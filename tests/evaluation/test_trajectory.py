@@ -18,7 +18,7 @@ def test_every_estimate_is_traced_in_order(package_dir, tone):
     waves = pipeline.transcribe([torch.from_numpy(tone(0.5))], "parallel", steps=3)[0].wave
     last = [estimate.value for estimate in found if estimate.kind == "signal"][-1]
     torch.testing.assert_close(run.synthesise(last[None, None])[0], waves, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="'card' has no signal and logits.*choose one of alternating"):
+    with pytest.raises(ValueError, match="'card' has no signal and logits.*choose one of cascade"):
         trace(pipeline, torch.from_numpy(tone(0.5)), "card")
 
 

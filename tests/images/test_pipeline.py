@@ -12,7 +12,7 @@ from PIL import Image
 
 from cdasr.cli import main
 from cdasr.coupled.models import CoupledRun
-from cdasr.coupled.pipeline import STRATEGIES
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.diffusion import coupling
 from cdasr.images.pipeline import ImagePipeline, read_image, write_image
 from cdasr.images.signal_model import ImageModel
@@ -121,8 +121,8 @@ def test_the_command_line(pipeline, tmp_path, capsys):
     results = [json.loads(line) for line in captured.out.splitlines()]
     assert [result["file"] for result in results] == [str(tmp_path / name) for name in ("a.png", "b.png")]
     for result in results:
-        assert set(result) == {"file", "label", "confidence", "top", "label_enhanced", "strategy", "nfe",
-                               "out_of_domain"}
+        assert set(result) == {"file", "label", "confidence", "top", "label_enhanced", "strategy", "out_of_domain",
+                               "nfe"}
         assert len(result["top"]) == 5 and result["top"][0] == {"label": result["label"],
                                                                 "probability": result["confidence"]}
         assert result["strategy"] == "parallel" and result["nfe"] == {"signal": 2, "logits": 2, "classifier": 3}

@@ -9,7 +9,6 @@ import torch
 from cdasr.recipe.hparams import load_hparams
 from cdasr.recipe.stages import initial_signal, recogniser, signal
 from cdasr.speech.pipeline import Pipeline
-from tests.classifiers.test_whisper_ctc import whisper_dir  # noqa: F401 (a fixture)
 from tests.classifiers.whisper import make_whisper
 
 HPARAMS = Path(__file__).parents[2] / "recipes" / "librispeech" / "hparams"
@@ -62,7 +61,7 @@ def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, p
     assert all(torch.allclose(made[name], given[name], atol=1e-3) for name in given), "up to half precision"
 
 
-def test_stage_2_takes_whisper_with_a_head_or_as_it_is(prepared, whisper_dir, tmp_path):  # noqa: F811
+def test_stage_2_takes_whisper_with_a_head_or_as_it_is(prepared, whisper_dir, tmp_path):
     from cdasr.classifiers.load import load_recogniser
 
     model = tmp_path / "exp" / "recogniser" / "model"

@@ -25,11 +25,11 @@ from cdasr.runtime.plain_data import checked, read_json
 from cdasr.runtime.weights import read_pickle, tensors_in
 from cdasr.speech.sgmse import model_config
 from cdasr.speech.signal_model import SpectrogramModel
-from tests.classifiers.test_models import write_model
+from tests.classifiers.ctc_models import write_model
 from tests.classifiers.whisper import make_whisper
 from tests.images.conftest import CLASSES, CLASSIFIER
 from tests.security.conftest import edit
-from tests.speech.test_sgmse import V1, V2
+from tests.speech.sgmse import V1, V2
 
 ODD = st.one_of(
     st.sampled_from([None, True, False, 0, -1, 1, 2, 3, 7, 200_000, 10**9, 10**30, -10**30, 0.5, -0.5, 1e-300, 1e300,

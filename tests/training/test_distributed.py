@@ -21,11 +21,12 @@ import torch
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.signal_model import SpectrogramModel
-from cdasr.training.data import Utterances
+from cdasr.speech.utterances import Utterances
 from cdasr.training.distributed import join_group, on_main, shard
-from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean
+from cdasr.training.signal import SignalTrainer
+from cdasr.speech.utterances import FixedPairs, noisy_and_clean
 from tests.conftest import TINY_SIGNAL
-from tests.training.test_training import HPARAMS, add_noise
+from tests.training.helpers import HPARAMS, add_noise
 
 
 def fingerprint(networks):

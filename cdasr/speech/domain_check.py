@@ -1,6 +1,6 @@
 """The rule by which a speech package tells that a recording is unlike what it was trained for.
 
-    python -m cdasr.evaluation.domain_check PACKAGE --known noisy/manifest.csv --unknown DIR [--unknown DIR ...]
+    python -m cdasr.speech.domain_check PACKAGE --known noisy/manifest.csv --unknown DIR [--unknown DIR ...]
 
 The rule (`cdasr.coupled.out_of_domain`) is fitted on a random half of each set and measured on the other half. It goes
 into the package's `config.json`, with the rates that were measured.
@@ -87,7 +87,7 @@ def _read(source: str, rate: int) -> list[Tensor]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit the rule of a package as the command line says. Returns 0, or 2 with one line for unusable input."""
-    parser = argparse.ArgumentParser(prog="python -m cdasr.evaluation.domain_check",
+    parser = argparse.ArgumentParser(prog="python -m cdasr.speech.domain_check",
                                      description=__doc__.splitlines()[0])
     parser.add_argument("package", help="folder of the package, which is changed")
     parser.add_argument("--known", required=True, metavar="MANIFEST", help="recordings of the kind it was trained for")

@@ -18,9 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
 from cdasr.classifiers.padding import as_if_alone, maskable
 from cdasr.speech.domain import sample_lengths
+from cdasr.speech.utterances import Utterances
 from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
-from cdasr.training.data import Utterances
 from cdasr.training.distributed import on_main
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the order of wav2vec2's own vocabularies; <pad> is the blank

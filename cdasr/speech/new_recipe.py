@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cdasr.speech.corpus import read_manifests
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "recipe" / "templates"
 FILES = {"run.sh": "run.sh", "README.md": "README.md", "default.yaml": "hparams/default.yaml",
          "tiny.yaml": "hparams/tiny.yaml"}
 SETS = ("train", "valid", "test")

@@ -4,13 +4,9 @@ import pytest
 import torch
 
 from cdasr.classifiers.load import load_recogniser
-from cdasr.training.recogniser import label_encoder, train_recogniser
-from tests.classifiers.test_models import write_model
-from tests.conftest import TRAINER
-
-HPARAMS = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 1, "lr": 1e-3, "warmup": 0.1,
-           "ema_decay": 0.5, "batch_seconds": 3.0, "speeds": [100],
-           "curriculum": {}, "dropout": {}}
+from cdasr.speech.train_recogniser import label_encoder, train_recogniser
+from tests.classifiers.ctc_models import write_model
+from tests.training.helpers import RECOGNISER
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-group", "data2vec"])
@@ -19,7 +15,7 @@ def test_a_copy_of_any_ctc_model_is_trained_further(name, tmp_path, write_wav, t
              "wav": str(write_wav(f"{number}.wav", tone(0.5 + 0.1 * number, 300)))} for number in range(4)]
     start = load_recogniser(write_model(tmp_path / "start", name))
     before = [parameter.clone() for parameter in start.parameters()]
-    tuned = train_recogniser(rows, rows, tmp_path / "run", HPARAMS, lambda wave, rng: wave, "cpu", start)
+    tuned = train_recogniser(rows, rows, tmp_path / "run", RECOGNISER, lambda wave, rng: wave, "cpu", start)
     assert all(torch.equal(old, new) for old, new in zip(before, start.parameters()))
     assert any(not torch.equal(old, new) for old, new in zip(before, tuned.parameters()))
     assert not any(parameter.requires_grad for parameter in tuned.parameters())
@@ -40,4 +36,4 @@ def test_only_ctc_models_of_waveforms_are_trained_further(tmp_path):
         pass
 
     with pytest.raises(ValueError, match="a Other cannot be trained further"):
-        train_recogniser([], [], tmp_path, HPARAMS, None, "cpu", Other())
+        train_recogniser([], [], tmp_path, RECOGNISER, None, "cpu", Other())

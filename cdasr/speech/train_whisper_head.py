@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser, load_encoder
+from cdasr.speech.train_recogniser import RecogniserTrainer, clean_speech, make_processor, unpad
 from cdasr.training.distributed import on_main
-from cdasr.training.recogniser import RecogniserTrainer, clean_speech, make_processor, unpad
 
 
 class WhisperHeadTrainer(RecogniserTrainer):
