@@ -20,7 +20,7 @@ from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.training.logits import train_logits
 from tests.classifiers.whisper import make_whisper
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
-from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, fingerprint, log, train_coupled
+from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, cache_of, fingerprint, log, train_coupled
 
 COUPLED_STRATEGIES = ("card", "cascade", "parallel", "alternating", "nested")
 

@@ -65,8 +65,8 @@ def test_a_strategy_added_in_one_place_runs_everywhere(dummy, package_dir, rows,
     (tmp_path / "set.csv").write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]))
     assert re.search(rf"^{dummy}\b", evaluate(tmp_path / "set.csv", pipeline, [dummy], tmp_path / "out",
                                                  steps=1), re.M)
-    tried = tune_strategies(pipeline, rows, {dummy: {"steps": [1], "twist": [1, 2]}})
-    assert [entry["options"]["twist"] for entry in tried[dummy]] == [1, 2] and pipeline.default_strategy == dummy
+    tuned, tried = tune_strategies(pipeline, rows, {dummy: {"steps": [1], "twist": [1, 2]}})
+    assert [entry["options"]["twist"] for entry in tried[dummy]] == [1, 2] and tuned.default_strategy == dummy
     settings = {"tuning": {"strategies": {dummy: {"twist": [1]}}}, "coupled": {"validate": [dummy]}}
     assert conform(settings, settings) == settings
 

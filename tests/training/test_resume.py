@@ -24,7 +24,8 @@ def recogniser_stage(corpus, frozen, folder):
 
 
 def retrained(corpus, frozen, folder):
-    return train_recogniser(*corpus, folder, RECOGNISING, lambda wave, rng: add_noise(wave, rng)[0], "cpu", start=frozen)
+    return train_recogniser(*corpus, folder, RECOGNISING, lambda wave, rng: add_noise(wave, rng)[0], "cpu",
+                            start=frozen)
 
 
 def matched(corpus, frozen, folder):

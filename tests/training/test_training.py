@@ -9,7 +9,8 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.audio import read_audio
-from cdasr.speech.domain import collate_waves
+from cdasr.speech.domain import SPEECH
+from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.train_recogniser import dropout_rate, unpad
 from cdasr.speech.utterances import FixedPairs, Utterances, noisy_and_clean
@@ -95,7 +96,7 @@ def test_the_loss_of_the_recogniser_trains_the_signal_process_and_nothing_else(c
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
     model = SpectrogramModel.from_config(TINY_SIGNAL)
     trainer = SignalTrainer(model, recogniser, tmp_path, {**HPARAMS, "recogniser_weight": 1.0, "kl_weight": 0.0,
-                                                          "sequence_weight": 0.0}, "cpu")
+                                                          "sequence_weight": 0.0}, "cpu", SPEECH)
     noisy, clean = (collate_waves([read_audio(row[name], 16_000)[0] for row in corpus[1]])
                     for name in ("wav", "clean_wav"))
     known = recogniser(*clean)
@@ -147,7 +148,7 @@ def test_rounded_batches_hold_the_same_in_few_shapes(corpus, recogniser_dir, tmp
 
     train = Utterances(corpus[0], 16_000, 5, True, noisy_and_clean(add_noise))
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
-    trainer = SignalTrainer(SpectrogramModel.from_config(TINY_SIGNAL), recogniser, tmp_path, HPARAMS, "cpu")
+    trainer = SignalTrainer(SpectrogramModel.from_config(TINY_SIGNAL), recogniser, tmp_path, HPARAMS, "cpu", SPEECH)
     valid = FixedPairs(corpus[1], 16_000)
     trainer.rounded = True
     trainer.run(train, valid)
