@@ -27,9 +27,9 @@ setup(
         "speechbrain>=1.1,<1.2",
         "transformers>=5,<6",
         "jiwer>=4,<5",
-        "librosa>=0.11",
+        "librosa>=0.11",  # spectrograms of the demo; elsewhere not, since it takes seconds to import
         "soundfile>=0.13",
-        "soxr>=0.5",  # the resampler behind librosa, used directly: librosa takes seconds to import
+        "soxr>=0.5",  # the resampler behind librosa, used directly for the same reason
         "hyperpyyaml>=1.2.2",
         "filelock>=3.16",  # one run in a folder at a time
         "safetensors>=0.5",

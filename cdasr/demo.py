@@ -25,8 +25,8 @@ SCENES = (("seven three zero nine", "en-us+f2", "tonal", -5),
 
 def demo(output_dir: str | os.PathLike, model: str = "digits", device: str = "auto", seed: int = 0) -> None:
     """Print what was said and what each system hears; write the audio and a picture of the first scene."""
-    from cdasr.evaluation.plots import plot_spectrograms
     from cdasr.evaluation.report import render
+    from cdasr.speech.plots import plot_spectrograms
     from cdasr.speech.words import word_errors
 
     pipeline, output_dir = Pipeline.from_pretrained(model, device=device), Path(output_dir)

@@ -78,7 +78,7 @@ def write_wav(tmp_path):
 @pytest.fixture(scope="session")
 def recogniser_dir(tmp_path_factory):
     """A wav2vec2 CTC model with random weights and its processor, as save_pretrained writes them."""
-    from cdasr.training.recogniser import make_model, make_processor
+    from cdasr.speech.train_recogniser import make_model, make_processor
 
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("recogniser")
@@ -92,14 +92,14 @@ def recogniser_dir(tmp_path_factory):
 def package_dir(recogniser_dir, tmp_path_factory):
     """A complete model package with random weights: every strategy can be run."""
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.coupled.models import LogitsModel
     from cdasr.speech.pipeline import Pipeline
-    from cdasr.speech.signal_model import SignalModel
+    from cdasr.speech.signal_model import SpectrogramModel
 
     torch.manual_seed(2)
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
     tokens = recogniser.model.config.vocab_size
-    signal = SignalModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": tokens,
+    signal = SpectrogramModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": tokens,
                                                                  "condition": 8}})
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
     with torch.no_grad():  # untrained networks return what they are given: give them something to do
@@ -111,6 +111,51 @@ def package_dir(recogniser_dir, tmp_path_factory):
     config = {"observation_adding": {"weight": 0.25}}
     Pipeline(recogniser, signal, config, "cpu", logits).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def whisper_dir(tmp_path_factory):
+    """A small random Whisper with a window of 2 s, as save_pretrained writes it."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("whisper")
+    model = WhisperForConditionalGeneration(WhisperConfig(
+        d_model=24, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=20, vocab_size=60, max_source_positions=100,
+        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=2))
+    with torch.no_grad():  # sounds that differ as much as positions do, as in a trained encoder
+        model.model.encoder.conv1.weight.normal_(std=0.2)
+        model.model.encoder.conv2.weight.normal_(std=0.2)
+    model.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def classifier():
+    """A small image classifier with random weights."""
+    from cdasr.classifiers.image import ImageClassifier, make_model
+    from tests.images.conftest import CLASSES, CLASSIFIER
+
+    torch.manual_seed(1)
+    return ImageClassifier(make_model(CLASSIFIER["architecture"], len(CLASSES)), CLASSIFIER)
+
+
+@pytest.fixture
+def corpus(tmp_path, write_wav, tone):
+    """Six clean utterances with fixed noisy versions: (train rows, valid rows)."""
+    from cdasr.speech.manifest import read_manifest, write_manifest
+
+    rows = []
+    for number in range(6):
+        clean = tone(0.4 + 0.05 * number, 200 + 100 * number)
+        noisy = clean + 0.1 * np.random.default_rng(number).standard_normal(len(clean)).astype(np.float32)
+        rows.append({"ID": f"u{number}", "duration": len(clean) / 16_000, "wav": write_wav(f"n{number}.wav", noisy),
+                     "clean_wav": write_wav(f"c{number}.wav", clean), "text": "one two", "spk_id": "s"})
+    write_manifest(tmp_path / "valid.csv", rows)
+    valid = read_manifest(tmp_path / "valid.csv")
+    return [{**row, "wav": row["clean_wav"]} for row in valid], valid
 
 
 @pytest.fixture

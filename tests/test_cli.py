@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,3 +210,20 @@ def test_simulate_names_a_folder_without_audio(tmp_path, write_wav, tone, capsys
     assert main(["simulate", "--manifest", str(tmp_path / "clean.csv"), "--noise", str(tmp_path / "noise"), "--snr",
                  "0", "--output-dir", str(tmp_path / "out")]) == 2
     assert "no audio" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_documentation_names_every_verb_and_the_examples_are_accepted():
+    from cdasr.cli import _parser
+
+    root, parser = Path(__file__).parents[1], _parser()
+    verbs = set(parser._subparsers._group_actions[0].choices)
+    listed = (root / "docs" / "command-line.md").read_text(encoding="utf-8").split("## Exit codes")[0]
+    assert {line.split("`")[1] for line in listed.splitlines() if line.startswith("| `")} == verbs
+    pages = [root / "README.md", *root.glob("docs/*.md"), *root.glob("recipes/*/README.md")]
+    examples = [line.split("#")[0] for page in pages
+                for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+                for line in block.replace("\\\n", " ").splitlines() if line.startswith("cdasr ")]
+    assert len(examples) > 20
+    for example in examples:
+        arguments = example.split("|")[0].split()[1:]
+        parser.parse_args(arguments)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.classifiers.hub import loading, locate
-from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.logits import CTCLogits, Logits, Word, valid
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.padding import as_if_alone, maskable
 from cdasr.classifiers.pretrained import (
@@ -27,23 +27,15 @@ from cdasr.classifiers.pretrained import (
 from cdasr.runtime.weights import check_finite
 
 
-@dataclass(frozen=True)
-class Word:
-    """A word with its start and end in seconds, and how sure the recogniser is of it, in [0, 1]."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float
-
-
 class CTCRecogniser(nn.Module):
-    """Waveforms to CTC logits and text, through a model whose weights nothing can train.
+    """Waveforms to CTC logits and text, through a model whose weights nothing can train; a `protocol.Recogniser`.
 
     Sampling rate, feature normalisation, frame lengths, stride and receptive field come from the model's own
     configuration. A batch gives the same logits as each waveform alone: in one pass where padding can be kept out of
     the model (see `padding.py`), else in one pass for each length.
     """
+
+    kind = CTCLogits
 
     def __init__(self, model: nn.Module, processor):
         super().__init__()
@@ -53,7 +45,7 @@ class CTCRecogniser(nn.Module):
         self.normalise: bool = getattr(processor.feature_extractor, "do_normalize", False)
         self.blank: int = processor.tokenizer.pad_token_id
         self.whole_words: bool = _whole_words(processor.tokenizer)
-        self._hidden_layers: tuple[int, ...] = (-1,)
+        self._hidden_layers: tuple[int, ...] = (-1,)  # `with_hidden_layers` gives others
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, target_lang: str | None = None,
@@ -97,7 +89,7 @@ class CTCRecogniser(nn.Module):
             samples = self.receptive_field + 4 * self.stride
             with torch.random.fork_rng(devices=[]):
                 values = self(torch.zeros(1, samples), torch.tensor([samples])).values
-            if values.shape[-1] != self.vocab_size or not bool(values.isfinite().all()):
+            if values.shape[-1] != self.logits_size or not bool(values.isfinite().all()):
                 raise ValueError("it answers silence with numbers that are not finite, or of other classes")
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -110,14 +102,19 @@ class CTCRecogniser(nn.Module):
         return super().train(False)
 
     @property
-    def vocab_size(self) -> int:
+    def logits_size(self) -> int:
         """Number of classes V of the logits."""
         return self.model.config.vocab_size
 
     @property
+    def hidden_size(self) -> int:
+        """Numbers in one hidden state."""
+        return self.model.config.hidden_size
+
+    @property
     def tokens(self) -> list[str]:
         """What each class stands for, (V,)."""
-        return self.processor.tokenizer.convert_ids_to_tokens(list(range(self.vocab_size)))
+        return self.processor.tokenizer.convert_ids_to_tokens(list(range(self.logits_size)))
 
     @property
     def hidden_layers(self) -> tuple[int, ...]:
@@ -127,13 +124,17 @@ class CTCRecogniser(nn.Module):
         """
         return self._hidden_layers
 
-    @hidden_layers.setter
-    def hidden_layers(self, layers: Sequence[int]) -> None:
+    def with_hidden_layers(self, layers: Sequence[int]) -> CTCRecogniser:
+        """The same recogniser, sharing its model, with other `hidden_layers`. Raises ValueError where it lacks one."""
         states = self.model.config.num_hidden_layers + 1
         if bad := [layer for layer in layers if not -states <= layer < states]:
             raise ValueError(f"hidden_layers: there is no layer {bad[0]}; the recogniser's hidden states are 0 to "
                              f"{states - 1}")
-        self._hidden_layers = tuple(layers)
+        if tuple(layers) == self.hidden_layers:
+            return self
+        other = copy.copy(self)
+        other._hidden_layers = tuple(layers)
+        return other
 
     @property
     def stride(self) -> int:
@@ -170,10 +171,11 @@ class CTCRecogniser(nn.Module):
         """Centres of the logit frames in seconds, `(frames,)`."""
         return (torch.arange(frames) * self.stride + self.first_centre) / self.sample_rate
 
-    def forward(self, waves: Tensor, lengths: Tensor) -> Logits:
+    def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> CTCLogits:
         """Logits of zero-padded `waves` (B, T) at `sample_rate` with `lengths` (B,) samples; none is run twice.
 
-        Gradients pass to the waveforms, never to the weights.
+        The frames follow from the lengths, whatever they shall be `like`. Gradients pass to the waveforms, never to the
+        weights.
         Raises ValueError when a waveform is shorter than one frame.
         """
         self._check_lengths(lengths)
@@ -193,13 +195,14 @@ class CTCRecogniser(nn.Module):
             raise ValueError(f"audio of {int(lengths.min())} samples is shorter than one frame of the recogniser "
                              f"({self.receptive_field} samples at {self.sample_rate} Hz)")
 
-    def _run(self, waves: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Logits:
+    def _run(self, waves: Tensor, lengths: Tensor, mask: Tensor | None = None) -> CTCLogits:
         output = self.model(waves.to(self.model.dtype), attention_mask=mask, output_hidden_states=True)
         frames = self.frame_lengths(lengths)
         if output.logits.shape[1] != int(frames.max()):
             raise ValueError(f"the recogniser gives {output.logits.shape[1]} frames where its configuration promises "
                              f"{int(frames.max())}; such an adapter is not supported")
-        return Logits(output.logits.float(), frames, self._hidden(output.hidden_states, output.logits.shape[1]))
+        hidden = self._hidden(output.hidden_states, output.logits.shape[1])
+        return CTCLogits(output.logits.float(), frames, hidden, self)
 
     def _hidden(self, states: Sequence[Tensor], frames: int) -> Tensor:
         """The chosen hidden states (B, M, layers H), at the frames of the logits."""
@@ -210,7 +213,7 @@ class CTCRecogniser(nn.Module):
             states = [state[:, index] for state in states]
         return torch.cat([F.layer_norm(state, state.shape[-1:]) for state in states], dim=-1)
 
-    def _run_by_length(self, waves: Tensor, lengths: Tensor) -> Logits:
+    def _run_by_length(self, waves: Tensor, lengths: Tensor) -> CTCLogits:
         """Runs of equal length without a mask, put together again."""
         frames = self.frame_lengths(lengths)
         values = hidden = None
@@ -222,7 +225,7 @@ class CTCRecogniser(nn.Module):
                 hidden = part.hidden.new_zeros(len(waves), int(frames.max()), part.hidden.shape[-1])
             values[rows, :part.values.shape[1]] = part.values
             hidden[rows, :part.hidden.shape[1]] = part.hidden
-        return Logits(values, frames, hidden)
+        return CTCLogits(values, frames, hidden, self)
 
     def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
         """Greedy CTC transcripts of logits `values` (B, M, V): best token a frame, repeats and blanks removed."""
@@ -250,9 +253,7 @@ class CTCRecogniser(nn.Module):
 
     def _best(self, values: Tensor, lengths: Tensor) -> Tensor:
         """The best token of each frame (B, M), blanks beyond the lengths."""
-        best = values.argmax(dim=-1)
-        frames = torch.arange(best.shape[1], device=best.device)
-        best = best.masked_fill(frames >= lengths[:, None], self.blank)
+        best = values.argmax(dim=-1).masked_fill(~valid(values, lengths), self.blank)
         return fill_blanks(best, self.blank) if self.whole_words else best
 
 

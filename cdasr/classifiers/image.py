@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.logits import ClassLogits, Logits
 from cdasr.classifiers.schema import Architecture, Image
 from cdasr.runtime.plain_data import checked, one_line, read_json
 from cdasr.runtime.weights import check_finite, check_fit, read_pickle, read_tensors, sketch, tensors_in
@@ -20,12 +20,15 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 class ImageClassifier(nn.Module):
-    """Images in [0, 1] to logits, through a model whose weights nothing can train.
+    """Images in [0, 1] to logits, through a model whose weights nothing can train; a `protocol.Classifier`.
 
     `config` is plain data: `architecture` (see `make_model`), `classes` (their names), `mean` and `std` of each
     channel, and `size`, to which images are resized where it is not null. The hidden states are what the last linear
     layer is given.
     """
+
+    kind = ClassLogits
+    hidden_layers = (-1,)
 
     def __init__(self, model: nn.Module, config: dict):
         super().__init__()
@@ -41,11 +44,27 @@ class ImageClassifier(nn.Module):
         """Channels of the images: 1 (grey) or 3 (RGB)."""
         return len(self.mean)
 
+    @property
+    def logits_size(self) -> int:
+        """Number of classes V."""
+        return len(self.classes)
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers that the last linear layer is given."""
+        return self.head.in_features
+
+    def with_hidden_layers(self, layers: Sequence[int]) -> ImageClassifier:
+        """The classifier, which has the last layer only. Raises ValueError for others."""
+        if tuple(layers) != self.hidden_layers:
+            raise ValueError(f"hidden_layers {list(layers)}: an image classifier hands out its last layer only, [-1]")
+        return self
+
     def train(self, mode: bool = True) -> ImageClassifier:
         """Stays in evaluation mode, also inside a network that is being trained."""
         return super().train(False)
 
-    def forward(self, images: Tensor, lengths: None = None) -> Logits:
+    def forward(self, images: Tensor, lengths: None = None, like: Logits | None = None) -> ClassLogits:
         """Logits (B, V) and penultimate features (B, H) of `images` (B, C, H, W); a picture is whole, without lengths.
 
         Gradients pass to the images, never to the weights.
@@ -56,7 +75,7 @@ class ImageClassifier(nn.Module):
             values = self.model(prepare(images, self.mean, self.std, self.config["size"]))
         finally:
             hook.remove()
-        return Logits(values.float(), None, features[0].float())
+        return ClassLogits(values.float(), None, features[0].float(), self)
 
     @torch.no_grad()
     def try_out(self, height: int, width: int) -> None:

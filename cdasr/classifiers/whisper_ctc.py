@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.ctc import CTCRecogniser, Logits
+from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.hub import loading, locate, source_of
 from cdasr.classifiers.log_mel import LogMel
+from cdasr.classifiers.logits import CTCLogits, Logits
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.pretrained import (
     check_kind,
@@ -124,6 +125,12 @@ class WhisperCTCRecogniser(CTCRecogniser):
                              f"encoder has {states[0]} of {states[1]}")
         return cls(encoder, head, extractor, tokenizer, source_now if source else None)
 
+    def with_head(self, head: CTCHead) -> WhisperCTCRecogniser:
+        """The same recogniser, sharing the encoder, with another head, which is frozen too."""
+        processor = self.processor
+        return WhisperCTCRecogniser(self.model, head, processor.feature_extractor, processor.tokenizer,
+                                    self.encoder_source).to(self.features.window.device)
+
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write head, tokenizer and, unless it is named by `encoder_source`, the encoder, as safetensors."""
         from safetensors.torch import save_file
@@ -140,7 +147,7 @@ class WhisperCTCRecogniser(CTCRecogniser):
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @property
-    def vocab_size(self) -> int:
+    def logits_size(self) -> int:
         return self.head.config["tokens"]
 
     @property
@@ -166,7 +173,7 @@ class WhisperCTCRecogniser(CTCRecogniser):
         """Number of logit frames for inputs of `samples` (B,) samples: those whose centre lies within."""
         return torch.div(samples + self.stride - 1, self.stride, rounding_mode="floor")
 
-    def forward(self, waves: Tensor, lengths: Tensor) -> Logits:
+    def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> CTCLogits:
         """Logits of zero-padded `waves` (B, T) at 16 kHz with `lengths` (B,) samples, in one pass of the encoder.
 
         Gradients pass to the waveforms, never to the weights.
@@ -176,7 +183,7 @@ class WhisperCTCRecogniser(CTCRecogniser):
         frames = self.frame_lengths(lengths)
         states = self.encode(waves, lengths)
         values = self.head(states, frames)
-        return Logits(values, frames, self._hidden(states, values.shape[1]))
+        return CTCLogits(values, frames, self._hidden(states, values.shape[1]), self)
 
     def encode(self, waves: Tensor, lengths: Tensor) -> list[Tensor]:
         """All hidden states of the encoder, each (B, M, H), for the frames of the longest waveform."""

@@ -19,9 +19,9 @@ degraded audio y, in training as in use: no network is ever shown a prefix that 
 its own hypothesis w this gives w, for greedy decoding takes the best token given the tokens before. Of any logits l at
 the positions of w, let i be the first position whose best token is not w's. Up to i, that token included, l was
 conditioned on just the tokens that are read; what follows was conditioned on a token that has been taken back. There a
-replaced token may do little harm, but one that is missing or too much moves all others. So `read` keeps the tokens up
-to i and lets the decoder go on greedily from there, with the audio of the observation and as many or few tokens as it
-takes. It follows that
+replaced token may do little harm, but one that is missing or too much moves all others. So `redecode` keeps the tokens
+up to i and lets the decoder go on greedily from there, with the audio of the observation and as many or few tokens as
+it takes. It follows that
 1. where nothing is diffused (l = C(y; w)) the transcript is the recogniser's own;
 2. C(x; w) is read as the greedy decoding of x, whatever w is (by induction over positions: both take the best token
    given x and the same tokens before): a logits process that returns C(x_hat) answers what `enhanced` answers;
@@ -34,15 +34,16 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.ctc import Logits, Word
 from cdasr.classifiers.decoding_steps import DecodingSteps, normalised
 from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.log_mel import LogMel
+from cdasr.classifiers.logits import TokenLogits, Word, valid
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.pretrained import (
     check_kind,
@@ -54,19 +55,21 @@ from cdasr.classifiers.pretrained import (
     read_config,
     read_generation,
 )
-from cdasr.classifiers.token_times import centred_edges, warped_edges
+from cdasr.classifiers.token_times import centred_boundaries, warped_boundaries
+from cdasr.classifiers.whisper_parts import greedy, isometry, language_of, marked, split_words, watched_heads
 
 ITEMS = 8  # whose logits over the whole vocabulary are in memory at once
 
 
 class WhisperDecoderRecogniser(nn.Module):
-    """Waveforms to coordinates of token logits, and to text, through a Whisper whose weights nothing can train.
+    """Waveforms to coordinates of token logits, and to text, through a Whisper whose weights nothing can train; a
+    `protocol.Recogniser`.
 
     Language, task and suppressed tokens are those of the model's generation configuration; `language` and `task` set
     them there. Multilingual models without a language detect it.
     """
 
-    blank = None  # every position holds a token
+    kind = TokenLogits
 
     def __init__(self, model: nn.Module, processor, language: str | None = None, task: str | None = None):
         super().__init__()
@@ -75,15 +78,15 @@ class WhisperDecoderRecogniser(nn.Module):
         self.log_mel = LogMel(processor.feature_extractor)
         self.sample_rate: int = self.log_mel.sample_rate
         self._hidden_layers: tuple[int, ...] = (-1,)
-        self.generation = _greedy(model.generation_config, language, task)
-        self.heads = _watched_heads(model, self.generation)
+        self.generation = greedy(model.generation_config, language, task)
+        self.heads = watched_heads(model, self.generation)
         ends = self.generation.eos_token_id
         self.ends: list[int] = [ends] if isinstance(ends, int) else list(ends)
         basis, root = isometry(model.get_output_embeddings().weight)
         self.register_buffer("basis", basis.float(), persistent=False)
         self.register_buffer("root", root.float(), persistent=False)
-        self.register_buffer("never", _marked(self.generation.suppress_tokens, len(basis)), persistent=False)
-        self.register_buffer("not_first", _marked(self.generation.begin_suppress_tokens, len(basis)), persistent=False)
+        self.register_buffer("never", marked(self.generation.suppress_tokens, len(basis)), persistent=False)
+        self.register_buffer("not_first", marked(self.generation.begin_suppress_tokens, len(basis)), persistent=False)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, language: str | None = None, task: str | None = None,
@@ -129,17 +132,36 @@ class WhisperDecoderRecogniser(nn.Module):
         """Which of the decoder's `hidden_states` are handed out, as in `CTCRecogniser`."""
         return self._hidden_layers
 
-    @hidden_layers.setter
-    def hidden_layers(self, layers: Sequence[int]) -> None:
+    def with_hidden_layers(self, layers: Sequence[int]) -> WhisperDecoderRecogniser:
+        """The same recogniser, sharing its model, with other `hidden_layers`. Raises ValueError where it lacks one."""
         states = self.model.config.decoder_layers + 1
         if bad := [layer for layer in layers if not -states <= layer < states]:
             raise ValueError(f"hidden_layers: the recogniser's decoder has {states} hidden states, 0 to {states - 1}; "
                              f"there is no {bad[0]}")
-        self._hidden_layers = tuple(layers)
+        if tuple(layers) == self.hidden_layers:
+            return self
+        other = copy.copy(self)
+        other._hidden_layers = tuple(layers)
+        return other
+
+    @property
+    def logits_size(self) -> int:
+        """Numbers d of the coordinates of one position."""
+        return self.model.config.d_model
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in one hidden state."""
+        return self.model.config.d_model
+
+    @property
+    def tokens(self) -> list[str]:
+        """What each token of the posterior stands for, (V,)."""
+        return self.processor.tokenizer.convert_ids_to_tokens(list(range(len(self.basis))))
 
     # -- listening ----------------------------------------------------------------------------------------------------
 
-    def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> Logits:
+    def forward(self, waves: Tensor, lengths: Tensor, like: TokenLogits | None = None) -> TokenLogits:
         """C of zero-padded `waves` (B, T) at `sample_rate` with `lengths` (B,) samples: `values` (B, L, d) are z.
 
         Without `like` the hypothesis is decoded; else it is that of the earlier observation `like` of the utterances.
@@ -158,7 +180,7 @@ class WhisperDecoderRecogniser(nn.Module):
         features = self.log_mel(waves, lengths).to(self.model.dtype)
         return self.model.get_encoder()(features).last_hidden_state
 
-    def read(self, logits: Logits) -> Logits:
+    def redecode(self, logits: TokenLogits) -> TokenLogits:
         """The answer that `logits` at the positions of a hypothesis stand for, as logits of a hypothesis of its own.
 
         The tokens of the old hypothesis are kept up to the first that the logits replace, which is put in its place;
@@ -166,7 +188,7 @@ class WhisperDecoderRecogniser(nn.Module):
         `decode` gives what was read.
         """
         best, _ = self.best(logits.values, logits.lengths)
-        same = (best == logits.tokens[:, -best.shape[1]:]) | ~_valid(logits.values, logits.lengths)
+        same = (best == logits.tokens[:, -best.shape[1]:]) | ~valid(logits.values, logits.lengths)
         if bool(same.all()):
             return logits
         kept = (same.cumprod(dim=1).sum(dim=1) + 1).minimum(logits.lengths)
@@ -177,7 +199,7 @@ class WhisperDecoderRecogniser(nn.Module):
         return answer
 
     def _hypothesise(self, encoded: Tensor, samples: Tensor, given: Tensor | None = None,
-                     kept: Tensor | None = None) -> Logits:
+                     kept: Tensor | None = None) -> TokenLogits:
         """Greedy decoding of all items at once with a KV cache; coordinates and times come from the same pass.
 
         The first `kept` (B,) tokens of `given` (B, L) are taken as they are.
@@ -198,21 +220,22 @@ class WhisperDecoderRecogniser(nn.Module):
         durations = samples / self.sample_rate
         frames = (durations / step).floor().long().clamp(1, encoded.shape[1])
         if getattr(self.generation, "alignment_heads", None):
-            edges = warped_edges(attention, lengths, frames, durations, step, self.model.config.median_filter_width)
+            boundaries = warped_boundaries(attention, lengths, frames, durations, step,
+                                           self.model.config.median_filter_width)
         else:
-            edges = centred_edges(attention, lengths, frames, durations, step)
-        mask = _valid(values, lengths)[..., None]
-        return Logits(values * mask, lengths, hidden * mask, edges, tokens, encoded, samples)
+            boundaries = centred_boundaries(attention, lengths, frames, durations, step)
+        mask = valid(values, lengths)[..., None]
+        return TokenLogits(values * mask, lengths, hidden * mask, self, boundaries, tokens, encoded, samples)
 
-    def _teacher_forced(self, encoded: Tensor, like: Logits) -> Logits:
+    def _teacher_forced(self, encoded: Tensor, like: TokenLogits) -> TokenLogits:
         """C(x; w) of the audio `encoded`, for the hypothesis of `like`."""
         output = self.model.get_decoder()(input_ids=like.tokens[:, :-1], encoder_hidden_states=encoded,
                                           use_cache=False, output_hidden_states=True)
         first = like.tokens.shape[1] - like.values.shape[1] - 1  # the prefix's last token predicts the first one
-        mask = _valid(like.values, like.lengths)[..., None]
+        mask = valid(like.values, like.lengths)[..., None]
         values = self.coordinates(output.last_hidden_state[:, first:]) * mask
         layers = [output.hidden_states[layer][:, first:] for layer in self.hidden_layers]
-        return Logits(values, like.lengths, normalised(layers) * mask, like.edges, like.tokens, encoded, like.samples)
+        return replace(like, values=values, hidden=normalised(layers) * mask, classifier=self, audio=encoded)
 
     # -- coordinates and logits ---------------------------------------------------------------------------------------
 
@@ -236,7 +259,7 @@ class WhisperDecoderRecogniser(nn.Module):
             parts.append((scores.argmax(dim=-1), scores.softmax(dim=-1).amax(dim=-1)))
         best, posterior = (torch.cat(part) for part in zip(*parts))
         ended = self._ended(best)
-        over = (ended.cumsum(dim=1) - ended.int() > 0) | ~_valid(values, lengths)
+        over = (ended.cumsum(dim=1) - ended.int() > 0) | ~valid(values, lengths)
         return best.masked_fill(over, self.ends[0]), posterior
 
     def _ended(self, tokens: Tensor) -> Tensor:
@@ -250,90 +273,19 @@ class WhisperDecoderRecogniser(nn.Module):
         texts = self.processor.tokenizer.batch_decode(best.cpu(), skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
-    def words(self, values: Tensor, lengths: Tensor, edges: Tensor) -> list[list[Word]]:
-        """The words of `decode` with times from `edges` (B, L + 1); confidence: the mean posterior of its tokens."""
+    def words(self, values: Tensor, lengths: Tensor, boundaries: Tensor) -> list[list[Word]]:
+        """The words of `decode` with times from `boundaries` (B, L + 1) in seconds.
+
+        A word's confidence is the mean posterior of its tokens.
+        """
         best, posterior = self.best(values, lengths)
         texts = ~(self._ended(best) | torch.isin(best, self._special(best.device)))
-        return [self._words_of(*item) for item in zip(best.cpu(), posterior.cpu(), texts.cpu(), edges.cpu())]
-
-    def _words_of(self, best: Tensor, posterior: Tensor, text: Tensor, edges: Tensor) -> list[Word]:
-        from transformers.models.whisper.tokenization_whisper import _combine_tokens_into_words
-
-        places = text.nonzero()[:, 0].tolist()
-        if not places:
-            return []
-        found, _, spans = _combine_tokens_into_words(self.processor.tokenizer, best[places].tolist(), self._language())
-        return [Word("".join(word.split()).lower(), float(edges[places[span[0]]]), float(edges[places[span[-1]] + 1]),
-                     float(posterior[[places[index] for index in span]].mean()))
-                for word, span in zip(found, spans) if word.strip()]
+        tokenizer, language = self.processor.tokenizer, language_of(self.generation)
+        return [split_words(tokenizer, language, *item)
+                for item in zip(best.cpu(), posterior.cpu(), texts.cpu(), boundaries.cpu())]
 
     def _special(self, device: torch.device) -> Tensor:
         """Tokens that are no text: those which the tokenizer calls special, and the timestamps."""
         after = getattr(self.generation, "no_timestamps_token_id", None)
         stamps = [] if after is None else range(after + 1, len(self.basis))
         return torch.tensor([*self.processor.tokenizer.all_special_ids, *stamps], device=device)
-
-    def _language(self) -> str:
-        """The language as transformers names it where it splits words; `english`: at spaces."""
-        from transformers.models.whisper.tokenization_whisper import LANGUAGES
-
-        language = (getattr(self.generation, "language", None) or "english").strip("<|>").lower()
-        return LANGUAGES.get(language, language)
-
-
-@torch.no_grad()
-def isometry(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Q (V, d) and H (d, d) of an output projection (V, d) without its mean row: W - mean = Q H, in float64.
-
-    From the eigenvectors of W'W. Directions weaker than 1e-6 of the strongest, which float32 does not resolve, are 0
-    in Q.
-    """
-    centred = weight.double()
-    centred = centred - centred.mean(dim=0)
-    powers, directions = torch.linalg.eigh(centred.T @ centred)
-    gains = powers.clamp_min(0.0).sqrt()
-    inverse = torch.where(gains > 1e-6 * gains.max(), 1.0 / gains, 0.0)
-    return centred @ ((directions * inverse) @ directions.T), (directions * gains) @ directions.T
-
-
-def _greedy(config, language: str | None, task: str | None):
-    """The generation configuration with `language` and `task`, and a copy of it for plain greedy decoding."""
-    for name, value, known in (("language", language, "lang_to_id"), ("task", task, "task_to_id")):
-        if value is not None:
-            if not getattr(config, known, None):
-                raise ValueError(f"{name} {value!r}: the model's generation configuration names no {name}s (an English "
-                                 "model, or an old configuration); leave it out")
-            setattr(config, name, value)
-    greedy = copy.deepcopy(config)
-    greedy.update(num_beams=1, do_sample=False, return_timestamps=False, return_dict_in_generate=False,
-                  compression_ratio_threshold=None, logprob_threshold=None, no_speech_threshold=None)
-    return greedy
-
-
-def _watched_heads(model: nn.Module, generation) -> dict[int, list[int]]:
-    """Heads by decoder layer whose cross-attention tells times: the alignment heads, or all where they are not known.
-
-    Their attention is computed eagerly, which alone returns weights; the rest of the model stays as it was loaded.
-    """
-    layers = model.get_decoder().layers
-    known = getattr(generation, "alignment_heads", None)
-    heads: dict[int, list[int]] = {}
-    for layer, head in known or [(layer, head) for layer in range(len(layers))
-                                 for head in range(model.config.decoder_attention_heads)]:
-        heads.setdefault(layer, []).append(head)
-    eager = copy.deepcopy(model.config)
-    eager._attn_implementation = "eager"
-    for layer in heads:
-        layers[layer].encoder_attn.config = eager
-    return heads
-
-
-def _marked(tokens: list[int] | None, size: int) -> Tensor:
-    marks = torch.zeros(size, dtype=torch.bool)
-    marks[list(tokens or ())] = True
-    return marks
-
-
-def _valid(values: Tensor, lengths: Tensor) -> Tensor:
-    """Positions (B, L) of an item."""
-    return torch.arange(values.shape[1], device=values.device) < lengths[:, None]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.logits import Logits, frame_mask
-from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.signal_model import Analysis
+from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.evaluation import Evaluation
+from cdasr.coupled.models import Analysis
+from cdasr.coupled.recipe import Recipe
 from cdasr.diffusion.coupling import Observation
-from cdasr.diffusion.objectives import categorical_loss, denoising_loss
 
 
 @dataclass(frozen=True)
-class Task:
+class Domain:
     """Speech or images, as functions.
 
+    - `name`: what a package's config calls it.
     - `truth`: the column of a manifest, and the field of a training item, with the right answer.
     - `rate`: what the error rate in per cent is called (word error rate: `wer`).
     - `errors(classifier, logits, truths)`: errors and what they are counted against, for each item.
@@ -27,8 +30,11 @@ class Task:
     - `lengths(padded)`: the same lengths from a SpeechBrain `PaddedData`.
     - `signal_loss(x0_hat, x0, analysis, hparams)` and `logits_loss(l_hat, clean, space, classifier, hparams)`.
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
+    - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
+    - `recipe`: its data, its classifier and its packages, as the stages of a recipe need them (`cdasr.coupled.recipe`).
     """
 
+    name: str
     truth: str
     rate: str
     errors: Callable[[nn.Module, Logits, Sequence], list[tuple[int, int]]]
@@ -37,6 +43,10 @@ class Task:
     signal_loss: Callable[[Tensor, Tensor, Analysis, object], Tensor]
     logits_loss: Callable[[Tensor, Observation, LogitsSpace, nn.Module, object], Tensor]
     quality: tuple[str, Callable[[Tensor, Tensor], float]]
+    # evaluation
+    evaluation: Evaluation
+    # data, training and packages
+    recipe: Recipe
 
     def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:
         """Errors of a batch, and what they are counted against."""
@@ -49,13 +59,22 @@ class Task:
         return found.tolist() if isinstance(found, torch.Tensor) else list(found)
 
 
-def posterior_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, kl_weight: float) -> Tensor:
-    """Squared error in the space, plus the divergence of the posteriors, each a mean over frames."""
-    mask = frame_mask(clean.context)
-    return (denoising_loss(l_hat, clean.logits, mask=None if mask is None else mask[..., None])
-            + kl_weight * categorical_loss(space.decode(l_hat), space.decode(clean.logits), mask))
+DOMAINS = {"speech": "cdasr.speech.domain:SPEECH", "images": "cdasr.images.domain:IMAGES"}
 
 
-def unpadded(signals: Tensor, lengths: Tensor | None) -> list[Tensor]:
-    """The items of a batch, each at its own length."""
-    return list(signals) if lengths is None else [item[:length] for item, length in zip(signals, lengths.tolist())]
+def load_domain(name: str) -> Domain:
+    """The domain of that name, one of `DOMAINS`."""
+    module, _, constant = DOMAINS[name].partition(":")
+    return getattr(import_module(module), constant)
+
+
+def find_domain(name_or_dir: str | os.PathLike) -> Domain:
+    """The domain of a model package. Raises ValueError for one that there is not."""
+    from cdasr.coupled.package import find_package
+    from cdasr.runtime.plain_data import read_json
+
+    folder = find_package(name_or_dir)
+    name = read_json(folder / "config.json").get("domain", "speech")
+    if name not in list(DOMAINS):  # a list, since the file may hold anything
+        raise ValueError(f"{folder}: it is for {name!r}; this version knows {', '.join(DOMAINS)}")
+    return load_domain(name)

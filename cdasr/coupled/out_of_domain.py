@@ -3,7 +3,7 @@
 A package for ten words answers music, noise and other speech with confident words. What gives such inputs away is in
 what was computed anyway: the posteriors of the answer and of C(x_hat) are less sharp, the two disagree more often, and
 more of the input is taken for noise. A logistic regression on these measures is fitted on development data
-(`cdasr.evaluation.domain_check`) and stored in the package as plain numbers.
+(`cdasr.speech.domain_check`) and stored in the package as plain numbers.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class DomainCheck:
 
 
 @torch.no_grad()
-def measure(classifier: nn.Module, answer: Logits, enhanced: Logits, degraded: Sequence[Tensor],
-            cleaned: Sequence[Tensor]) -> Tensor:
+def measure(answer: Logits, enhanced: Logits, degraded: Sequence[Tensor], cleaned: Sequence[Tensor]) -> Tensor:
     """`MEASURES` of a batch (B, len(MEASURES)), float64.
 
     `answer` are the logits that are decoded, `enhanced` C(x_hat). `degraded` and `cleaned` are the signals y and x_hat
@@ -60,22 +59,21 @@ def measure(classifier: nn.Module, answer: Logits, enhanced: Logits, degraded: S
     where it is no blank. `disagreement` is the share of words in which the two transcripts differ. `residual` is the
     level of y - x_hat relative to x_hat in dB.
     """
-    columns = [*_sharpness(classifier, answer), *_sharpness(classifier, enhanced)]
-    texts = zip(*(classifier.decode(logits.values, logits.lengths) for logits in (answer, enhanced)))
+    columns = [*_sharpness(answer), *_sharpness(enhanced)]
+    texts = zip(answer.texts(), enhanced.texts())
     columns.append([1.0 - SequenceMatcher(None, first.split(), second.split()).ratio() for first, second in texts])
     columns.append([_level(noisy - clean) - _level(clean) for noisy, clean in zip(degraded, cleaned)])
     return torch.tensor(columns, dtype=torch.float64).T
 
 
-def _sharpness(classifier: nn.Module, logits: Logits) -> tuple[list[float], list[float]]:
+def _sharpness(logits: Logits) -> tuple[list[float], list[float]]:
     """Mean entropy and mean confidence of each item."""
     entropies, confidences = [], []
-    for row, values in enumerate(logits.values):
-        values = torch.atleast_2d(values if logits.lengths is None else values[:logits.lengths[row]])
-        scores = (classifier.logits(values) if hasattr(classifier, "logits") else values).float().log_softmax(dim=-1)
+    for values in logits.items():
+        scores = logits.log_posterior(values)
         entropies.append(float(-(scores.exp() * scores).sum(dim=-1).mean()))
         best, place = scores.exp().max(dim=-1)
-        spoken = best[place != classifier.blank] if getattr(classifier, "blank", None) is not None else best
+        spoken = best[logits.spoken(place)]
         confidences.append(float(spoken.mean()) if len(spoken) else 0.0)
     return entropies, confidences
 

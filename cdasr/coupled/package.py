@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from cdasr.coupled.logits_model import LogitsModel
+from cdasr.classifiers.protocol import Classifier
+from cdasr.coupled.models import LogitsModel, SignalModel
 from cdasr.coupled.schema import Package
-from cdasr.coupled.signal_model import SignalProcess
 from cdasr.runtime.plain_data import checked, one_line, read_json
 from cdasr.runtime.weights import check_fit, read_shapes, read_tensors, sketch
 
@@ -24,8 +24,8 @@ BUNDLED = Path(__file__).parents[1] / "bundled"
 FORMAT = 1
 
 
-def load_models(name_or_dir: str | os.PathLike, domain: str, model_class: type[SignalProcess]
-                ) -> tuple[Path, dict, SignalProcess, LogitsModel | None]:
+def load_models(name_or_dir: str | os.PathLike, domain: str, model_class: type[SignalModel]
+                ) -> tuple[Path, dict, SignalModel, LogitsModel | None]:
     """Folder, config and both models of a package of the `domain`, whose signal process is a `model_class`.
 
     Raises ValueError in one line when it cannot be used.
@@ -46,7 +46,7 @@ def load_models(name_or_dir: str | os.PathLike, domain: str, model_class: type[S
     return folder, config, signal, logits
 
 
-def save_models(folder: Path, config: dict, signal: SignalProcess, logits: LogitsModel | None, half: bool) -> dict:
+def save_models(folder: Path, config: dict, signal: SignalModel, logits: LogitsModel | None, half: bool) -> dict:
     """Write the weights of both models, as float16 with `half`, and `config.json`, whose content is returned."""
     from safetensors.torch import save_file
 
@@ -80,19 +80,19 @@ def inside(folder: Path, name: object) -> Path:
     return folder / name
 
 
-def check_classifier(folder: Path, signal: SignalProcess, logits: LogitsModel | None, classes: int | None,
-                     hidden: int | None, called: str) -> None:
-    """Raise ValueError where the processes were trained for logits of other `classes`, or for other hidden states.
+def check_classifier(folder: Path, signal: SignalModel, logits: LogitsModel | None, classifier: Classifier,
+                     called: str) -> None:
+    """Raise ValueError where the processes were trained for other logits or hidden states than the `classifier`'s.
 
-    `hidden` is the size of one hidden state, and `called` what a message calls the classifier; None is not compared.
+    `called` is what a message calls it.
     """
     tokens = signal.config["network"].get("tokens") or (logits and logits.tokens)
-    if classes is not None and tokens and tokens != classes:
+    if tokens and tokens != classifier.logits_size:
         raise ValueError(f"{folder} was trained for a recogniser with logits of {tokens} classes; {called} has "
-                         f"{classes}")
-    if logits is None or hidden is None:
+                         f"{classifier.logits_size}")
+    if logits is None:
         return
-    width = hidden * len(logits.hidden_layers)
+    width = classifier.hidden_size * len(logits.hidden_layers)
     if logits.config["network"]["hidden"] != width:
         raise ValueError(f"{folder} was trained for hidden states of {logits.config['network']['hidden']} numbers; "
                          f"those of {called} are {width}")
@@ -107,7 +107,7 @@ def _load(model_class: type, config: dict, path: Path):
     return model
 
 
-def _check_tokens(signal: SignalProcess, logits: LogitsModel | None) -> None:
-    told = signal.config["network"].get("tokens")
-    if logits is not None and told and told != logits.tokens:
-        raise ValueError(f"signal.network.tokens is {told}, logits.network.tokens {logits.tokens}")
+def _check_tokens(signal: SignalModel, logits: LogitsModel | None) -> None:
+    tokens = signal.config["network"].get("tokens")
+    if logits is not None and tokens and tokens != logits.tokens:
+        raise ValueError(f"signal.network.tokens is {tokens}, logits.network.tokens {logits.tokens}")

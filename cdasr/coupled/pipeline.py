@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
-from cdasr.coupled.domain import Task, unpadded
-from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import CoupledRun, LogitsModel, SignalModel, strategy_steps, unpadded
 from cdasr.coupled.out_of_domain import DomainCheck, measure
-from cdasr.coupled.sides import Sides, strategy_steps
-from cdasr.coupled.signal_model import SignalProcess
+from cdasr.coupled.strategies import STRATEGIES, check_strategies
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device
 
@@ -60,31 +59,48 @@ class CoupledPipeline:
     Subclasses say how signals are batched, which classifier a package has, and what is made of an `Outcome`.
     """
 
-    domain: ClassVar[str]  # as a package's config names it
-    task: ClassVar[Task]
-    model_class: ClassVar[type[SignalProcess]]
+    domain: ClassVar[Domain]
+    model_class: ClassVar[type[SignalModel]]
 
-    def __init__(self, classifier: nn.Module, signal: SignalProcess, config: dict | None = None, device: str = "auto",
+    def __init__(self, classifier: nn.Module, signal: SignalModel, config: dict | None = None, device: str = "auto",
                  logits: LogitsModel | None = None):
         self.device = resolve_device(device)
         self.classifier, self.signal = classifier.to(self.device), signal.to(self.device).eval()
         self.logits = None if logits is None else logits.to(self.device).eval()
+        if self.logits is not None:
+            self.classifier = self.classifier.with_hidden_layers(self.logits.hidden_layers)
         self.config = config or {}
-        if logits is not None:
-            classifier.hidden_layers = logits.hidden_layers
+
+    def with_models(self, signal: SignalModel, logits: LogitsModel | None) -> CoupledPipeline:
+        """The same pipeline around other models."""
+        return type(self)(self.classifier, signal, self.config, self.device, logits)
+
+    def with_choices(self, steps: int | None = None, **choices) -> CoupledPipeline:
+        """The same pipeline, sharing its models, with other choices of its package; this one stays as it is.
+
+        `steps` of the signal process; `choices` replace parts of the config: `strategy`, `strategies` (options by name,
+        which are added to those that are there), `observation_adding`, ...
+        """
+        config = {**self.config, **choices}
+        if "strategies" in choices:
+            config["strategies"] = {**self.config.get("strategies", {}), **choices["strategies"]}
+        signal = self.signal if steps is None else self.signal.with_sampling(steps=steps)
+        return type(self)(self.classifier, signal, config, self.device, self.logits)
 
     @property
     def strategies(self) -> list[str]:
         """The strategies that this package can run."""
-        return [name for name in STRATEGIES if self.logits is not None or name not in NEED_LOGITS]
+        return [name for name, strategy in STRATEGIES.items() if self.logits is not None or not strategy.needs_logits]
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
         """Raise ValueError for a strategy that does not exist or that this package cannot run, or a count below 1."""
-        check_strategies(names)
+        lacking = [name for name in names if name not in self.strategies]
+        if lacking:
+            check_strategies(lacking)
         for name, count in (("steps", steps), ("samples", samples)):
             if count is not None and count < 1:
                 raise ValueError(f"the number of {name} must be at least 1, got {count}")
-        if lacking := [name for name in names if name not in self.strategies]:
+        if lacking:
             raise ValueError(f"the strategy {lacking[0]!r} needs a logits process, which this package does not have; "
                              f"choose one of {', '.join(self.strategies)}")
 
@@ -109,7 +125,7 @@ class CoupledPipeline:
 
     def batch(self, signals: Sequence[Tensor]) -> Batch:
         """Signals (...) of their own lengths as a batch on the device."""
-        padded, lengths = self.task.collate(signals)
+        padded, lengths = self.domain.collate(signals)
         return Batch(padded.to(self.device), None if lengths is None else lengths.to(self.device))
 
     @torch.inference_mode()
@@ -132,7 +148,7 @@ class CoupledPipeline:
                     "method": "ancestral" if samples > 1 else None}
         if guidance is not None:
             sampling["guidance"] = guidance
-        outcome = STRATEGIES[strategy](self, batch, steps, sampling)
+        outcome = PLAIN.get(strategy, coupled(strategy))(self, batch, steps, sampling)
         if not bool(outcome.logits.values.isfinite().all()):
             raise ValueError(f"the strategy {strategy!r} gave logits that are not finite: the input, an option such as "
                              "the guidance, or the package's weights are out of any range")
@@ -141,11 +157,11 @@ class CoupledPipeline:
 
     def _out_of_domain(self, outcome: Outcome, batch: Batch, strategy: str) -> list[bool] | None:
         """By the package's rule for this kind of strategy; None where it has none, or where nothing was enhanced."""
-        rule = self.config.get("out_of_domain", {}).get("coupled" if strategy in NEED_LOGITS else "enhanced")
+        rule = self.config.get("out_of_domain", {}).get(
+            "coupled" if STRATEGIES[strategy].needs_logits else "enhanced")
         if rule is None or outcome.enhanced is None:
             return None
-        measured = measure(self.classifier, outcome.logits, outcome.enhanced_logits, batch.rows(),
-                           outcome.enhanced.rows())
+        measured = measure(outcome.logits, outcome.enhanced_logits, batch.rows(), outcome.enhanced.rows())
         return (DomainCheck(**rule).score(measured) > 0).tolist()
 
 
@@ -177,7 +193,7 @@ def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> t
 
 
 def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]:
-    """A strategy of `diffusion/coupling.py`, with the steps and options that the package stores for it.
+    """A strategy that couples processes, with the steps and options that the package stores for it.
 
     A recogniser whose logits belong to a hypothesis (`WhisperDecoderRecogniser`) can be run in several `passes`, each
     with the hypothesis that the one before it has come to.
@@ -187,30 +203,27 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
         sampling, models = {"guidance": guidance, **sampling}, (pipeline.signal, pipeline.logits)
         nfe, given = Counter(), None
         for _ in range(passes := options.pop("passes", 1)):
-            sides = Sides(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, heard=given, **sampling)
-            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe, **options)
-            heard = result.observed.context
-            logits = pipeline.logits.decoded(result.logits, heard) if name in NEED_LOGITS else heard
-            nfe.update(sides.nfe)
-            if passes > 1 and heard.tokens is None:
+            run = CoupledRun(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, noisy=given,
+                             **sampling)
+            result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
+            observed = result.observed.context
+            logits = pipeline.logits.decoded(result.logits, observed) if STRATEGIES[name].needs_logits else observed
+            nfe.update(run.nfe)
+            if passes > 1 and not observed.has_hypothesis:
                 raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
                                  "from; leave passes out")
-            given = logits = sides.read(logits)
-        cleaned = None if result.signal is None else replace(batch, signals=sides.synthesise(result.signal))
-        return Outcome(logits, cleaned, sides.read(heard) if cleaned else None, dict(nfe))
+            given = logits = logits.redecode()
+        enhanced = None if result.signal is None else replace(batch, signals=run.synthesise(result.signal))
+        return Outcome(logits, enhanced, observed.redecode() if enhanced else None, dict(nfe))
     return strategy
 
 
-STRATEGIES: dict[str, Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]] = {
-    "none": none, "enhanced": coupled("enhanced"), "oa": observation_adding,
-    **{name: coupled(name) for name in coupling.STRATEGIES if name != "enhanced"}}
-NEED_LOGITS = frozenset(coupling.STRATEGIES) - {"enhanced"}
+def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
+    """The function of a strategy: that of its entry in the registry, or the one of its name in `coupling.py`."""
+    return STRATEGIES[name].function or coupling.STRATEGIES[name]
 
 
-def check_strategies(names: Sequence[str]) -> None:
-    """Raise ValueError for a strategy that does not exist."""
-    if unknown := [name for name in names if name not in STRATEGIES]:
-        raise ValueError(f"unknown strategy {', '.join(map(repr, unknown))}; known: {', '.join(STRATEGIES)}")
+PLAIN = {"none": none, "oa": observation_adding}  # those without a function of `coupling.py`
 
 
 def grouped(drawn: Sequence, items: int) -> list[Sequence]:

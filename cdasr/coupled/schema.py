@@ -7,12 +7,11 @@ check by these, which covers packages, checkpoints and the model sections of a r
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from cdasr.diffusion import coupling
+from cdasr.coupled.strategies import options_of
 from cdasr.runtime.plain_data import Count, Loose, Many, Positive, Share, Size, Steps, Strict, Width, checked
 
 Zero = Annotated[int, Field(ge=0, le=1024)]  # a number of layers or heads, 0 for none
@@ -58,7 +57,7 @@ Process = Annotated[VP | OUVE | SBVE, Field(discriminator="name")]
 
 
 class Injected(Strict):
-    """What networks have in common that can be told logits."""
+    """What networks that can be conditioned on logits have in common."""
 
     tokens: Annotated[int, Field(ge=0, le=2_000_000)] = 0
     condition: Size = 128
@@ -122,7 +121,7 @@ class Sampling(Strict):
     corrector_steps: Zero = 1
 
 
-class Prediction(Strict):
+class Preconditioning(Strict):
     target: str = "x0"
     c_in: str = "1"
     c_out: str = "1"
@@ -144,7 +143,7 @@ class Signal(Strict):
     process: Process
     network: Annotated[TFUNet | NCSNpp, Field(discriminator="name")]
     sampling: Sampling = Sampling()
-    prediction: Prediction = Prediction()
+    prediction: Preconditioning = Preconditioning()
     level: str = "power"
     padding: dict = {}  # its keys are checked by SignalModel; see `_padding`
 
@@ -161,7 +160,7 @@ class ImageSignal(Strict):
     process: Process
     network: ImageUNet
     sampling: Sampling = Sampling()
-    prediction: Prediction = Prediction()
+    prediction: Preconditioning = Preconditioning()
 
 
 class Space(Strict):
@@ -187,17 +186,13 @@ class LogitsProcess(Strict):
 # -- the package ------------------------------------------------------------------------------------------------------
 
 
-class Strategy(Strict):
-    """What a package stores for a strategy; which options one takes is in its signature."""
-
-    steps: Steps | None = None
-    logits_steps: Steps | None = None
-    guidance: Annotated[float, Field(ge=-1000.0, le=1000.0)] = 1.0
-    passes: Annotated[int, Field(ge=1, le=100)] = 1
-    switch: Share = 1.0
-    first: str = ""
-    rounds: Annotated[int, Field(ge=1, le=1000)] = 1
-    inner: Annotated[int, Field(ge=0, le=10_000)] | None = None
+def strategy_options(name: str) -> type[Strict]:
+    """A schema of what a package stores for a strategy: the options that the registry has for it."""
+    fields = {}
+    for option in options_of(name):
+        kind = Annotated[option.kind, Field(ge=option.least, le=option.most)]
+        fields[option.name] = (kind | None if option.optional else kind, None)
+    return create_model("Options", __base__=Strict, **fields)
 
 
 class Mixing(Strict):
@@ -246,7 +241,7 @@ class Package(Strict):
     signal: dict
     logits: dict | None = None
     strategy: str = "enhanced"
-    strategies: dict[str, Strategy] = {}
+    strategies: dict[str, dict] = {}  # their options are checked by `strategy_options`
     observation_adding: Mixing = Mixing()
     image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=2)] | None = None
     imported: dict[str, str] | None = None  # where an imported checkpoint came from
@@ -257,12 +252,7 @@ class Package(Strict):
     @model_validator(mode="after")
     def _options(self):
         for name, options in self.strategies.items():
-            known = {"steps", "logits_steps", "guidance", "passes"}
-            if name in coupling.STRATEGIES:
-                known |= set(list(inspect.signature(coupling.STRATEGIES[name]).parameters)[3:])
-            if unknown := sorted(options.model_fields_set - known):
-                raise ValueError(f"strategies.{name}.{unknown[0]}: no option of this strategy; known: "
-                                 f"{', '.join(sorted(known))}")
+            checked(strategy_options(name), options, f"strategies.{name}")
         return self
 
 

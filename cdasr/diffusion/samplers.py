@@ -1,8 +1,9 @@
 """One reverse trajectory of one process, step by step or whole.
 
-A denoiser is any callable D(x_t, t, y, condition) -> x0_hat with t of shape (B,). Every move evaluates it
-once (the predictor-corrector: once per corrector step and once for the predictor; guidance with another weight than 0
-and 1: twice as often); `nfe` counts evaluations.
+A denoiser is any callable D(x_t, t, y, given) -> x0_hat with t of shape (B,); that of a network is a `NetworkDenoiser`
+(`preconditioning.py`). Three calls lead from a move to the network: `Trajectory.move`, `Trajectory.denoise`, the
+denoiser. Every move evaluates it once (the predictor-corrector: once per corrector step and once for the predictor;
+guidance with another weight than 0 and 1: twice as often); `nfe` counts evaluations.
 
 What is exact when all is linear and Gaussian, on every time grid: ancestral sampling with x0_hat drawn from
 p(x0 | x_t, y) has the posterior's law. With x0_hat = E[x0 | x_t, y], ancestral and deterministic sampling
@@ -12,8 +13,8 @@ added (deterministic SB-VE: stays 0). tests/diffusion/test_samplers.py tests eac
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -23,6 +24,7 @@ from cdasr.diffusion.processes import Process
 
 Denoiser = Callable[[Tensor, Tensor, Tensor, object], Tensor]
 Noise = Callable[[Tensor], Tensor]  # noise(like) -> standard noise of the shape and type of `like`
+Seed = int | Sequence[int]  # for all items of a batch, or one for each
 
 METHODS = ("deterministic", "ancestral", "pc")
 SPACINGS = {"uniform": lambda u: u, "quadratic": lambda u: u**2}
@@ -37,6 +39,25 @@ def gaussian_noise(generator: torch.Generator) -> Noise:
     def draw(like: Tensor) -> Tensor:
         return torch.randn(like.shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
     return draw
+
+
+class FrameNoise:
+    """Standard noise, real or complex as the state is, that depends on neither batching nor padding.
+
+    Every item has its own generator, seeded alike or with its own seed, and draws for its own `frames` (B,) only, along
+    `axis` of the batch.
+    """
+
+    def __init__(self, seed: Seed, frames: Tensor, axis: int = -1):
+        self.frames, self.axis = frames.tolist(), axis
+        seeds = [seed] * len(self.frames) if isinstance(seed, int) else seed
+        self.generators = [torch.Generator().manual_seed(item) for item in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        noise = torch.zeros(like.shape, dtype=like.dtype).movedim(self.axis, -1)
+        for row, frames, generator in zip(noise, self.frames, self.generators):
+            row[..., :frames] = torch.randn(*row.shape[:-1], frames, dtype=like.dtype, generator=generator)
+        return noise.movedim(-1, self.axis).to(like.device)
 
 
 def time_grid(process: Process, steps: int, spacing: str = "uniform") -> Tensor:
@@ -91,72 +112,109 @@ class Trajectory:
 
     def move(self, t: float, s: float, given: object = None) -> None:
         """Move the state from t to s < t; `given` is what the denoiser is conditioned on."""
+        process, y = self.process, self.y
         if self.method == "pc":
-            self._correct(t, given)
-            self._predict(t, s, given)
-            return
-        x0_hat = self._denoise(t, given)
-        noise = self.noise(self.x) if self.method == "ancestral" else None
-        self.x = self._valid(self.process.step(self.x, x0_hat, self.y, t, s, noise))
-
-    def _denoise(self, t: float, given: object) -> Tensor:
-        times = torch.full((len(self.x),), float(t), device=self.x.device)
-        if given is None or self.guidance == 1.0:
-            x0_hat = self._evaluate(times, given)
-        elif self.guidance == 0.0:
-            x0_hat = self._evaluate(times, None)
+            for _ in range(self.corrector_steps):
+                self.x = self._valid(langevin_step(process, self.x, self.denoise(t, given), y, t, self.snr, self.noise))
+            self.x = self._valid(euler_step(process, self.x, self.denoise(t, given), y, t, s, self.noise))
         else:
-            plain = self._evaluate(times, None)
-            x0_hat = plain + self.guidance * (self._evaluate(times, given) - plain)
+            x0_hat = self.denoise(t, given)
+            noise = self.noise(self.x) if self.method == "ancestral" else None
+            self.x = self._valid(process.step(self.x, x0_hat, y, t, s, noise))
+
+    def denoise(self, t: float, given: object = None) -> Tensor:
+        """x0_hat (B, ...) of the current state, with guidance; it becomes the `estimate`."""
+        times = torch.full((len(self.x),), float(t), device=self.x.device)
+        weight = 1.0 if given is None else self.guidance
+        if weight != 1.0:
+            x0_hat = plain = self.denoiser(self.x, times, self.y, None)
+        if weight != 0.0:
+            x0_hat = self.denoiser(self.x, times, self.y, given)
+        if weight not in (0.0, 1.0):
+            x0_hat = plain + weight * (x0_hat - plain)
+        self.nfe += 1 if weight in (0.0, 1.0) else 2
         self.estimate = self._valid(x0_hat)
         return self.estimate
 
-    def _evaluate(self, times: Tensor, given: object) -> Tensor:
-        self.nfe += 1
-        return self.denoiser(self.x, times, self.y, given)
+    def run(self, grid: Tensor, given: object = None,
+            on_step: Callable[[int, float, float, Trajectory], None] | None = None) -> Trajectory:
+        """Move over all decreasing times of `grid`; `on_step(i, t, s, trajectory)` watches. Returns itself.
+
+        Raises ValueError for a grid that does not decrease to a time >= 0.
+        """
+        times = grid.tolist()
+        if len(times) < 2 or times[-1] < 0 or any(s >= t for t, s in pairwise(times)):
+            raise ValueError(f"the grid must decrease over at least two times >= 0, got {times}: see time_grid")
+        for i, (t, s) in enumerate(pairwise(times)):
+            self.move(t, s, given)
+            if on_step is not None:
+                on_step(i, t, s, self)
+        return self
 
     def _valid(self, x: Tensor) -> Tensor:
         return x if self.mask is None else x.masked_fill(self.mask == 0, 0)
 
-    def _correct(self, t: float, given: object) -> None:
-        """Annealed Langevin dynamics at the noise level of t."""
-        std = self.process.marginal(self.x, self.y, t)[1]
-        size = 2.0 * (self.snr * std) ** 2
-        for _ in range(self.corrector_steps):
-            score = self.process.score(self.x, self._denoise(t, given), self.y, t)
-            self.x = self._valid(self.x + size * score + (2.0 * size).sqrt() * self.noise(self.x))
 
-    def _predict(self, t: float, s: float, given: object) -> None:
-        """One Euler-Maruyama step of the reverse SDE; at s = 0 its mean, as no noise is left there."""
-        score = self.process.score(self.x, self._denoise(t, given), self.y, t)
-        drift, diffusion = self.process.drift_and_diffusion(self.x, self.y, t)
-        mean = self.x - (drift - diffusion**2 * score) * (t - s)
-        spread = diffusion * (t - s) ** 0.5 * self.noise(self.x) if s > 0 else 0.0
-        self.x = self._valid(mean + spread)
+def langevin_step(process: Process, x: Tensor, x0_hat: Tensor, y: Tensor, t: float, snr: float, noise: Noise) -> Tensor:
+    """The corrector: annealed Langevin dynamics at the noise level of t (Song et al. 2021, algorithm 5)."""
+    std = process.marginal(x, y, t)[1]
+    size = 2.0 * (snr * std) ** 2
+    return x + size * process.score(x, x0_hat, y, t) + (2.0 * size).sqrt() * noise(x)
+
+
+def euler_step(process: Process, x: Tensor, x0_hat: Tensor, y: Tensor, t: float, s: float, noise: Noise) -> Tensor:
+    """The predictor: one Euler-Maruyama step of the reverse SDE; at s = 0 its mean, as no noise is left there."""
+    score = process.score(x, x0_hat, y, t)
+    drift, diffusion = process.drift_and_diffusion(x, y, t)
+    mean = x - (drift - diffusion**2 * score) * (t - s)
+    return mean + diffusion * (t - s) ** 0.5 * noise(x) if s > 0 else mean
 
 
 @dataclass
-class Sample:
-    """The end of a trajectory: its state `x`, the latest `estimate` of x0, and the number of evaluations."""
+class ReverseProcess:
+    """A process with its denoiser, ready to be sampled from `y` (B, ...) over the decreasing times of `grid`.
 
-    x: Tensor
-    estimate: Tensor
-    nfe: int
+    `method`, `noise`, `mask`, `guidance` and the `corrector`'s `snr` and `corrector_steps` as in `Trajectory`.
+    """
+
+    process: Process
+    denoiser: Denoiser
+    y: Tensor
+    grid: Tensor
+    method: str = "deterministic"
+    noise: Noise | None = None
+    mask: Tensor | None = None
+    guidance: float = 1.0
+    corrector: dict = field(default_factory=dict)
+    trajectories: list[Trajectory] = field(default_factory=list, repr=False)
+
+    @property
+    def moves(self) -> list[tuple[float, float]]:
+        """The steps (t, s) of the grid."""
+        return list(pairwise(self.grid.tolist()))
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations of all trajectories so far."""
+        return sum(trajectory.nfe for trajectory in self.trajectories)
+
+    def begin(self) -> Trajectory:
+        """A new trajectory at the start of the grid."""
+        self.trajectories.append(Trajectory(self.process, self.denoiser, self.y, self.method, self.noise, self.mask,
+                                            guidance=self.guidance, **self.corrector))
+        return self.trajectories[-1]
+
+    def sample(self, given: object) -> Tensor:
+        """The estimate at the end of one whole trajectory: its state, where the grid goes down to 0."""
+        trajectory = self.begin().run(self.grid, given)
+        return trajectory.x if self.grid[-1] == 0.0 else trajectory.estimate
 
 
 def sample(process: Process, denoiser: Denoiser, y: Tensor, grid: Tensor, method: str = "deterministic",
            noise: Noise | None = None, condition: object = None,
-           on_step: Callable[[int, float, float, Trajectory], None] | None = None, **options) -> Sample:
-    """Run one trajectory over the decreasing times of `grid`; `on_step(i, t, s, trajectory)` watches it.
+           on_step: Callable[[int, float, float, Trajectory], None] | None = None, **options) -> Trajectory:
+    """One trajectory at the end of `grid`, with its state `x`, the latest `estimate` and the evaluations `nfe`.
 
-    `options` go to `Trajectory`. Raises ValueError for a grid that does not decrease to a time >= 0.
+    `condition` and `on_step` as in `Trajectory.run`; `options` go to `Trajectory`.
     """
-    times = grid.tolist()
-    if len(times) < 2 or times[-1] < 0 or any(s >= t for t, s in pairwise(times)):
-        raise ValueError(f"the grid must decrease over at least two times >= 0, got {times}: see time_grid")
-    trajectory = Trajectory(process, denoiser, y, method, noise, **options)
-    for i, (t, s) in enumerate(pairwise(times)):
-        trajectory.move(t, s, condition)
-        if on_step is not None:
-            on_step(i, t, s, trajectory)
-    return Sample(trajectory.x, trajectory.estimate, trajectory.nfe)
+    return Trajectory(process, denoiser, y, method, noise, **options).run(grid, condition, on_step)

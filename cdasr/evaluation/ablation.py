@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.pipeline import Batch, CoupledPipeline, Outcome
-from cdasr.coupled.sides import Sides
 from cdasr.evaluation.statistics import bootstrap, interval
-from cdasr.evaluation.tuning import Batches, Rows, batches_of
-from cdasr.speech.manifest import read_clean
-from cdasr.speech.pipeline import Pipeline
-
-
-def ablate(pipeline: Pipeline, rows: Rows, strategy: str, steps: Sequence[int], guidance: Sequence[float]) -> dict:
-    """`ablate_batches` over the rows of a noisy manifest, with `clean_wav`."""
-    def clean(batch: Batch, group: Rows) -> Batch:
-        waves = [read_clean(row, pipeline.sample_rate, length) for row, length in zip(group, batch.lengths.tolist())]
-        return pipeline.batch([torch.from_numpy(wave) for wave in waves])
-    return ablate_batches(pipeline, batches_of(rows, pipeline.sample_rate, pipeline.device), clean, strategy, steps,
-                          guidance)
+from cdasr.evaluation.tuning import ITEMS, Rows, batches_of
 
 
 @torch.inference_mode()
-def ablate_batches(pipeline: CoupledPipeline, batches: Batches, clean: Callable[[Batch, Rows], Batch], strategy: str,
-                   steps: Sequence[int], guidance: Sequence[float]) -> dict:
-    """Error rates over `batches` of variants of one coupled strategy; `clean(batch, rows)` gives the clean signals.
+def ablate(pipeline: CoupledPipeline, rows: Rows, strategy: str, steps: Sequence[int], guidance: Sequence[float],
+           items: int = ITEMS) -> dict:
+    """Error rates over `rows`, which have a clean signal, of variants of one coupled strategy; "": the package's.
 
     Variants: as the package runs it; other numbers of `steps` for both processes; other `guidance` weights (0: the
-    signal process is not told the logits); a logits process that does not see the enhanced signal; and the oracle, a
-    signal process that is told C(x0). `difference`: interval of the difference to the first, in points, paired.
+    signal process is not given the logits); a logits process that does not see the enhanced signal; and the oracle, a
+    signal process that is given C(x0). `difference`: interval of the difference to the first, in points, paired.
     """
+    strategy, read_clean = strategy or pipeline.default_strategy, pipeline.domain.evaluation.read_clean
+    batches = batches_of(pipeline, rows, items)
+
+    def clean(batch: Batch, group: Rows) -> Batch:
+        return pipeline.batch([read_clean(row, pipeline.classifier, noisy) for row, noisy in zip(group, batch.rows())])
+
     def run(**options):
         return lambda batch, group: pipeline.run(batch.rows(), strategy, **options)[0]
     variants = {f"{strategy}, as the package runs it": run()}
@@ -47,7 +42,7 @@ def ablate_batches(pipeline: CoupledPipeline, batches: Batches, clean: Callable[
         return _told(pipeline, batch, clean(batch, group))
     variants["oracle: signal told C(x0)"] = oracle
 
-    found, rate, first = [], pipeline.task.rate, None
+    found, rate, first = [], pipeline.domain.rate, None
     for name, variant in variants.items():
         outcomes = [(variant(batch, group), group) for batch, group in tqdm(batches, desc=f"ablation: {name}")]
         errors, counted = _errors(pipeline, [(outcome.logits, group) for outcome, group in outcomes])
@@ -58,13 +53,14 @@ def ablate_batches(pipeline: CoupledPipeline, batches: Batches, clean: Callable[
         found.append({"variant": name, rate: 100.0 * float(errors.sum() / counted.sum()),
                       "interval": interval(draws[:, 0]), "difference": interval(draws[:, 0] - draws[:, 1]),
                       f"{rate}_enhanced": enhanced, "nfe": outcomes[0][0].evaluations})
-    return {"strategy": strategy, "variants": found, "words": int(counted.sum()), "utterances": len(counted)}
+    return {"strategy": strategy, "variants": found, pipeline.domain.evaluation.counted: int(counted.sum()),
+            "utterances": len(counted)}
 
 
 def _errors(pipeline: CoupledPipeline, answers: Sequence[tuple[Logits, Rows]]) -> tuple[np.ndarray, np.ndarray]:
     """Errors of each item, and what they are counted against."""
-    counts = [count for logits, group in answers for count in pipeline.task.errors(
-        pipeline.classifier, logits, [row[pipeline.task.truth] for row in group])]
+    counts = [count for logits, group in answers for count in pipeline.domain.errors(
+        pipeline.classifier, logits, [row[pipeline.domain.truth] for row in group])]
     errors, counted = np.array(counts).T
     return errors, counted
 
@@ -74,15 +70,15 @@ def _told(pipeline: CoupledPipeline, batch: Batch, clean: Batch | None) -> Outco
 
     With `clean` signals the answer is that of the logits process, given C of the resulting signal; else that of `card`.
     """
-    sides = Sides(pipeline.classifier, pipeline.signal, pipeline.logits, batch.signals, batch.lengths)
-    heard = sides.observe(sides.signal.y)
-    logits = sides.logits(heard)
+    run = CoupledRun(pipeline.classifier, pipeline.signal, pipeline.logits, batch.signals, batch.lengths)
+    heard = run.observe(run.signal.y)
+    logits = run.start_logits(heard)
     if clean is None:
         told = logits.sample(given=heard)
     else:
-        known = pipeline.classifier(clean.signals, clean.lengths, **heard.context.positions)
+        known = pipeline.classifier(clean.signals, clean.lengths, like=heard.context)
         told = pipeline.logits.observation(known).logits
-    seen = sides.observe(sides.signal.sample(given=told))
+    seen = run.observe(run.signal.sample(given=told))
     answer = told if clean is None else logits.sample(given=seen)
-    read = sides.read(pipeline.logits.decoded(answer, (heard if clean is None else seen).context))
-    return Outcome(read, enhanced_logits=sides.read(seen.context), nfe=sides.nfe)
+    answer = pipeline.logits.decoded(answer, (heard if clean is None else seen).context).redecode()
+    return Outcome(answer, enhanced_logits=seen.context.redecode(), nfe=run.nfe)

@@ -11,73 +11,62 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cdasr.runtime.device import resolve_device, resolve_precision
-from cdasr.speech.manifest import read_row
-from cdasr.speech.segments import transcribe_recordings
-from cdasr.speech.signal_model import SignalModel
+from cdasr.coupled.models import SignalModel
+from cdasr.coupled.pipeline import CoupledPipeline
 
-PUBLISHED = {  # name: process and sampler of NCSN++ v2 at its published size
-    "NCSN++ v2, bridge, 4 steps": {
-        "process": {"name": "sbve"}, "sampling": {"steps": 4, "method": "deterministic", "spacing": "uniform"}},
-    "NCSN++ v2, public sampler (OUVE, 30 steps, predictor-corrector)": {
-        "process": {"name": "ouve"}, "prediction": {"target": "score", "sign": -1},
-        "sampling": {"steps": 30, "method": "pc", "spacing": "to_zero"}}}
-PUBLIC_STFT = {"n_fft": 510, "hop": 128, "scale": 0.15, "edges": "reflect"}
+BATCH_SECONDS = 20.0  # as `Pipeline` cuts long recordings
 
 
-def real_time_factors(pipeline, rows: Sequence[Mapping[str, str]], systems: Sequence[str], warm_up: int = 3) -> dict:
-    """Compute seconds by seconds of audio at batch size 1, over `rows` of a manifest, with the number of threads."""
-    waves = [torch.from_numpy(read_row(row, pipeline.sample_rate)) for row in rows]
-    audio, factors = sum(map(len, waves)) / pipeline.sample_rate, {}
+def real_time_factors(pipeline: CoupledPipeline, rows: Sequence[Mapping[str, object]], systems: Sequence[str],
+                      warm_up: int = 3) -> dict:
+    """Compute seconds by seconds of signal, one item at a time, over `rows`, with the number of threads.
+
+    The duration of an item is what its entry says; an image counts as 1.
+    """
+    how = pipeline.domain.evaluation
+    signals = [how.read_noisy(row, pipeline.classifier) for row in rows]
+    total, factors = sum(float(row["duration"]) for row in rows), {}
+
+    def run(signal: torch.Tensor, system: str) -> None:
+        how.recognise(pipeline, [signal], system, BATCH_SECONDS)
     for system in tqdm(systems, desc="measure real-time factors"):
-        for wave in waves[:warm_up]:
-            transcribe_recordings(pipeline, [wave], system)
+        for signal in signals[:warm_up]:
+            run(signal, system)
         started = time.perf_counter()
-        for wave in waves:
-            transcribe_recordings(pipeline, [wave], system)
-        factors[system] = (time.perf_counter() - started) / audio
-    return {"rtf": factors, "utterances": len(waves), "audio_seconds": round(audio, 1), "device": pipeline.device,
+        for signal in signals:
+            run(signal, system)
+        factors[system] = (time.perf_counter() - started) / total
+    return {"rtf": factors, "utterances": len(signals), "audio_seconds": round(total, 1), "device": pipeline.device,
             "threads": torch.get_num_threads()}
 
 
-def benchmark_package(pipeline, steps: int | None = None, seconds: float = 4.0, repeats: int = 3) -> list[dict]:
-    """`measure` for each strategy of a package, on noise, recogniser included."""
-    wave = _noise(seconds, pipeline.sample_rate)
+def benchmark_package(pipeline: CoupledPipeline, steps: int | None = None, seconds: float = 4.0,
+                      repeats: int = 3) -> list[dict]:
+    """`measure` for each strategy of a package, on made-up noise of its domain, classifier included."""
+    how = pipeline.domain.evaluation
+    signal = how.example(pipeline, seconds)
 
     def run(strategy: str) -> int:
-        nfe = transcribe_recordings(pipeline, [wave], strategy, steps)[0].nfe
+        nfe = how.recognise(pipeline, [signal], strategy, BATCH_SECONDS, steps=steps)[0].nfe
         return sum(count for name, count in nfe.items() if name != "classifier")
     found = []
     for name in tqdm(pipeline.strategies, desc="measure"):
         run(name)
-        found.append({"system": name, "precision": pipeline.precision,
+        found.append({"system": name, "precision": pipeline.signal.precision or "fp32",
                       **measure(lambda name=name: run(name), seconds, repeats, pipeline.device)})
     return found
 
 
-def benchmark_published(device: str = "auto", precision: str = "fp32", compile: bool = False,
-                        channels_last: bool = False, seconds: float = 4.0, repeats: int = 3,
-                        network: Mapping[str, object] | None = None) -> list[dict]:
-    """`measure` for the signal process alone with the network of the public checkpoints, under each of PUBLISHED.
-
-    Weights are random, which speed does not depend on. `network`: options of `NCSNpp`, by default the published size.
-    """
-    device, found = resolve_device(device), []
-    wave = _noise(seconds, 16_000).to(device)
-    batch = wave[None], torch.tensor([len(wave)], device=device)
-    for name, config in tqdm(PUBLISHED.items(), desc="measure"):
-        model = SignalModel.from_config({"stft": PUBLIC_STFT, "level": "peak", **config,
-                                         "padding": {"multiple": 64, "mode": "reflect"},
-                                         "network": {"name": "ncsnpp", **(network or {})}}).to(device).eval()
-        model.precision = resolve_precision(precision, device)
-        if channels_last:
-            model.network.to(memory_format=torch.channels_last)
-        if compile:
-            model.network.compile(dynamic=True)
+def benchmark_models(models: Mapping[str, Callable[[], tuple[SignalModel, torch.Tensor, torch.Tensor]]],
+                     device: str, seconds: float, repeats: int = 3) -> list[dict]:
+    """`measure` for signal processes alone, by name: functions that make a model and a batch of `seconds` for it."""
+    found = []
+    for name, make in tqdm(models.items(), desc="measure"):
+        model, signals, lengths = make()
         with torch.inference_mode():
-            model.enhance(*batch, steps=1)
-        found.append({"system": name, "precision": model.precision,
-                      **measure(lambda model=model: model.enhance(*batch)[1], seconds, repeats, device)})
+            model.enhance(signals, lengths, steps=1)
+        found.append({"system": name, "precision": model.precision, **measure(
+            lambda model=model, batch=(signals, lengths): model.enhance(*batch)[1], seconds, repeats, device)})
     return found
 
 
@@ -140,7 +129,3 @@ def markdown(found: Sequence[Mapping[str, object]]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", f"{first['seconds']:g} s of audio, one recording at a time, on {first['device']}, "
                       f"{first['threads']} CPU threads."])
-
-
-def _noise(seconds: float, rate: int) -> torch.Tensor:
-    return 0.1 * torch.randn(int(seconds * rate), generator=torch.Generator().manual_seed(0))

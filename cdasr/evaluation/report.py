@@ -1,83 +1,151 @@
-"""Tables and plots of scores (`wer.json`), and the RESULTS.md that a recipe's last stage generates."""
+"""Tables of scores, and the RESULTS.md that a recipe's last stage generates, for any domain.
+
+Rates are error rates in per cent; a domain of which tables show accuracies has 100 % minus the rate, and gains in
+points instead of changes in per cent of the rate.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
-from cdasr.runtime.atomic import save_figure, write_text
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.evaluation import p_text
+from cdasr.evaluation.scoring import at_coverage
+from cdasr.runtime.atomic import write_text
 
-MOST_INTERVALS = 5  # systems in a table that still has room for intervals
 
+def table(scores: Mapping, domain: Domain, markdown: bool = False) -> str:
+    """Rates in per cent, conditions as rows, systems as columns; then what the systems cost.
 
-def table(scores: Mapping, markdown: bool = False) -> str:
-    """Word error rates in per cent, conditions as rows, systems as columns; then what the systems cost.
-
-    Each rate has its 95 % interval, in tables of many systems only their widest half-width is told. A dash stands
-    where a system did not decode a condition.
+    Each rate has its 95 % interval; in tables of many systems only their widest half-width is told. A dash stands where
+    a system did not decode a condition.
     """
-    systems = scores["systems"]
-    entries = [entry for condition in scores["conditions"].values() for entry in condition.values()]
+    how, systems, parts = domain.evaluation, scores["systems"], dict(scores["conditions"])
+    entries = [entry for condition in parts.values() for entry in condition.values()]
     widest = max((entry["interval"][1] - entry["interval"][0]) / 2 for entry in entries)
-    narrow = len(systems) > MOST_INTERVALS
-    lines = [["condition", "words", *systems]]
-    for name, condition in scores["conditions"].items():
-        rates = {system: f"{entry['wer']:.1f}" if narrow else rate_text(entry) for system, entry in condition.items()}
-        lines.append([name, str(next(iter(condition.values()))["words"]), *(rates.get(name, "-") for name in systems)])
-    title = f"WER % (95 % intervals: at most +-{widest:.1f})" if narrow else "WER % [95 % interval]"
-    return f"{title}\n" + ("\n" if markdown else "") + f"{render(lines, markdown)}\n\n{costs(scores, markdown)}"
+    narrow = len(systems) > how.most_intervals
+    if scores.get("average") and len(parts) > 1:
+        parts[how.average_title] = scores["average"]
+    lines = [["condition", how.counted, *systems]]
+    for name, condition in parts.items():
+        rates = {system: f"{shown(entry[domain.rate], domain):.1f}" if narrow else rate_text(entry, domain)
+                 for system, entry in condition.items()}
+        lines.append([name, str(next(iter(condition.values()))[how.counted]),
+                      *(rates.get(name, "-") for name in systems)])
+    title = f"{how.title} % " + (f"(95 % intervals: at most +-{widest:.1f})" if narrow else "[95 % interval]")
+    return f"{title}\n" + ("\n" if markdown else "") + f"{render(lines, markdown)}\n\n{costs(scores, domain, markdown)}"
 
 
-def costs(scores: Mapping, markdown: bool = False) -> str:
-    """SI-SDR, use of the confidences, network evaluations and real-time factor, over the conditions that all have.
+def costs(scores: Mapping, domain: Domain, markdown: bool = False) -> str:
+    """Quality, network evaluations, speed, use of the confidences and further rates of each system.
 
-    SI-SDR leaves out conditions without it, such as clean ones. ECE is the expected calibration error of the words'
-    confidences; the last WER is that of the 80 % of the utterances that the system is surest of.
+    They are means over the domain's average or, where it has none, over the conditions that all systems decoded.
+    Quality leaves out conditions without it, such as clean ones. ECE is the expected calibration error of the
+    confidences; the rate beside it is that of the 80 % of the items that the system is most confident of.
     """
-    common = [condition for condition in scores["conditions"].values() if condition.keys() >= set(scores["systems"])]
-    if not common:
+    how, systems = domain.evaluation, scores["systems"]
+    parts = [part for part in (scores.get("average"), *scores["conditions"].values())
+             if part and part.keys() >= set(systems)]
+    if not parts:
         return "No condition was decoded by all systems."
-    keys = list(common[0][scores["systems"][0]]["nfe"])
-    lines = [["system", "SI-SDR dB", *(f"NFE {key}" for key in keys), "RTF", "ECE", "WER % of the surest 80 %"]]
-    for system in scores["systems"]:
-        entries = [condition[system] for condition in common]
-        lines.append([system, mean_text(entries, "si_sdr", 1),
-                      *(f"{sum(entry['nfe'][key] for entry in entries) / len(entries):g}" for key in keys),
-                      mean_text(entries, "rtf", 3), mean_text(entries, "calibration_error", 3),
-                      mean_text(entries, "wer_surest", 1)])
+    parts = parts[:1] if parts[0] is scores.get("average") else parts
+    first = parts[0][systems[0]]
+    measured = [name for name in how.qualities if name in how.measured
+                or any(part[system].get(name) is not None for part in parts for system in systems)]
+    others = [name for name in how.other_rates if all(name in part[system] for part in parts for system in systems)]
+    lines = [["system", *(how.qualities[name].title for name in measured), *(f"NFE {key}" for key in first["nfe"]),
+              how.speed[0], "ECE", f"{how.title} % of the most confident 80 %",
+              *(how.other_rates[name].title for name in others)]]
+    for system in systems:
+        entries = [part[system] for part in parts]
+        lines.append([system, *(mean_text(entries, name, f".{how.qualities[name].digits}f") for name in measured),
+                      *(f"{sum(entry['nfe'][key] for entry in entries) / len(entries):g}" for key in first["nfe"]),
+                      how.speed[1](sum(entry["rtf"] for entry in entries) / len(entries)),
+                      mean_text(entries, "calibration_error", ".3f"), coverage_text(entries, domain),
+                      *(_other_text([entry[name] for entry in entries], domain) for name in others)])
     return render(lines, markdown)
 
 
-def mean_text(entries: Sequence[Mapping], key: str, digits: int) -> str:
+def mean_text(entries: Sequence[Mapping], key: str, form: str, change: Callable[[float], float] = float) -> str:
     """The mean of what the entries have of `key`, for a table."""
-    known = [entry[key] for entry in entries if entry[key] is not None]
-    return f"{sum(known) / len(known):.{digits}f}" if known else "-"
+    known = [entry[key] for entry in entries if entry.get(key) is not None]
+    return f"{change(sum(known) / len(known)):{form}}" if known else "-"
 
 
-def averages(scored: Mapping[str, Mapping], systems: Sequence[str], reference: str, markdown: bool = True) -> str:
+def coverage_text(entries: Sequence[Mapping], domain: Domain) -> str:
+    """The mean rate of the items that a system is most confident of, for a table."""
+    return mean_text(entries, at_coverage(domain), ".1f", lambda rate: shown(rate, domain))
+
+
+def _other_text(entries: Sequence[Mapping], domain: Domain) -> str:
+    """One of the further rates, with its interval where it is of one part only."""
+    if len(entries) == 1 and "interval" in entries[0]:
+        return rate_text({domain.rate: entries[0]["rate"], **entries[0]}, domain)
+    return mean_text(entries, "rate", ".1f", lambda rate: shown(rate, domain))
+
+
+def averages(scored: Mapping[str, Mapping], domain: Domain, systems: Sequence[str], reference: str,
+             markdown: bool = True) -> str:
     """Averages `{title: scores by system}` with the change against `reference`, its interval and paired p-value."""
-    lines = [["average over", "words", "system", "WER %", f"relative to {reference}, %", f"p against {reference}"]]
+    how = domain.evaluation
+    against = f"points over {reference}" if how.accuracy else f"relative to {reference}, %"
+    lines = [["average over", how.counted, "system", f"{how.title} %", against, f"p against {reference}"]]
     for title, scores in scored.items():
         for system in filter(scores.__contains__, systems):
-            entry, base = scores[system], scores[reference]["wer"]
+            entry = scores[system]
             p_value = entry["p_values"].get(reference)
-            lines.append([title, str(entry["words"]), system, rate_text(entry),
-                          "" if p_value is None else _change(entry["wer"], base, entry["relative"][reference]),
+            lines.append([title, str(entry[how.counted]), system, rate_text(entry, domain),
+                          "" if p_value is None else change_text(scores, domain, system, reference),
                           "" if p_value is None else p_text(p_value)])
     return render(lines, markdown)
 
 
-def comparisons(scores: Mapping, systems: Sequence[str], references: Sequence[str], markdown: bool = True) -> str:
-    """The change of each of `systems` against each of `references` in per cent, with interval and paired p-value."""
-    lines = [["WER relative to, %", *references]]
+def comparisons(scores: Mapping, domain: Domain, systems: Sequence[str], references: Sequence[str],
+                markdown: bool = True) -> str:
+    """The change of each of `systems` against each of `references`, with interval and paired p-value."""
+    lines = [["points over" if domain.evaluation.accuracy else f"{domain.evaluation.title} relative to, %",
+              *references]]
     for system in systems:
-        entry = scores[system]
-        lines.append([system, *(f"{_change(entry['wer'], scores[other]['wer'], entry['relative'][other])}, "
-                                f"p {p_text(entry['p_values'][other])}" for other in references)])
+        lines.append([system, *(f"{change_text(scores, domain, system, other)}, "
+                                f"p {p_text(difference(scores, system, other)[1])}" for other in references)])
     return render(lines, markdown)
+
+
+def difference(scores: Mapping, system: str, other: str) -> tuple[tuple[float, float], float]:
+    """Interval of the rate of `system` minus that of `other` in points, and the p-value; whichever comes first."""
+    if other in scores[system]["p_values"]:
+        return tuple(scores[system]["difference"][other]), scores[system]["p_values"][other]
+    low, high = scores[other]["difference"][system]
+    return (0.0 - high, 0.0 - low), scores[other]["p_values"][system]
+
+
+def change_text(scores: Mapping, domain: Domain, system: str, other: str) -> str:
+    """The gain of `system` over `other` in points of accuracy, or its change in per cent of the other's error rate."""
+    rate, base = (scores[name][domain.rate] for name in (system, other))
+    if domain.evaluation.accuracy:
+        low, high = difference(scores, system, other)[0]
+        return f"{base - rate:+.1f} [{0.0 - high:+.1f}, {0.0 - low:+.1f}]"
+    if not base:
+        return "-"  # nothing to reduce
+    bounds = scores[system]["relative"].get(other)
+    return f"{100 * (rate - base) / base:+.1f}" + (f" [{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds else "")
+
+
+def shown(rate: float, domain: Domain) -> float:
+    """An error rate in per cent as tables of the domain have it."""
+    return 100.0 - rate if domain.evaluation.accuracy else rate
+
+
+def interval_text(bounds: Sequence[float], domain: Domain) -> str:
+    """An interval of an error rate, for a table."""
+    low, high = sorted(shown(bound, domain) for bound in bounds)
+    return f"[{low:.1f}, {high:.1f}]"
+
+
+def rate_text(entry: Mapping, domain: Domain) -> str:
+    """A rate in per cent with its interval, for a table."""
+    return f"{shown(entry[domain.rate], domain):.1f} {interval_text(entry['interval'], domain)}"
 
 
 def render(lines: Sequence[Sequence[str]], markdown: bool) -> str:
@@ -90,51 +158,6 @@ def render(lines: Sequence[Sequence[str]], markdown: bool) -> str:
     return "\n".join("  ".join(line).rstrip() for line in (padded[0], rule, *padded[1:]))
 
 
-def plot_wer_by_snr(scores: Mapping, path: str | os.PathLike) -> None:
-    """WER over SNR for each system, one panel for each kind of condition named `<kind>_<snr>dB`, with intervals."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    kinds: dict[str, list[tuple[float, Mapping]]] = {}
-    for name, condition in scores["conditions"].items():
-        if match := re.fullmatch(r"(.*?)_?(-?[\d.]+)dB", name):
-            kinds.setdefault(match[1], []).append((float(match[2]), condition))
-    if not kinds:
-        return
-    figure, axes = plt.subplots(1, len(kinds), figsize=(4.8 * len(kinds), 3.6), sharey=True, squeeze=False,
-                                layout="constrained")
-    for axis, (kind, points) in zip(axes[0], kinds.items()):
-        points.sort(key=lambda point: point[0])
-        snrs = [snr for snr, _ in points]
-        for number, system in enumerate(scores["systems"]):  # of one colour in every panel
-            if known := [(snr, point[system]) for snr, point in points if system in point]:
-                at, entries = zip(*known)
-                axis.plot(at, [entry["wer"] for entry in entries], f"C{number}", marker="o", label=system)
-                axis.fill_between(at, *zip(*(entry["interval"] for entry in entries)), color=f"C{number}", alpha=0.15)
-        axis.set(title=f"{kind} noise", xlabel="SNR (dB)", xticks=snrs)
-        axis.grid(alpha=0.3)
-    axes[0, 0].set(ylabel="WER (%)", ylim=(0, None))
-    shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    figure.legend(handles=[shown[system] for system in scores["systems"] if system in shown], fontsize="small",
-                  loc="outside right upper")  # ten systems would hide curves
-    save_figure(figure, path)
-    plt.close(figure)
-
-
-def extra_errors(found: Mapping, few: int, many: int, rate: str) -> float | None:
-    """Points of error rate that `few` steps of both processes have above `many`; None where `found` lacks either."""
-    rates = {entry["variant"]: entry[rate] for entry in found["variants"]}
-    first, last = (rates.get(f"{found['strategy']}, {count} + {count} steps") for count in (few, many))
-    return None if first is None or last is None else first - last
-
-
-def training_seeds(folders: Sequence[Path], stage: str) -> list[int]:
-    """The training seed of each run, as the record of one of its stages has it."""
-    records = (json.loads((folder / stage / "record.json").read_text(encoding="utf-8")) for folder in folders)
-    return [record["settings"]["hparams"]["training_seed"] for record in records]
-
-
 def write_results(path: str | os.PathLike, title: str, record: Mapping, sections: Sequence[tuple[str, str]]) -> None:
     """Write RESULTS.md from `sections` (heading, Markdown); the same record and sections give the same bytes."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
@@ -145,20 +168,3 @@ def write_results(path: str | os.PathLike, title: str, record: Mapping, sections
     for heading, body in sections:
         lines += [f"## {heading}", "", body.strip(), ""]
     write_text(path, "\n".join(lines))
-
-
-def _change(rate: float, base: float, bounds: Sequence[float] | None) -> str:
-    if not base:
-        return "-"  # nothing to reduce
-    return f"{100 * (rate - base) / base:+.1f}" + (f" [{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds else "")
-
-
-def p_text(value: float) -> str:
-    """A p-value for a table."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def rate_text(entry: Mapping) -> str:
-    """A word error rate in per cent with its interval, for a table."""
-    low, high = entry["interval"]
-    return f"{entry['wer']:.1f} [{low:.1f}, {high:.1f}]"

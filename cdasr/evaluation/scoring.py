@@ -2,105 +2,162 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from cdasr.coupled.domain import Domain
 from cdasr.evaluation.statistics import (
     bootstrap,
     calibration_error,
+    error_rate,
     interval,
+    most_confident,
     paired_p_value,
     relative_interval,
-    surest,
-    wer,
 )
 
+COVERAGE = 0.8  # share of the items that a system may answer where it leaves out those it is unsure of
 
-def score(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str] | None = None, **names) -> dict:
+
+def score(decoded: Mapping[str, Sequence[dict]], domain: Domain, conditions: Sequence[str] | None = None) -> dict:
     """Error rates by condition (in the order of `conditions`) and system, with 95 % bootstrap intervals.
 
     A system's p-values are those of its difference to every earlier system, paired by item; `difference` holds the
-    interval of that difference in points, `relative` in per cent of the earlier system's rate. `names` as in
-    `score_conditions`. A system that did not decode a condition is not in its scores, nor is a condition that none did.
+    interval of that difference in points, `relative` in per cent of the earlier system's rate. `average` holds the same
+    over the conditions that the domain averages. A system that did not decode a condition is not in its scores, nor is
+    a condition that none did.
     """
     systems = list(decoded)
     conditions = conditions or list(dict.fromkeys(entry["condition"] for entry in decoded[systems[0]]))
-    scored = {name: score_conditions(decoded, [name], **names) for name in conditions}
-    return {"systems": systems, "conditions": {name: scores for name, scores in scored.items() if scores}}
+    scored = {name: score_conditions(decoded, domain, [name]) for name in conditions}
+    scores = {"systems": systems, "conditions": {name: found for name, found in scored.items() if found}}
+    if averaged := domain.evaluation.average(conditions):
+        scores["average"] = score_conditions(decoded, domain, averaged)
+    return scores
 
 
-def score_conditions(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str], rate: str = "wer",
-                     counted: str = "words", means: Sequence[str] = ("si_sdr_input", "si_sdr")) -> dict:
+def score_conditions(decoded: Mapping[str, Sequence[dict]], domain: Domain, conditions: Sequence[str]) -> dict:
     """The scores of each system averaged over `conditions`, each condition counting alike.
 
-    Entries hold `errors` out of so many `counted`; their error rate is called `rate`; `means` are averaged. Systems
-    that lack one of the conditions are left out.
+    Systems that lack one of the conditions are left out.
     """
+    how, rate, counted = domain.evaluation, domain.rate, domain.evaluation.counted
     has = {system: {entry["condition"] for entry in entries} for system, entries in decoded.items()}
     systems = [system for system in decoded if has[system].issuperset(conditions)]
     if not systems:
         return {}
     groups = [{system: sorted((entry for entry in decoded[system] if entry["condition"] == condition),
                               key=lambda entry: entry["ID"]) for system in systems} for condition in conditions]
-    counts = [(np.array([[entry["errors"] for entry in group[system]] for system in systems]),
-               np.array([entry[counted] for entry in group[systems[0]]])) for group in groups]
-    rates = bootstrap(counts)
+    counts = _counts(groups, systems, "errors", counted)
+    rates, others = bootstrap(counts), _other_rates(groups, systems, domain)
     scores = {}
     for index, system in enumerate(systems):
         entries, earlier = [entry for group in groups for entry in group[system]], range(index)
         scores[system] = {
-            rate: float(np.mean([wer(errors[index], total) for errors, total in counts])),
+            rate: _mean_rate(counts, index),
             "interval": interval(rates[:, index]),
             "p_values": {systems[other]: paired_p_value(rates, index, other) for other in earlier},
             "difference": {systems[other]: interval(rates[:, index] - rates[:, other]) for other in earlier},
             "relative": {systems[other]: relative_interval(rates, index, other) for other in earlier},
             counted: int(sum(total.sum() for _, total in counts)), "utterances": len(entries),
-            **{key: _mean([entry[key] for entry in entries if key in entry]) for key in means},
-            **_confidence(entries, rate, counted),
+            **{key: _mean([entry[key] for entry in entries if key in entry]) for key in _measured(entries, how)},
+            **_confidence(entries, domain), **others[system],
             "nfe": {key: _mean([entry["nfe"][key] for entry in entries]) for key in entries[0]["nfe"]},
             "rtf": sum(entry["seconds"] for entry in entries) / sum(entry["duration"] for entry in entries)}
     return scores
 
 
-def score_by_clean_answer(decoded: Mapping[str, Sequence[dict]], conditions: Sequence[str]) -> dict[str, dict]:
-    """`score_conditions` of the utterances that the system `none` gets right when they are clean, and of the others.
+def _counts(groups: Sequence[Mapping], systems: Sequence[str], errors: str,
+            counted: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Errors (K, U) of the systems and what they are counted against (U,), in each group of items."""
+    return [(np.array([[entry[errors] for entry in group[system]] for system in systems]),
+             np.array([entry[counted] for entry in group[systems[0]]])) for group in groups]
 
-    IDs are `<utterance>_<condition>`, as `cdasr simulate` makes them. Parts without utterances are left out.
+
+def _mean_rate(counts: Sequence[tuple[np.ndarray, np.ndarray]], index: int) -> float:
+    return float(np.mean([error_rate(errors[index], total) for errors, total in counts]))
+
+
+def _other_rates(groups: Sequence[Mapping], systems: Sequence[str], domain: Domain) -> dict[str, dict]:
+    """The domain's further error rates of each system; those that entries of earlier versions lack are left out."""
+    found: dict[str, dict] = {system: {} for system in systems}
+    for name, other in domain.evaluation.other_rates.items():
+        if not all(other.errors in entry for group in groups for system in systems for entry in group[system]):
+            continue
+        counts = _counts(groups, systems, other.errors, other.counted)
+        rates = bootstrap(counts) if other.interval else None
+        for index, system in enumerate(systems):
+            found[system][name] = {"rate": _mean_rate(counts, index)}
+            if rates is not None:
+                found[system][name]["interval"] = interval(rates[:, index])
+    return found
+
+
+def _measured(entries: Sequence[Mapping], how) -> list[str]:
+    """The keys of quality: the domain's default ones, and those that an entry holds."""
+    names = [name for name in how.qualities if name in how.measured or any(name in entry for entry in entries)]
+    return [f"{name}{suffix}" for name in names for suffix in ("_input", "")]
+
+
+def score_by_clean_answer(decoded: Mapping[str, Sequence[dict]], domain: Domain,
+                          conditions: Sequence[str]) -> dict[str, dict]:
+    """`score_conditions` of the items that the system `none` gets right when they are clean, and of the others.
+
+    Parts without items are left out.
     """
-    right = {entry["ID"].removesuffix("_clean"): entry["errors"] == 0
-             for entry in decoded.get("none", ()) if entry["condition"] == "clean"}
+    item = domain.evaluation.item
+    right = {item(entry): entry["errors"] == 0 for entry in decoded.get("none", ()) if entry["condition"] == "clean"}
     parts = {}
-    for title, wanted in (("right on clean speech", True), ("wrong on clean speech", False)):
+    for title, wanted in (("right when clean", True), ("wrong when clean", False)):
         kept = {system: [entry for entry in entries if entry["condition"] in conditions
-                         and right.get(entry["ID"].removesuffix(f"_{entry['condition']}")) is wanted]
-                for system, entries in decoded.items()}
-        if scores := score_conditions(kept, conditions):
+                         and right.get(item(entry)) is wanted] for system, entries in decoded.items()}
+        if scores := score_conditions(kept, domain, conditions):
             parts[title] = scores
     return parts
 
 
-def pooled(runs: Sequence[Mapping[str, Sequence[dict]]], counted: str = "words") -> dict[str, list[dict]]:
-    """What several training seeds made of the same items, as one entry an item: `errors` and `counted` are sums.
+def pooled(runs: Sequence[Mapping[str, Sequence[dict]]], domain: Domain) -> dict[str, list[dict]]:
+    """What several training seeds made of the same items, as one entry an item: errors and counts are sums.
 
     Scored, they give error rates over all runs, and intervals and p-values over the items, each drawn with all of its
     runs. Systems and items that a run lacks are left out; what else an entry holds is the first run's.
     """
-    entries = {}
+    entries, summed = {}, ("errors", domain.evaluation.counted)
     for system in (name for name in runs[0] if all(name in run for run in runs)):
         found = [{entry["ID"]: entry for entry in run[system]} for run in runs]
-        entries[system] = [{**entry, **{key: sum(run[name][key] for run in found) for key in ("errors", counted)}}
+        entries[system] = [{**entry, **{key: sum(run[name][key] for run in found) for key in summed}}
                            for name, entry in found[0].items() if all(name in run for run in found)]
     return entries
 
 
-def _confidence(entries: Sequence[Mapping], rate: str, counted: str) -> dict[str, float | None]:
-    """Calibration of the confidences, and the error rate of the surest 80 % of the items."""
-    kept = [entries[index] for index in surest([entry["confidence"] for entry in entries])]
-    total = sum(entry[counted] for entry in kept)
+def read_scores(path: Path, domain: Domain) -> dict:
+    """Scores that `evaluate` wrote, also in an earlier version, with today's names."""
+    scores = json.loads(Path(path).read_text(encoding="utf-8"))
+    parts = [*scores["conditions"].values(), scores.get("average", {})]
+    for entry in (entry for part in parts for entry in part.values()):
+        if (old := f"{domain.rate}_surest") in entry:
+            entry[at_coverage(domain)] = entry.pop(old)
+        for name in domain.evaluation.other_rates:
+            if domain.rate in entry.get(name, {}):
+                entry[name]["rate"] = entry[name].pop(domain.rate)
+    return scores
+
+
+def at_coverage(domain: Domain) -> str:
+    """What the error rate of the most confident items is called: `wer_at_80_coverage`."""
+    return f"{domain.rate}_at_{100 * COVERAGE:.0f}_coverage"
+
+
+def _confidence(entries: Sequence[Mapping], domain: Domain) -> dict[str, float | None]:
+    """Calibration of the confidences, and the error rate of the items that the system is most confident of."""
+    kept = [entries[index] for index in most_confident([entry["confidence"] for entry in entries], COVERAGE)]
+    total = sum(entry[domain.evaluation.counted] for entry in kept)
     return {"calibration_error": calibration_error([value for entry in entries for value in entry["confidence"]],
                                                    [right for entry in entries for right in entry["correct"]]),
-            f"{rate}_surest": 100.0 * sum(entry["errors"] for entry in kept) / total if total else None}
+            at_coverage(domain): 100.0 * sum(entry["errors"] for entry in kept) / total if total else None}
 
 
 def _mean(numbers: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""What word errors are worth: bootstrap intervals and paired tests over utterances (Bisani & Ney 2004)."""
+"""How certain error rates are: bootstrap intervals and paired tests over items (Bisani & Ney 2004)."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins:
     return float(np.abs(gaps).sum() / len(confidences))
 
 
-def surest(confidences: Sequence[Sequence[float]], share: float = 0.8) -> np.ndarray:
-    """Indices of the `share` of the utterances whose least sure word is surest; no words count as not sure at all."""
+def most_confident(confidences: Sequence[Sequence[float]], share: float) -> np.ndarray:
+    """Indices of the `share` of the items of which the least confident word is the most confident.
+
+    An item without words has no confidence at all.
+    """
     least = np.array([min(words, default=0.0) for words in confidences])
     return np.argsort(-least, kind="stable")[:int(np.ceil(share * len(least)))]
 
 
-def wer(errors: Sequence[int], words: Sequence[int]) -> float:
-    """Word error rate in per cent over utterances. Raises ValueError when there is no reference word."""
-    if not np.sum(words):
-        raise ValueError("no reference words: the word error rate is not defined")
-    return 100.0 * float(np.sum(errors)) / float(np.sum(words))
+def error_rate(errors: Sequence[int], counted: Sequence[int]) -> float:
+    """Error rate in per cent over items. Raises ValueError where nothing is counted, as without reference words."""
+    if not np.sum(counted):
+        raise ValueError("nothing to count errors against, as in texts without words: no error rate is defined")
+    return 100.0 * float(np.sum(errors)) / float(np.sum(counted))
 
 
 def bootstrap(groups: Sequence[tuple[np.ndarray, np.ndarray]], draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Resampled word error rates `(draws, K)` in per cent, averaged over `groups` of utterances.
+    """Resampled error rates `(draws, K)` in per cent, averaged over `groups` of items.
 
-    A group is one condition: errors (K, U) of K systems on the same U utterances, and words (U,). Utterances are
-    drawn with replacement within their condition, alike for all systems, so that differences are paired.
+    A group is one condition: errors (K, U) of K systems on the same U items, and what they are counted against (U,),
+    such as words. Items are drawn with replacement within their condition, alike for all systems, so that differences
+    are paired.
     """
     rng = np.random.default_rng(seed)
     total = 0.0
@@ -60,11 +64,6 @@ def interval(rates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_interval(errors, words, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """Interval of one system's word error rate in per cent on one condition."""
-    return interval(bootstrap([(errors, words)], draws, seed)[:, 0], level)
-
-
 def paired_p_value(rates: np.ndarray, first: int, second: int) -> float:
     """Two-sided p-value of the difference between two systems of `bootstrap` draws (draws, K).
 
@@ -73,11 +72,6 @@ def paired_p_value(rates: np.ndarray, first: int, second: int) -> float:
     difference = rates[:, first] - rates[:, second]
     tail = min(np.mean(difference <= 0), np.mean(difference >= 0))
     return float(min(1.0, max(2.0 * tail, 1.0 / len(difference))))
-
-
-def paired_bootstrap(errors_a, errors_b, words, draws: int = DRAWS, seed: int = 0) -> float:
-    """Two-sided p-value of the difference between two systems' word error rates on the same utterances (U,)."""
-    return paired_p_value(bootstrap([(np.stack([errors_a, errors_b]), words)], draws, seed), 0, 1)
 
 
 def relative_interval(rates: np.ndarray, first: int, second: int, level: float = 0.95) -> tuple[float, float] | None:

@@ -36,15 +36,16 @@ def read_decoded(path: Path) -> list[dict]:
     return list(entries.values())
 
 
-def keep_decoded(path: Path, keys: Mapping[str, str]) -> set[str]:
-    """The IDs in `path` decoded from the audio that `keys`, fingerprints by ID, says; those of other audio are removed.
+def keep_decoded(path: Path, keys: Mapping[str, str], unit: str = "items") -> set[str]:
+    """The IDs in `path` decoded from the signals that `keys`, fingerprints by ID, says; entries of others are removed.
 
-    IDs that `keys` does not have are left alone.
+    IDs that `keys` does not have are left alone. Entries of earlier versions call the fingerprint `audio`.
     """
     entries = read_decoded(path)
-    kept = [entry for entry in entries if entry.get("audio") == keys.get(entry["ID"], entry.get("audio"))]
+    known = {entry["ID"]: entry.get("source", entry.get("audio")) for entry in entries}
+    kept = [entry for entry in entries if known[entry["ID"]] == keys.get(entry["ID"], known[entry["ID"]])]
     if len(kept) < len(entries):
-        print(f"{path}: {len(entries) - len(kept)} of {len(entries)} recordings have changed since they were decoded; "
+        print(f"{path}: {len(entries) - len(kept)} of {len(entries)} {unit} have changed since they were decoded; "
               "decoding them again", file=sys.stderr)
         write_bytes(path, b"".join(map(_line, kept)))
     return {entry["ID"] for entry in kept}
@@ -70,8 +71,11 @@ def _line(entry: Mapping) -> bytes:
     return (to_json(entry, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def claim(output_dir: Path, settings: Mapping, overwrite: bool) -> None:
-    """Keep results of different settings apart: one set of settings an `output_dir`."""
+def check_same_settings(output_dir: Path, settings: Mapping, overwrite: bool) -> None:
+    """Keep results of different settings apart: one set of settings an `output_dir`.
+
+    Raises ValueError for results of other settings, unless `overwrite` says to discard them.
+    """
     path = output_dir / "evaluate.json"
     if path.is_file() and (found := _read_settings(path)) != settings:
         if not overwrite:
@@ -83,25 +87,12 @@ def claim(output_dir: Path, settings: Mapping, overwrite: bool) -> None:
 
 
 def _read_settings(path: Path) -> dict:
-    """What `claim` wrote; nothing is known of a file that cannot be read."""
+    """What `check_same_settings` wrote; nothing is known of a file that cannot be read."""
     try:
         found = json.loads(path.read_bytes())
     except ValueError:
         found = None
     return found if isinstance(found, dict) else {"unreadable": path.name}
-
-
-def audio_key(paths: Iterable[str | Path], known: dict[str, str]) -> str:
-    """A fingerprint of the content of files, each read once; those of `known` paths are taken from there.
-
-    The content and not the time of the last change: corpora are copied, and sets made again to the same bytes.
-    """
-    parts = []
-    for path in map(str, paths):
-        if path not in known:
-            known[path] = fingerprint([Path(path).read_bytes()])
-        parts.append(known[path])
-    return fingerprint(parts)
 
 
 def model_id(pipeline) -> str:

@@ -1,76 +1,78 @@
-"""Choices that a model package stores, made on development data: signal steps and the observation-adding weight."""
+"""Choices that a model package stores, made on development data: signal steps, options of the strategies, and more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.logits import Logits
-from cdasr.coupled import pipeline as joint
-from cdasr.coupled.pipeline import CoupledPipeline
-from cdasr.speech.manifest import read_row
-from cdasr.speech.pipeline import Batch, Pipeline
-from cdasr.speech.words import word_errors
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.pipeline import Batch, CoupledPipeline
 
-Rows = Sequence[Mapping[str, str]]
-Batches = Sequence[tuple[joint.Batch, Rows]]  # with the rows of each, which hold the truth
+Rows = Sequence[Mapping[str, object]]
+Batches = Sequence[tuple[Batch, Rows]]  # with the rows of each, which hold the truth
+ITEMS = 16  # in a batch
 
 
 @torch.inference_mode()
-def tune(pipeline: Pipeline, rows: Rows, steps: Sequence[int], weights: Sequence[float]) -> dict:
-    """WER in per cent by number of steps, and by weight of the degraded waveform at the chosen number of steps.
+def tune(pipeline: CoupledPipeline, rows: Rows, steps: Sequence[int], weights: Sequence[float] = (),
+         items: int = ITEMS) -> dict:
+    """Error rate in per cent by number of signal steps, and by weight of the degraded signal at the chosen number.
 
-    Returns `{"steps": {n: wer}, "weights": {a: wer}, "best_steps": n, "best_weight": a}`; among equals the cheapest
-    (fewest steps, smallest weight) wins.
+    Returns `{"steps": {n: rate}, "best_steps": n}` and, with `weights`, `{"weights": {a: rate}, "best_weight": a}`;
+    among equals the cheapest (fewest steps, smallest weight) wins.
     """
-    batches = batches_of(rows, pipeline.sample_rate, pipeline.device)
-    by_steps, cleaned = tune_steps(pipeline, batches, steps)
-    best_steps = min(by_steps, key=lambda count: (by_steps[count], count))
-    by_weight = {}
-    for weight in tqdm(weights, desc="choose observation adding"):
-        mixed = [torch.lerp(wave, batch.waves, weight) for wave, (batch, _) in zip(cleaned[best_steps], batches)]
-        by_weight[weight] = classifier_rate(pipeline, batches, mixed)
-    best_weight = min(by_weight, key=lambda weight: (by_weight[weight], weight))
-    return {"steps": by_steps, "weights": by_weight, "best_steps": best_steps, "best_weight": best_weight}
-
-
-@torch.inference_mode()
-def tune_steps(pipeline: CoupledPipeline, batches: Batches,
-               steps: Sequence[int]) -> tuple[dict[int, float], dict[int, list[Tensor]]]:
-    """Error rates in per cent of the classifier after so many signal steps, and what they made of each batch."""
+    batches = batches_of(pipeline, rows, items)
     cleaned = {count: [pipeline.signal.enhance(batch.signals, batch.lengths, count)[0] for batch, _ in batches]
                for count in tqdm(steps, desc="choose steps")}
-    return {count: classifier_rate(pipeline, batches, signals) for count, signals in cleaned.items()}, cleaned
+    by_steps = {count: classifier_rate(pipeline, batches, signals) for count, signals in cleaned.items()}
+    best_steps = min(by_steps, key=lambda count: (by_steps[count], count))
+    found = {"steps": by_steps, "best_steps": best_steps}
+    if not weights:
+        return found
+    by_weight = {}
+    for weight in tqdm(weights, desc="choose observation adding"):
+        mixed = [torch.lerp(signal, batch.signals, weight) for signal, (batch, _) in zip(cleaned[best_steps], batches)]
+        by_weight[weight] = classifier_rate(pipeline, batches, mixed)
+    return {**found, "weights": by_weight,
+            "best_weight": min(by_weight, key=lambda weight: (by_weight[weight], weight))}
 
 
-def tune_strategies(pipeline: Pipeline, rows: Rows, choices: Mapping[str, Mapping[str, Sequence]]) -> dict[str, list]:
-    """`tune_options` on a noisy manifest."""
-    return tune_options(pipeline, batches_of(rows, pipeline.sample_rate, pipeline.device), choices)
-
-
-def tune_options(pipeline: CoupledPipeline, batches: Batches,
-                 choices: Mapping[str, Mapping[str, Sequence]]) -> dict[str, list]:
+def tune_strategies(pipeline: CoupledPipeline, rows: Rows, choices: Mapping[str, Mapping[str, Sequence]],
+                    items: int = ITEMS) -> tuple[CoupledPipeline, dict[str, list]]:
     """Error rate in per cent of each strategy with every combination of its `choices`, e.g. `{"parallel": {"steps":
     [2, 4]}}`.
 
-    The best combination of each strategy (among equals the first) goes into the package's `strategies`, and the best
-    of those strategies becomes its default. Returns `{strategy: [{"options", <rate>}, ...]}`.
+    Returns the pipeline with the best combination of each strategy (among equals the first) in its `strategies`, of
+    which the best is its default; and `{strategy: [{"options", <rate>}, ...]}`.
     """
-    stored, rate = pipeline.config.setdefault("strategies", {}), pipeline.task.rate
+    batches, rate = batches_of(pipeline, rows, items), pipeline.domain.rate
     tried: dict[str, list] = {}
     for name, lists in choices.items():
         for values in tqdm(list(product(*lists.values())), desc=f"tune {name}"):
-            stored[name] = dict(zip(lists, values))
-            answers = [pipeline.run(batch.rows(), name)[0].logits for batch, _ in batches]
-            tried.setdefault(name, []).append({"options": stored[name], rate: error_rate(pipeline, batches, answers)})
-        stored[name] = min(tried[name], key=lambda entry: entry[rate])["options"]
-    pipeline.config["strategy"] = min(tried, key=lambda name: min(entry[rate] for entry in tried[name]))
-    return tried
+            options = dict(zip(lists, values))
+            trial = pipeline.with_choices(strategies={name: options})
+            answers = [trial.run(batch.rows(), name)[0].logits for batch, _ in batches]
+            tried.setdefault(name, []).append({"options": options, rate: error_rate(pipeline, batches, answers)})
+    best = {name: min(entries, key=lambda entry: entry[rate]) for name, entries in tried.items()}
+    options = {name: entry["options"] for name, entry in best.items()}
+    return pipeline.with_choices(strategies=options, strategy=min(best, key=lambda name: best[name][rate])), tried
+
+
+@torch.inference_mode()
+def classifier_alone(classifier: nn.Module, domain: Domain, rows: Rows, items: int = ITEMS) -> dict:
+    """Error rate in per cent of the frozen classifier on rows: `{<rate>, <counted>, "utterances"}`."""
+    device, counts = str(next(classifier.parameters()).device), []
+    for group in _groups(rows, items):
+        signals, lengths = domain.collate([domain.evaluation.read_noisy(row, classifier) for row in group])
+        logits = classifier(signals.to(device), None if lengths is None else lengths.to(device))
+        counts += domain.errors(classifier, logits, [row[domain.truth] for row in group])
+    errors, counted = map(sum, zip(*counts))
+    return {domain.rate: 100.0 * errors / counted, domain.evaluation.counted: counted, "utterances": len(counts)}
 
 
 def classifier_rate(pipeline: CoupledPipeline, batches: Batches, signals: Sequence[Tensor]) -> float:
@@ -81,31 +83,19 @@ def classifier_rate(pipeline: CoupledPipeline, batches: Batches, signals: Sequen
 
 def error_rate(pipeline: CoupledPipeline, batches: Batches, answers: Iterable[Logits]) -> float:
     """Error rate in per cent of the answers to each batch."""
-    counts = [pipeline.task.count(pipeline.classifier, logits, [row[pipeline.task.truth] for row in group])
+    counts = [pipeline.domain.count(pipeline.classifier, logits, [row[pipeline.domain.truth] for row in group])
               for logits, (_, group) in zip(answers, batches)]
     errors, counted = map(sum, zip(*counts))
     return 100.0 * errors / counted
 
 
-def recogniser_wer(recogniser: CTCRecogniser, rows: Rows) -> dict:
-    """Word error rate in per cent of the recogniser alone: `{"wer", "words", "utterances"}`."""
-    batches = batches_of(rows, recogniser.sample_rate, str(next(recogniser.parameters()).device))
-    return _wer(recogniser, batches, [batch.waves for batch, _ in batches])
+def batches_of(pipeline: CoupledPipeline, rows: Rows, items: int = ITEMS) -> list[tuple[Batch, Rows]]:
+    """Batches of `items` degraded signals of similar duration, with their rows."""
+    read = pipeline.domain.evaluation.read_noisy
+    return [(pipeline.batch([read(row, pipeline.classifier) for row in group]), group)
+            for group in _groups(rows, items)]
 
 
-def batches_of(rows: Rows, rate: int, device: str, items: int = 16) -> list[tuple[Batch, Rows]]:
-    """Batches of `items` recordings of similar duration, with their rows."""
+def _groups(rows: Rows, items: int) -> list[Rows]:
     rows = sorted(rows, key=lambda row: float(row["duration"]))
-    groups = [rows[start:start + items] for start in range(0, len(rows), items)]
-    return [(Batch.of([torch.from_numpy(read_row(row, rate)) for row in group], device),
-             group) for group in groups]
-
-
-def _wer(recogniser: Callable, batches: Sequence[tuple[Batch, Rows]], waves: Sequence[Tensor]) -> dict:
-    counts = []
-    for (batch, group), wave in zip(batches, waves):
-        logits = recogniser(wave, batch.lengths)
-        counts += [word_errors(row["text"], heard)
-                   for row, heard in zip(group, recogniser.decode(logits.values, logits.lengths))]
-    errors, words = map(sum, zip(*counts))
-    return {"wer": 100.0 * errors / words, "words": words, "utterances": len(counts)}
+    return [rows[start:start + items] for start in range(0, len(rows), items)]

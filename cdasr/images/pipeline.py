@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from cdasr.classifiers.image import ImageClassifier
-from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, load_models, save_models
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome
+from cdasr.images.domain import IMAGES
 from cdasr.images.signal_model import ImageModel
-from cdasr.images.task import IMAGES
 from cdasr.runtime.atomic import replacing
 from cdasr.runtime.files import check_file
 
@@ -56,7 +56,7 @@ class ImagePipeline(CoupledPipeline):
     See `classify` for batches and `__call__` for one image. `config["image_size"]`: height and width in pixels.
     """
 
-    domain, task, model_class = "images", IMAGES, ImageModel
+    domain, model_class = IMAGES, ImageModel
 
     def __init__(self, classifier: ImageClassifier, signal: ImageModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
@@ -111,8 +111,8 @@ class ImagePipeline(CoupledPipeline):
         return made
 
     def _add_enhanced(self, made: Sequence[Classification], outcome: Outcome, samples: int) -> None:
-        seen = self._averaged(outcome.enhanced_logits.values.softmax(dim=-1), samples)
-        for result, posterior, image in zip(made, seen, self._averaged(outcome.enhanced.signals, samples)):
+        enhanced = self._averaged(outcome.enhanced_logits.values.softmax(dim=-1), samples)
+        for result, posterior, image in zip(made, enhanced, self._averaged(outcome.enhanced.signals, samples)):
             result.label_enhanced, result.image = self.classes[int(posterior.argmax())], image
 
     @staticmethod
@@ -123,10 +123,10 @@ class ImagePipeline(CoupledPipeline):
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto") -> ImagePipeline:
         """Load a package folder. Raises ValueError in one line when it cannot be used."""
-        folder, config, signal, logits = load_models(name_or_dir, cls.domain, cls.model_class)
+        folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, cls.model_class)
         frozen = ImageClassifier.from_pretrained(folder / "classifier")
         if logits:
-            check_classifier(folder, signal, logits, len(frozen.classes), frozen.head.in_features, "its classifier")
+            check_classifier(folder, signal, logits, frozen, "its classifier")
         if size := config.get("image_size"):
             frozen.try_out(*size)
         return cls(frozen, signal, config, device, logits)
@@ -134,7 +134,8 @@ class ImagePipeline(CoupledPipeline):
     def save_pretrained(self, folder: str | os.PathLike, half: bool = False) -> None:
         """Write a model package; `half` stores the weights of the processes as float16, which halves their files."""
         self.classifier.save_pretrained(Path(folder) / "classifier")
-        self.config = save_models(Path(folder), {**self.config, "domain": self.domain}, self.signal, self.logits, half)
+        self.config = save_models(Path(folder), {**self.config, "domain": self.domain.name}, self.signal, self.logits,
+                                  half)
 
 
 def unusable_images(paths: Sequence[str | os.PathLike]) -> dict[str | os.PathLike, str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.models import SignalModel
 from cdasr.coupled.schema import ImageSignal
-from cdasr.coupled.signal_model import SignalProcess
 from cdasr.diffusion.processes import make_process
 from cdasr.networks import make_network
 from cdasr.runtime.plain_data import checked
@@ -23,7 +23,7 @@ class Pixels:
     lengths: None = None
 
 
-class ImageModel(SignalProcess):
+class ImageModel(SignalModel):
     """Degraded images (B, C, H, W) in [0, 1] to enhanced ones; what is diffused lies in [-1, 1]."""
 
     defaults = {"steps": 10, "method": "deterministic", "spacing": "uniform"}
@@ -34,8 +34,8 @@ class ImageModel(SignalProcess):
         checked(ImageSignal, config, "signal process")
         return cls(make_network(config["network"]), make_process(config["process"]), config)
 
-    def with_network(self, network: nn.Module) -> ImageModel:
-        return ImageModel(network, self.process, self.config)
+    def like(self, network: nn.Module, config: dict, precision: str | None) -> ImageModel:
+        return ImageModel(network, self.process, config, precision)
 
     def analyse(self, signals: Tensor, lengths: None = None) -> Pixels:
         return Pixels(2.0 * signals - 1.0)
@@ -47,6 +47,6 @@ class ImageModel(SignalProcess):
         """Images of an estimate, within [0, 1]."""
         return (0.5 * (x + 1.0)).clamp(0.0, 1.0)
 
-    def align(self, logits: Tensor, heard: Logits, analysis: Pixels, classifier: nn.Module) -> Tensor:
+    def align(self, values: Tensor, noisy: Logits, analysis: Pixels) -> Tensor:
         """Logits (B, V) belong to the whole picture."""
-        return logits
+        return values

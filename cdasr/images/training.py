@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from cdasr.classifiers.image import ImageClassifier, make_model, prepare
+from cdasr.coupled.recipe import as_in
+from cdasr.images.corpus import images_of, prepared_rows, stored, training_degrader
 from cdasr.images.data import ImageSet
 from cdasr.images.degrade import augment
 from cdasr.training.base import Trainer
+from cdasr.training.distributed import on_main
 
 
 class Pictures(Dataset):
@@ -110,8 +113,29 @@ def train_classifier(data: ImageSet, valid: ImageSet, output_dir: Path, hparams:
     best = ClassifierTrainer(network, config, output_dir, hparams, device).run(
         Pictures(data, varied, hparams["seed"]), Pictures(valid, lambda image, rng: {"image": image}, train=False))
     classifier = ImageClassifier(best.network, config)
-    classifier.save_pretrained(output_dir / "model")
+    if on_main():
+        classifier.save_pretrained(output_dir / "model")
     return classifier
+
+
+def make_classifier(hparams: Mapping, folder: Path, device: str) -> ImageClassifier:
+    """The frozen classifier: a checkpoint, or one trained here on clean images."""
+    settings, train = hparams["classifier"], stored(hparams, "train")
+    if not settings["checkpoint"]:
+        return train_classifier(train, stored(hparams, "valid"), folder, settings, device).to(device)
+    config = {"architecture": settings["architecture"], "classes": list(train.classes), "size": settings["size"],
+              **({key: settings[key] for key in ("mean", "std") if settings[key]})}
+    frozen = ImageClassifier.from_checkpoint(settings["checkpoint"], config).to(device)
+    if on_main():
+        frozen.save_pretrained(folder / "model")
+    return frozen
+
+
+def retrain(hparams: Mapping, folder: Path, device: str) -> ImageClassifier:
+    """The classifier fine-tuned on degraded images."""
+    return train_classifier(stored(hparams, "train"), images_of(prepared_rows(hparams, "valid_noisy"), "image"), folder,
+                            as_in(hparams["classifier"], hparams["retrained"]), device, training_degrader(hparams),
+                            ImageClassifier.from_pretrained(folder.parent / "classifier" / "model"))
 
 
 def _labels(batch) -> Tensor:

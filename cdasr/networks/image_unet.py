@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.networks.conditioning import FiLM, LogitsEmbedding, TimeEmbedding, zero_init
+from cdasr.networks.layers import FiLM, LogitsEmbedding, TimeEmbedding, zero_init
 
 
 class ImageUNet(nn.Module):
@@ -30,10 +30,10 @@ class ImageUNet(nn.Module):
         self.multiple = patch * 2 ** (len(channels) - 1)
         self.embed_time = TimeEmbedding(embedding)
         self.embed_logits = LogitsEmbedding(tokens, condition, kernel=1) if tokens else None
-        told = condition if tokens else 0
+        injected = condition if tokens else 0
 
         def block(before: int, after: int) -> ResidualBlock:
-            return ResidualBlock(before, after, embedding, dropout, told)
+            return ResidualBlock(before, after, embedding, dropout, injected)
 
         self.first = nn.Conv2d(2 * colours * patch**2, channels[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
@@ -70,26 +70,28 @@ class ImageUNet(nn.Module):
             raise ValueError(f"images of {y.shape[-2]} x {y.shape[-1]} pixels do not fit the network, whose levels "
                              f"need multiples of {self.multiple}")
         embedding = self.embed_time(t)
-        told = None if logits is None else self.embed_logits(logits[..., None], logits.new_ones(len(logits), 1))[..., 0]
+        features = None
+        if logits is not None:
+            features = self.embed_logits(logits[..., None], logits.new_ones(len(logits), 1))[..., 0]
         h, skips = self.first(F.pixel_unshuffle(torch.cat([x_t, y], dim=1), self.patch)), []
         for index, level in enumerate(self.down):
             h = self.shrink[index - 1](h) if index else h
             for block in level:
-                h = block(h, embedding, told)
+                h = block(h, embedding, features)
                 skips.append(h)
-        h = self.middle(self.attention(h), embedding, told)
+        h = self.middle(self.attention(h), embedding, features)
         for index, level in enumerate(self.up):
             h = F.interpolate(self.grow[index - 1](h), scale_factor=2.0) if index else h
             for block in level:
-                h = block(torch.cat([h, skips.pop()], dim=1), embedding, told)
+                h = block(torch.cat([h, skips.pop()], dim=1), embedding, features)
         h = F.pixel_shuffle(self.last(F.silu(self.norm(h))).float(), self.patch)
         return h[:, :1] * y + h[:, 1:2] * x_t + h[:, 2:]
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a skip, told the time by an embedding (B, E) and more by features `told` (B, condition).
+    """Two convolutions beside a skip, conditioned on the time by `embedding` (B, E), and on `features` (B, condition).
 
-    What is told has no bias anywhere and starts at zero: features of zero change nothing.
+    The conditioning has no bias anywhere and starts at zero: features of zero change nothing.
     """
 
     def __init__(self, before: int, after: int, embedding: int, dropout: float = 0.0, condition: int = 0):
@@ -100,10 +102,10 @@ class ResidualBlock(nn.Module):
         self.second = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(after, after, 3, padding=1))
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, features: Tensor | None = None) -> Tensor:
         h = self.film(self.norm(self.first(x)), embedding)
-        if told is not None:
-            scale, shift = self.inject(told)[..., None, None].chunk(2, dim=1)
+        if features is not None:
+            scale, shift = self.inject(features)[..., None, None].chunk(2, dim=1)
             h = h * (1.0 + scale) + shift
         return self.skip(x) + self.second(h)
 

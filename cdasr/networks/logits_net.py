@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdasr.networks.conditioning import TimeEmbedding, zero_init
-from cdasr.networks.trunk import FrameNorm, Trunk
+from cdasr.networks.layers import FrameNorm, TimeEmbedding, Trunk, zero_init
 
 
 class LogitsNet(nn.Module):
@@ -31,19 +30,21 @@ class LogitsNet(nn.Module):
             self.correct.bias.zero_()
             self.mix.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
 
-    def forward(self, l_s: Tensor, s: Tensor, heard: Tensor, seen: Tensor, heard_hidden: Tensor | None = None,
-                seen_hidden: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """l0 (B, M, V) from the state at time s (B,); `heard`: C(y), `seen`: C(x_hat0), both (B, M, V) as l_s is.
+    def forward(self, l_s: Tensor, s: Tensor, noisy: Tensor, enhanced: Tensor,
+                noisy_hidden: Tensor | None = None, enhanced_hidden: Tensor | None = None,
+                mask: Tensor | None = None) -> Tensor:
+        """l0 (B, M, V) from the state at time s (B,); `noisy`: C(y), `enhanced`: C(x_hat0), both (B, M, V).
 
         The hidden states are (B, M, H); `mask` (B, M) marks valid frames. Without frames, all lack the M.
         """
         if l_s.dim() == 2:
-            single = [None if value is None else value[:, None] for value in (heard, seen, heard_hidden, seen_hidden)]
+            single = [None if value is None else value[:, None]
+                      for value in (noisy, enhanced, noisy_hidden, enhanced_hidden)]
             return self(l_s[:, None], s, *single)[:, 0]
         frames = torch.ones(l_s.shape[:2], device=l_s.device) if mask is None else mask.to(l_s.dtype)
-        logits = torch.stack([value * frames[..., None] for value in (l_s, heard, seen)])
+        logits = torch.stack([value * frames[..., None] for value in (l_s, noisy, enhanced)])
         z = sum(layer(value.transpose(1, 2)) for layer, value in zip(self.logits, logits))
-        for layer, norm, value in zip(self.hidden, self.norm, (heard_hidden, seen_hidden)):
+        for layer, norm, value in zip(self.hidden, self.norm, (noisy_hidden, enhanced_hidden)):
             if value is not None:
                 z = z + layer(norm(value.transpose(1, 2) * frames[:, None]))
         z = self.last(self.trunk(z, self.embed_time(s), frames))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.networks.conditioning import LogitsEmbedding
+from cdasr.networks.layers import LogitsEmbedding
 from cdasr.networks.ncsnpp_layers import (
     AttentionBlock,
     GaussianFourierProjection,
@@ -27,7 +27,7 @@ from cdasr.networks.ncsnpp_layers import (
     group_norm,
     init,
 )
-from cdasr.networks.reflect_pad import mirrored
+from cdasr.networks.reflect_pad import reflect_pad
 
 SPECTRAL_CHANNELS = 4  # real and imaginary part of x_t and of y
 
@@ -44,7 +44,7 @@ class NCSNpp(nn.Module):
 
     `tokens`: size of the logits that it can be given (0: none); `condition`: channels of what it makes of them;
     `centred` as in `LogitsEmbedding`. They are added before the middle and before each level on the way up, in up to 16
-    bands of frequency, through weights that start at zero and have no bias: told nothing, or untrained, it is the
+    bands of frequency, through weights that start at zero and have no bias: without logits, or untrained, it is the
     public network.
 
     Frames are filled up to a multiple of 2^(levels - 1) by reflection, as the public code does with y before
@@ -87,29 +87,29 @@ class NCSNpp(nn.Module):
         if x_t.shape[-2] != self.bins:
             raise ValueError(f"the network is built for {self.bins} bins, the spectrum has {x_t.shape[-2]}")
         image = torch.cat([x_t.real, x_t.imag, y.real, y.imag], dim=1)
-        told = None if logits is None else logits.transpose(1, 2)
+        content = None if logits is None else logits.transpose(1, 2)
         if mask is None:
             frames = torch.full((len(image),), image.shape[-1], device=image.device)
-            return self._estimate(image, t, frames, image.shape[-1], told)
+            return self._estimate(image, t, frames, image.shape[-1], content)
         frames = mask.long().sum(dim=1)
         blocks = (frames + self.stride - 1) // self.stride
         out = torch.zeros_like(y)
         for count in blocks[blocks > 0].unique().tolist():
             rows, end = (blocks == count).nonzero().squeeze(1), min(count * self.stride, image.shape[-1])
             estimate = self._estimate(image[rows, ..., :end], t[rows], frames[rows], end,
-                                      None if told is None else told[rows, :, :end])
+                                      None if content is None else content[rows, :, :end])
             out[rows, ..., :end] = estimate.to(out.dtype)
         return out * mask[:, None, None]
 
     def _estimate(self, image: Tensor, t: Tensor, frames: Tensor, end: int, logits: Tensor | None) -> Tensor:
         """The first `end` frames of the estimate from the image (B, 4, F, end) and logits (B, V, end)."""
         length = end + -end % self.stride
-        image = mirrored(image, frames, 0, length)
-        told = None
+        image = reflect_pad(image, frames, 0, length)
+        features = None
         if logits is not None:
-            logits = mirrored(logits, frames, 0, length)
-            told = self.embed_logits(logits, torch.ones_like(logits[:, 0]))
-        spectrum = (self.compiled or self.evaluate)(image, t, told).float()
+            logits = reflect_pad(logits, frames, 0, length)
+            features = self.embed_logits(logits, torch.ones_like(logits[:, 0]))
+        spectrum = (self.compiled or self.evaluate)(image, t, features).float()
         return torch.complex(*spectrum.chunk(2, dim=1))[..., :end]
 
     def compile(self, **options) -> None:
@@ -120,19 +120,19 @@ class NCSNpp(nn.Module):
         """Copies and pickles are not compiled."""
         return {**super().__getstate__(), "compiled": None}
 
-    def evaluate(self, image: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
+    def evaluate(self, image: Tensor, t: Tensor, features: Tensor | None = None) -> Tensor:
         """Real and imaginary part (B, 2, F, N) from the image (B, 4, F, N), N a multiple of the stride.
 
-        `told` (B, condition, N): what was made of the logits.
+        `features` (B, condition, N): what was made of the logits.
         """
         layers, inject = iter(self.all_modules), iter(self.inject)
         fourier, first, second = next(layers), next(layers), next(layers)
         embedding = second(F.silu(first(fourier(t.log()))))
         skips = self._down(layers, image, embedding)
         block_in, attention, block_out = next(layers), next(layers), next(layers)
-        h = skips[-1] if told is None else next(inject)(skips[-1], told)
+        h = skips[-1] if features is None else next(inject)(skips[-1], features)
         h = block_out(attention(block_in(h, embedding)), embedding)
-        image = self._up(layers, inject, h, skips, embedding, told)
+        image = self._up(layers, inject, h, skips, embedding, features)
         return self.output_layer(image / t.view(-1, 1, 1, 1) if self.scale_by_sigma else image)
 
     def _down(self, layers: Iterator[nn.Module], image: Tensor, embedding: Tensor) -> list[Tensor]:
@@ -148,11 +148,11 @@ class NCSNpp(nn.Module):
         return skips
 
     def _up(self, layers: Iterator[nn.Module], inject: Iterator[nn.Module], h: Tensor, skips: list[Tensor],
-            embedding: Tensor, told: Tensor | None) -> Tensor:
+            embedding: Tensor, features: Tensor | None) -> Tensor:
         """The image (B, 4, F, N) to which each level adds its detail, from coarse to fine (output skip)."""
         image: Tensor | None = None
         for level in reversed(range(len(self.attends))):
-            h = h if told is None else next(inject)(h, told)
+            h = h if features is None else next(inject)(h, features)
             for _ in range(self.num_res_blocks + 1):
                 h = next(layers)(torch.cat([h, skips.pop()], dim=1), embedding)
             h = next(layers)(h) if self.attends[level] else h

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.networks.conditioning import zero_init
+from cdasr.networks.layers import zero_init
 
 FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
-BANDS = 16  # of frequency, at most, in which logits are told to a level
+BANDS = 16  # of frequency, at most, in which logits are injected into a level
 
 
 class GaussianFourierProjection(nn.Module):
@@ -30,7 +30,7 @@ class GaussianFourierProjection(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """BigGAN residual block (Brock et al. 2019) on (B, C, F, N), told the time by an embedding (B, E).
+    """BigGAN residual block (Brock et al. 2019) on (B, C, F, N), conditioned on the time by an embedding (B, E).
 
     `resample` ("up", "down" or None) doubles or halves F and N in both branches; their sum is over sqrt 2.
     """
@@ -87,8 +87,8 @@ class Injection(nn.Module):
         self.bands, self.bins, self.shrink = math.gcd(bins, BANDS), bins, shrink
         self.project = zero_init(nn.Conv1d(condition, channels * self.bands, 1, bias=False))
 
-    def forward(self, h: Tensor, told: Tensor) -> Tensor:
-        added = self.project(F.avg_pool1d(told, self.shrink)).unflatten(1, (-1, self.bands))
+    def forward(self, h: Tensor, features: Tensor) -> Tensor:
+        added = self.project(F.avg_pool1d(features, self.shrink)).unflatten(1, (-1, self.bands))
         return h + added.repeat_interleave(self.bins // self.bands, dim=2)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def mirrored(x: Tensor, lengths: Tensor, start: int, stop: int) -> Tensor:
+def reflect_pad(x: Tensor, lengths: Tensor, start: int, stop: int) -> Tensor:
     """Positions `start` to `stop` - 1 of the last axis of x (B, ..., N), reflected at both ends of each item.
 
     The first `lengths` (B,) positions of an item are valid. As numpy's and torch's `reflect`, but as often as needed.

@@ -13,8 +13,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from cdasr.networks.conditioning import FiLM, LogitsEmbedding, TimeEmbedding, zero_init
-from cdasr.networks.trunk import FrameNorm, Trunk
+from cdasr.networks.layers import FiLM, FrameNorm, LogitsEmbedding, TimeEmbedding, Trunk, zero_init
 
 
 class TFUNet(nn.Module):
@@ -72,11 +71,11 @@ class TFUNet(nn.Module):
             h = level(h, embedding, frames)
             skips.append(h)
         shape = h.shape
-        told = None if logits is None else self.embed_logits(logits.transpose(1, 2) * frames[:, None], frames)
-        h = self.unfold(self.trunk(self.fold(h.flatten(1, 2)), embedding, frames, told)).view(shape)
+        features = None if logits is None else self.embed_logits(logits.transpose(1, 2) * frames[:, None], frames)
+        h = self.unfold(self.trunk(self.fold(h.flatten(1, 2)), embedding, frames, features)).view(shape)
         for index, (level, skip) in enumerate(zip(self.decoder, reversed(skips))):
             h = torch.cat([h, skip], dim=1)
-            h = level(h if told is None else h + self.inject[index](told)[:, :, None], embedding, frames)
+            h = level(h if features is None else h + self.inject[index](features)[:, :, None], embedding, frames)
         mask_y, mask_x, correction = (torch.complex(*pair.chunk(2, dim=1)) for pair in h.float().chunk(3, dim=1))
         return (mask_y * y + mask_x * x_t + correction) * frames[:, None, None]
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from cdasr.recipe.stages import ORDER, STAGES, main
+from cdasr.recipe.command import main
 
-sys.exit(main(STAGES, ORDER, "cdasr.recipe"))
+sys.exit(main())

@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Mapping
 
+from cdasr.coupled.strategies import STRATEGIES, needs_logits, options_of
+
 NULLABLE = ("epoch_items", "size", "patience", "valid_batch_seconds")  # whatever their default is
 OF_NULL = {"epoch_items": int, "size": int, "patience": int, "valid_batch_seconds": float, "batch_seconds": float,
            "grad_accumulation": int, "speeds": list}  # the type of a value that is null by default
@@ -29,9 +31,31 @@ def conform(values: Mapping, defaults: Mapping) -> dict:
     """`values` in the types of `defaults`. Raises ValueError, in one line, for all that are not."""
     faults: list[str] = []
     found = _mapping(values, defaults, "", faults)
+    if not faults:
+        _check_strategies(found, faults)
     if faults:
         raise ValueError("; ".join(faults))
     return found
+
+
+def _check_strategies(values: Mapping, faults: list[str]) -> None:
+    """Strategies and their options, wherever a recipe names some, are those of the registry."""
+    own = [name for name in STRATEGIES if needs_logits(name)]
+    named = {"coupled.validate": [*_at(values, "coupled", "validate", [])],
+             "ablation.strategy": [_at(values, "ablation", "strategy", "")],
+             "tuning.strategies": [*(tuned := _at(values, "tuning", "strategies", {}))]}
+    for path, names in named.items():
+        faults += [f"{path}: there is no strategy {name!r} with a logits process; known: {', '.join(own)}"
+                   for name in names if name and name not in own]
+    for name, lists in tuned.items():
+        known = [option.name for option in options_of(name)]
+        faults += [f"tuning.strategies.{name}: there is no option {option!r}; known: {', '.join(known)}"
+                   for option in (lists if name in own else ()) if option not in known]
+
+
+def _at(values: Mapping, section: str, key: str, absent):
+    """A value of a section; `absent` where there is none."""
+    return (values.get(section) or {}).get(key) or absent
 
 
 def _mapping(values: Mapping, defaults: Mapping, outer: str, faults: list[str]) -> dict:

@@ -62,6 +62,14 @@ def load_hparams(paths: Sequence[str | os.PathLike], overrides: Sequence[str] = 
         raise ValueError(f"{place}: {' '.join(str(error).split())}") from None
 
 
+def base_of(path: Path) -> str | None:
+    """The base that a recipe's default.yaml names; None where it names none, or where there is no such file."""
+    try:
+        return _take_base(_read(path)) if path.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}".replace(f"{path}: {path}: ", f"{path}: ")) from None
+
+
 def _values(tree: yaml.MappingNode) -> dict:
     """The values of a tree, its references resolved."""
     if not _has_references(tree):

@@ -13,14 +13,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cdasr.recipe.fingerprints import describe, describe_audio, digest
-from cdasr.runtime.atomic import write_bytes
-from cdasr.runtime.provenance import write_json
+from cdasr.runtime.atomic import write_bytes, write_json
 
-ELSEWHERE = ("exp_dir", "device", "threads", "nproc", "decode.overwrite")  # where and how fast, not what
+ELSEWHERE = ("exp_dir", "device", "threads", "nproc", "tensorboard", "decode.overwrite")  # where and how fast, not what
 ANY_WORKERS = ("workers", "checkpoint_minutes", "jobs")  # likewise, in every section
 CORPORA = ("CDASR_FSDD", "CDASR_LIBRISPEECH", "CDASR_IMAGES")  # stand for an empty data_dir
 UNKNOWN = "unrecorded"
@@ -52,6 +51,10 @@ class Stage:
     needs: tuple[str, ...] | None = None
     keyed: bool = False
     package: bool = False
+
+    def also(self, reads: tuple[str, ...], files: tuple[str, ...]) -> Stage:
+        """The same stage, which is the first reader of further settings and files."""
+        return replace(self, reads=(*self.reads, *reads), files=(*self.files, *files))
 
 
 @dataclass(frozen=True)

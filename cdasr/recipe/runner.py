@@ -2,7 +2,7 @@
 
 A recipe is a folder with `hparams/default.yaml`, further files of changes beside it that `--size` names, and, where the
 corpus has a layout of its own, a `prepare.py` with the first stages. All others are functions of a module of the
-package (`cdasr.recipe` for speech), whose `main` hands them over. `prepare.py` and, under torchrun, the stages that
+package (`cdasr.recipe`), whose `main` hands them over. `prepare.py` and, under torchrun, the stages that
 train are processes of their own. A marker `exp_dir/done/stageN` says that a stage ended well, and with which settings
 and inputs (markers.py).
 """
@@ -56,9 +56,7 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
     for wrong options, before anything is run, and for a stage that failed, with its number and name.
     """
     options, overrides = _split(arguments)
-    if "recipe" not in options:
-        raise ValueError("run needs --recipe DIR, the recipe's folder")
-    folder = Path(options["recipe"])
+    folder = recipe_folder(arguments)
     if "help" in options:
         print(_help(folder, stages, base))
         return 0
@@ -101,6 +99,14 @@ def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]]
                     print(f"stage {number} ({stage.name}): nothing was made; what it had made before is back in its "
                           "place", file=sys.stderr, flush=True)
     return 0
+
+
+def recipe_folder(arguments: Sequence[str]) -> Path:
+    """The folder that `--recipe` names."""
+    options, _ = _split(arguments)
+    if "recipe" not in options:
+        raise ValueError("run needs --recipe DIR, the recipe's folder")
+    return Path(options["recipe"])
 
 
 def _check_stale(markers: Markers, hparams: Mapping, first: int, last: int, redo: bool, stale: str) -> None:

@@ -1,256 +1,213 @@
-"""The stages that all speech recipes share: `python -m cdasr.recipe STAGE --hparams FILE [--key value ...]`.
+"""The stages of every recipe, for any `Domain`; command.py runs them.
 
-`python -m cdasr.recipe run --recipe DIR ...` runs them all, as a recipe's run.sh does (runner.py). A recipe's own
-`prepare.py` writes `exp_dir/data` (manifests `train`, `valid`, `valid_noisy`, `eval`; `noise.json`); everything after
-that is here. Stages read what earlier ones wrote and nothing else.
+A recipe's own `prepare.py`, or its domain, writes `exp_dir/data`; everything after that is here. Stages read what
+earlier ones wrote and nothing else.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.markers import Markers, Stage
-from cdasr.recipe.runner import CAUSE, run, tell_cause
-from cdasr.runtime.errors import explain
-from cdasr.runtime.provenance import program_name, read_json, record, write_json
+from cdasr.recipe.command import main  # noqa: F401 (where prepare.py of earlier versions looks for it)
+from cdasr.runtime.atomic import write_json
+from cdasr.runtime.provenance import record
 
-
-def download(hparams: dict) -> None:
-    """Stage 0 of a recipe without a prepare.py: whether its manifests are there."""
-    from cdasr.speech.corpus import find_manifests
-
-    find_manifests(hparams)
+if TYPE_CHECKING:
+    from cdasr.coupled.domain import Domain
+    from cdasr.coupled.models import SignalModel
+    from cdasr.coupled.pipeline import CoupledPipeline
 
 
-def prepare(hparams: dict) -> None:
-    """Stage 1 of a recipe without a prepare.py: from its manifests."""
-    from cdasr.speech.corpus import prepare_manifests
-
-    prepare_manifests(hparams)
+def download(hparams: dict, domain: Domain) -> None:
+    """Stage 0 of a recipe without a prepare.py: the domain's own."""
+    domain.recipe.download(hparams)
 
 
-def recogniser(hparams: dict) -> None:
-    """Stage 2: the frozen recogniser, `asr` or (a CTC head on it, or all of it) trained here, and its error rates."""
-    from cdasr.classifiers.load import load_recogniser, save_recogniser
-    from cdasr.evaluation.tuning import recogniser_wer
-    from cdasr.speech.corpus import clean_rows, prepared_rows
+def prepare(hparams: dict, domain: Domain) -> None:
+    """Stage 1 of a recipe without a prepare.py: the domain's own."""
+    domain.recipe.prepare(hparams)
+
+
+def classifier(hparams: dict, domain: Domain) -> None:
+    """Stage 2: the frozen classifier, given or trained here, and its error rates."""
+    from cdasr.evaluation.tuning import classifier_alone
     from cdasr.training.distributed import on_main
-    from cdasr.training.recogniser import CleanAugment, train_recogniser
 
-    exp_dir, data = data_folders(hparams)
-    device, folder = compute_device(hparams), exp_dir / "recogniser"
-    if hparams["asr"] and not hparams["asr_head"]:
-        frozen = load_recogniser(hparams["asr"], **hparams["asr_options"]).to(device)
-        _check_rate(frozen, hparams)
-        if on_main():
-            save_recogniser(frozen, folder / "model", by_reference=True)
-    else:
-        speech = prepared_rows(data, "train"), prepared_rows(data, "valid")
-        learn = folder, hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device
-        frozen = train_head(hparams, *speech, *learn) if hparams["asr"] else train_recogniser(*speech, *learn)
+    exp_dir, device, recipe = data_folder(hparams), compute_device(hparams), domain.recipe
+    name, counted = recipe.classifier, domain.evaluation.counted
+    frozen = recipe.make_classifier(hparams, exp_dir / name, device)
     if not on_main():
         return
-    frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])  # whether it has them: now, not in stage 4
-    clean = recogniser_wer(frozen, clean_rows(prepared_rows(data, "eval")) or prepared_rows(data, "valid"))
-    noisy = recogniser_wer(frozen, prepared_rows(data, "valid_noisy"))
-    write_json(folder / "record.json", record(stage="recogniser", hparams=hparams, clean=clean, noisy=noisy,
-                                              recogniser=_about(frozen)))
-    print(f"frozen recogniser: {', '.join(f'{key} {value}' for key, value in _about(frozen).items())}")
-    print(f"frozen recogniser: {clean['wer']:.2f} % WER on {clean['words']} clean words, {noisy['wer']:.2f} % on the "
-          "noisy validation set")
+    frozen = frozen.with_hidden_layers(hparams["logits_model"]["hidden_layers"])  # has it them: now, not in stage 4
+    clean, noisy = (classifier_alone(frozen, domain, recipe.rows(hparams, part), batch_items(hparams))
+                    for part in ("clean", "valid_noisy"))
+    about = recipe.about_classifier(frozen)
+    write_json(exp_dir / name / "record.json", record(stage=name, hparams=hparams, clean=clean, noisy=noisy,
+                                                      **{name: about}))
+    print(f"frozen {name}: {', '.join(f'{key} {value}' for key, value in about.items())}")
+    print(f"frozen {name}: {domain.rate} {clean[domain.rate]:.2f} % on {clean[counted]} clean {counted}, "
+          f"{noisy[domain.rate]:.2f} % on the noisy validation set")
 
 
-def train_head(hparams: dict, *settings):
-    """A CTC head on the frozen encoder of `asr`, as `asr_head` says."""
-    if hparams["asr_head"] != "whisper":
-        raise ValueError("--asr-head is whisper, for a CTC head on Whisper's encoder, or empty; got "
-                         f"{hparams['asr_head']!r}")
-    from cdasr.training.whisper_head import train_whisper_head
-
-    return train_whisper_head(hparams["asr"], *settings, hparams["asr_options"])
-
-
-def _check_rate(frozen, hparams: dict) -> None:
-    if frozen.sample_rate != hparams["sample_rate"]:
-        raise ValueError(f"{hparams['asr']} takes {frozen.sample_rate} Hz and the recipe {hparams['sample_rate']} Hz; "
-                         f"give --sample-rate {frozen.sample_rate} and run stage 1 again")
-
-
-def _about(frozen) -> dict:
-    """Size and geometry of a recogniser, for its record; a decoder has no `stride` (samples)."""
-    return {"class": type(frozen.model).__name__, "parameters": sum(part.numel() for part in frozen.parameters()),
-            "sample_rate": frozen.sample_rate, "stride": getattr(frozen, "stride", None)}
-
-
-def signal(hparams: dict) -> None:
+def signal(hparams: dict, domain: Domain) -> None:
     """Stage 3: train the signal process, choose its steps and the observation-adding weight, write the package."""
-    from cdasr.classifiers.load import load_recogniser
-    from cdasr.speech.corpus import prepared_rows
-    from cdasr.speech.pipeline import Pipeline
-    from cdasr.training.distributed import on_main
-    from cdasr.training.signal import train_signal
-
-    exp_dir, data = data_folders(hparams)
-    device = compute_device(hparams)
-    frozen = load_recogniser(exp_dir / "recogniser" / "model", **hparams["asr_options"])
-    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
-    start = initial_signal(hparams["signal_init"]) if hparams["signal_init"] else None
-    if start and start.sample_rate != hparams["sample_rate"]:
-        raise ValueError(f"{hparams['signal_init']} works at {start.sample_rate} Hz and the recipe at "
-                         f"{hparams['sample_rate']} Hz; start from another signal process")
+    exp_dir, device, recipe = data_folder(hparams), compute_device(hparams), domain.recipe
+    frozen = recipe.load_classifier(hparams, exp_dir / recipe.classifier)
+    start = initial_signal(hparams["signal_init"], domain) if hparams["signal_init"] else None
+    if start is not None:
+        recipe.check_start(start, hparams)
     if hparams["signal"]["epochs"]:
-        config = start.config if start else hparams["signal_model"]
-        degrade = training_degrader(data, train_rows, hparams)
-        model = train_signal(config, frozen, train_rows, valid_rows, exp_dir / "signal", hparams["signal"], degrade,
-                             device, start)
+        config = start.config if start else recipe.signal_config(hparams)
+        model = fit(hparams, domain, frozen, config, hparams["signal"], exp_dir / "signal", device, start)
     elif start is None:
         raise ValueError("--signal.epochs 0 leaves the signal process untrained; give --signal-init PACKAGE")
     else:
         (exp_dir / "signal").mkdir(exist_ok=True)
         model = start
+    pipeline = recipe.pipeline()(frozen, model, recipe.package_config(hparams), device)
+    write_tuned(pipeline, hparams, "signal")
+
+
+def fit(hparams: dict, domain: Domain, frozen, config: dict, settings: dict, folder: Path, device: str,
+        start: SignalModel | None) -> SignalModel:
+    """A signal process of `config`, trained on the prepared sets from the weights of `start` or from random ones."""
+    import torch
+
+    from cdasr.training.signal import fit_signal
+
+    data = training_sets(hparams, domain, settings["seed"])
+    torch.manual_seed(settings["seed"])
+    model = domain.recipe.pipeline().model_class.from_config(config)
+    return fit_signal(model, frozen, domain, *data, folder, settings, device, start)
+
+
+def training_sets(hparams: dict, domain: Domain, seed: int) -> tuple:
+    """Items to train on, degraded anew in each epoch, and those of the fixed validation set."""
+    recipe = domain.recipe
+    return (recipe.degraded(hparams, recipe.rows(hparams, "train"), seed),
+            recipe.fixed(hparams, recipe.rows(hparams, "valid_noisy")))
+
+
+def write_tuned(pipeline: CoupledPipeline, hparams: dict, stage: str, latest: bool = True) -> None:
+    """Choose what a signal process leaves open, and write record and package of its stage."""
+    from cdasr.training.distributed import on_main
+
     if not on_main():
         return
-    pipeline = Pipeline(frozen, model, {"about": hparams["about"], "context": hparams["context"]}, device)
-    choices = _tune(pipeline, valid_rows, hparams)
-    write_json(exp_dir / "signal" / "record.json", record(stage="signal", hparams=hparams, tuning=choices))
-    save_package(pipeline, exp_dir, "signal")
-    print(f"steps {choices['best_steps']}, observation-adding weight {choices['best_weight']}")
+    pipeline, choices = tuned(pipeline, hparams)
+    exp_dir = Path(hparams["exp_dir"])
+    write_json(exp_dir / stage / "record.json", record(stage=stage, hparams=hparams, tuning=choices))
+    save_package(pipeline, exp_dir, stage, latest)
+    print(f"{stage}: steps {choices['best_steps']}, observation-adding weight {pipeline.oa_weight:g}")
 
 
-def initial_signal(path: str):
-    """The signal process of a model package or a public SGMSE checkpoint, to start from; it is told no logits yet."""
-    from cdasr.speech.pipeline import Pipeline
-    from cdasr.speech.sgmse import load_sgmse
-    from cdasr.speech.signal_model import SignalModel
+def tuned(pipeline: CoupledPipeline, hparams: dict) -> tuple[CoupledPipeline, dict]:
+    """The pipeline with the signal steps and the observation-adding weight that do best on the validation set."""
+    from cdasr.evaluation.tuning import tune
 
-    if str(path).endswith(".ckpt"):
-        return load_sgmse(path)
-    trained = Pipeline.from_pretrained(path, device="cpu").signal
+    settings = hparams["tuning"]
+    steps = {*settings["steps"], *([pipeline.signal.sampling["steps"]] if hparams["signal_init"] else ())}
+    choices = tune(pipeline, pipeline.domain.recipe.rows(hparams, "valid_noisy"), sorted(steps),
+                   settings["oa_weights"], batch_items(hparams))
+    adding = {"observation_adding": {"weight": choices["best_weight"]}} if settings["oa_weights"] else {}
+    return pipeline.with_choices(choices["best_steps"], **adding), choices
+
+
+def initial_signal(path: str, domain: Domain) -> SignalModel:
+    """The signal process of a model package or of a foreign checkpoint, to start from; it is given no logits yet."""
+    if (imported := domain.recipe.import_signal(path)) is not None:
+        return imported
+    trained = domain.recipe.load_package(path, "cpu").signal
+    kind = type(trained)
     network = {key: value for key, value in trained.config["network"].items()
-               if key not in ("tokens", "condition", *SignalModel.injection)}
-    model = SignalModel.from_config({**trained.config, "network": network})
+               if key not in ("tokens", "condition", *kind.injection)}
+    model = kind.from_config({**trained.config, "network": network})
     weights = trained.network.state_dict()
     model.network.load_state_dict({name: weights[name] for name in model.network.state_dict()})
     return model
 
 
-def logits(hparams: dict) -> None:
-    """Stage 4: fill the bank of logits, then train the logits process on it."""
-    from cdasr.speech.corpus import prepared_rows, spread
-    from cdasr.speech.pipeline import Pipeline
+def logits(hparams: dict, domain: Domain) -> None:
+    """Stage 4: fill the cache of logits, then train the logits process on it."""
+    from cdasr.coupled.rows import take_evenly
     from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
-    from cdasr.training.logits_cache import build_bank, degraded_pairs, fixed_pairs
+    from cdasr.training.logits_cache import build_cache
 
-    exp_dir, data = data_folders(hparams)
-    settings, device, rate, seed = hparams["logits"], compute_device(hparams), hparams["sample_rate"], hparams["seed"]
-    pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device)
-    frozen, model = pipeline.recogniser, pipeline.signal
-    frozen.hidden_layers = tuple(hparams["logits_model"]["hidden_layers"])
-    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
-    pairs = degraded_pairs(rate, training_degrader(data, train_rows, hparams))
-    folder = exp_dir / "logits" / "bank"
-    spoken = spread(train_rows, settings["bank"]["utterances"])
-    train = build_bank(folder / "train", spoken, pairs, frozen, model, settings["bank"], seed, device)
-    once = {**settings["bank"], "passes": 1, "steps": [model.config["sampling"]["steps"]]}
-    valid = build_bank(folder / "valid", valid_rows, fixed_pairs(rate), frozen, model, once, seed, device)
-    trained = train_logits(hparams["logits_model"], frozen, train, valid, exp_dir / "logits", settings, device)
+    exp_dir, settings, device, recipe = data_folder(hparams), hparams["logits"], compute_device(hparams), domain.recipe
+    pipeline = recipe.load_package(exp_dir / "signal" / "package", device)
+    frozen, model = pipeline.classifier.with_hidden_layers(hparams["logits_model"]["hidden_layers"]), pipeline.signal
+    rows = take_evenly(recipe.rows(hparams, "train"), settings["bank"]["utterances"])
+    once = {**settings["bank"], "passes": 1, "steps": [model.sampling["steps"]]}
+    caches = [build_cache(exp_dir / "logits" / "bank" / name, items, frozen, model, options, hparams["seed"], device,
+                          domain)
+              for name, items, options in (
+                  ("train", recipe.degraded(hparams, rows, hparams["seed"]), settings["bank"]),
+                  ("valid", recipe.fixed(hparams, recipe.rows(hparams, "valid_noisy")), once))]
+    trained = train_logits(hparams["logits_model"], frozen, *caches, exp_dir / "logits", settings, device, domain)
     if not on_main():
         return
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
     guided = model.with_injection(trained.tokens, hparams["coupled"]["condition"])
-    save_package(Pipeline(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
+    save_package(type(pipeline)(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
 
 
-def coupled(hparams: dict) -> None:
+def coupled(hparams: dict, domain: Domain) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
     from cdasr.evaluation.tuning import tune_strategies
-    from cdasr.speech.corpus import prepared_rows
-    from cdasr.speech.pipeline import Pipeline
-    from cdasr.training.coupled import train_coupled
+    from cdasr.training.coupled import fit_coupled
     from cdasr.training.distributed import on_main
 
-    exp_dir, data = data_folders(hparams)
-    device = compute_device(hparams)
-    pipeline = Pipeline.from_pretrained(exp_dir / "logits" / "package", device=device)
-    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
-    models = train_coupled(pipeline.signal, pipeline.logits, pipeline.recogniser, train_rows, valid_rows,
-                           exp_dir / "coupled", hparams["coupled"], training_degrader(data, train_rows, hparams),
-                           device)
+    exp_dir, settings, device = data_folder(hparams), hparams["coupled"], compute_device(hparams)
+    pipeline = domain.recipe.load_package(exp_dir / "logits" / "package", device)
+    models = fit_coupled(pipeline.signal, pipeline.logits, pipeline.classifier, domain,
+                         *training_sets(hparams, domain, settings["seed"]), exp_dir / "coupled", settings, device)
     if not on_main():
         return
-    trained = Pipeline(pipeline.recogniser, models[0], pipeline.config, device, models[1])
-    choices = _tune(trained, valid_rows, hparams)
-    choices["strategies"] = tune_strategies(trained, valid_rows, hparams["tuning"]["strategies"])
+    trained, choices = tuned(type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1]),
+                             hparams)
+    trained, choices["strategies"] = tune_strategies(trained, domain.recipe.rows(hparams, "valid_noisy"),
+                                                     hparams["tuning"]["strategies"], batch_items(hparams))
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
 
 
-def matched(hparams: dict) -> None:
-    """Control: the signal process of stage 3, trained on by itself for as long as stages 4 and 5 take."""
-    from cdasr.speech.corpus import prepared_rows
-    from cdasr.speech.pipeline import Pipeline
-    from cdasr.training.distributed import on_main
-    from cdasr.training.signal import train_signal
-
-    exp_dir, data = data_folders(hparams)
-    settings = as_in(hparams["signal"], hparams["matched"])
-    pipeline = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=compute_device(hparams))
-    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
-    model = train_signal(pipeline.signal.config, pipeline.recogniser, train_rows, valid_rows, exp_dir / "matched",
-                         settings, training_degrader(data, train_rows, hparams), pipeline.device, pipeline.signal)
-    if not on_main():
-        return
-    trained = Pipeline(pipeline.recogniser, model, pipeline.config, pipeline.device)
-    choices = _tune(trained, valid_rows, hparams)
-    write_json(exp_dir / "matched" / "record.json", record(stage="matched", hparams=hparams, tuning=choices))
-    save_package(trained, exp_dir, "matched", latest=False)
-
-
-def as_in(settings: dict, changes: dict) -> dict:
-    """`settings` with the `changes` that are not null."""
-    return {**settings, **{key: value for key, value in changes.items() if value is not None}}
-
-
-def retrained(hparams: dict) -> None:
-    """Reference beyond the rules: the recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
-    from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.classifiers.load import load_recogniser
-    from cdasr.speech.corpus import prepared_rows
-    from cdasr.speech.pipeline import Pipeline
-    from cdasr.training.distributed import on_main
-    from cdasr.training.recogniser import train_recogniser
-
-    exp_dir, data = data_folders(hparams)
-    device = compute_device(hparams)
-    settings = as_in(hparams["recogniser"], hparams["retrained"])
-    train_rows, valid_rows = prepared_rows(data, "train"), prepared_rows(data, "valid_noisy")
-    degrade = training_degrader(data, train_rows, hparams)
-    frozen = load_recogniser(exp_dir / "recogniser" / "model")
-    if type(frozen) is not CTCRecogniser:
-        raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
-    signal = Pipeline.from_pretrained(exp_dir / "signal" / "package", device=device).signal
-    tuned = train_recogniser(train_rows, valid_rows, exp_dir / "retrained", settings,
-                             lambda wave, rng: degrade(wave, rng)[0], device, start=frozen)
-    if not on_main():
-        return
-    write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
-    save_package(Pipeline(tuned, signal, device=device), exp_dir, "retrained", latest=False)
-
-
-def controls(hparams: dict) -> None:
+def controls(hparams: dict, domain: Domain) -> None:
     """Stage 6: the controls that the recipe lists, of `matched` and `retrained`."""
     known = {"matched": matched, "retrained": retrained}
     if unknown := [name for name in hparams["controls"] if name not in known]:
         raise ValueError(f"there is no control {unknown[0]!r}; known: {', '.join(known)}")
     for name in hparams["controls"]:
-        known[name](hparams)
+        known[name](hparams, domain)
+
+
+def matched(hparams: dict, domain: Domain) -> None:
+    """Control: the signal process of stage 3, trained on by itself for as long as stages 4 and 5 take."""
+    from cdasr.coupled.recipe import as_in
+
+    exp_dir, settings = data_folder(hparams), as_in(hparams["signal"], hparams["matched"])
+    pipeline = domain.recipe.load_package(exp_dir / "signal" / "package", compute_device(hparams))
+    model = fit(hparams, domain, pipeline.classifier, pipeline.signal.config, settings, exp_dir / "matched",
+                pipeline.device, pipeline.signal)
+    write_tuned(type(pipeline)(pipeline.classifier, model, pipeline.config, pipeline.device), hparams, "matched",
+                latest=False)
+
+
+def retrained(hparams: dict, domain: Domain) -> None:
+    """Reference beyond the rules: the classifier fine-tuned on degraded data for as long as stages 3 to 5 take."""
+    from cdasr.training.distributed import on_main
+
+    exp_dir, device = data_folder(hparams), compute_device(hparams)
+    pipeline = domain.recipe.load_package(exp_dir / "signal" / "package", device)
+    tuned = domain.recipe.retrain(hparams, exp_dir / "retrained", device)
+    if not on_main():
+        return
+    write_json(exp_dir / "retrained" / "record.json", record(stage="retrained", hparams=hparams))
+    save_package(type(pipeline)(tuned, pipeline.signal, pipeline.config, device), exp_dir, "retrained", latest=False)
 
 
 CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "oa_matched": ("matched", "oa"),
@@ -258,61 +215,33 @@ CONTROLS = {"enhanced_matched": ("matched", "enhanced"), "oa_matched": ("matched
             "retrained": ("retrained", "none")}  # system: (stage whose package it takes, strategy)
 
 
-def training_degrader(data: Path, train_rows, hparams: dict):
-    """Degradation on the fly for training, as the signal's hyper-parameters say."""
-    from cdasr.speech.degrade import TrainingDegrader
-
-    settings = hparams["signal"]
-    return TrainingDegrader(*training_sources(data, train_rows, hparams), snr_range=tuple(settings["snr_range"]),
-                            reverb_share=settings["reverb_share"], clean_share=settings["clean_share"],
-                            tight_share=settings["tight_share"],
-                            speed_range=tuple(settings["speed_range"]), channel_db=settings["channel_db"])
-
-
-def training_sources(data: Path, train_rows, hparams: dict):
-    """The noise and room sources of `noise.json`'s training lists."""
-    from cdasr.speech.corpus import room_source
-    from cdasr.speech.noise import NoiseSource
-
-    lists = read_json(data / "noise.json", keys=("train.files", "train.families", "rooms.train"))
-    rate = hparams["sample_rate"]
-    noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
-                        speech=train_rows, rate=rate,
-                        file_share=hparams["signal"]["file_share"])
-    rooms = room_source(lists["rooms"]["train"], hparams["data"]["train_rooms"], hparams["seed"], rate,
-                        data / "rooms" / "train")
-    return noise, rooms
-
-
-def decode(hparams: dict) -> None:
+def decode(hparams: dict, domain: Domain) -> None:
     """Stage 7: every system on the fixed test sets, going on where it was interrupted; then real-time factors."""
-    from cdasr.coupled.pipeline import NEED_LOGITS
+    from cdasr.coupled.rows import sample_rows
+    from cdasr.coupled.strategies import needs_logits
     from cdasr.evaluation.benchmark import real_time_factors
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.speech.corpus import drawn_rows, prepared_rows
-    from cdasr.speech.pipeline import Pipeline
+    from cdasr.training.data import batch_limit
 
-    exp_dir, data = data_folders(hparams)
-    settings = hparams["decode"]
-    device = compute_device(hparams)
-    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=device)
+    exp_dir, settings, device = data_folder(hparams), hparams["decode"], compute_device(hparams)
+    pipeline = domain.recipe.load_package(exp_dir / "package", device)
     others = control_systems(exp_dir, pipeline)
-    coupled = [name for name in pipeline.strategies if name in NEED_LOGITS]
-    plain = [name for name in pipeline.strategies if name not in coupled]
-    systems = settings["systems"] or [name for name in (*plain, *others, *coupled)
+    names = sorted([*pipeline.strategies, *others], key=lambda name: (
+        2 * (name not in others and needs_logits(name)) or name in others))  # what needs no logits, controls, the rest
+    systems = settings["systems"] or [name for name in names
                                       if _adds_something(name, *others.get(name, (pipeline, name)))]
-    samples = settings["samples"]
-    folder = exp_dir / "results" / ("" if samples == 1 else f"samples-{samples}")
-    print(evaluate(data / "eval.csv", pipeline, systems, folder, seed=hparams["seed"], samples=samples,
-                   batch_seconds=settings["batch_seconds"], others=others,
-                   conditions=settings["conditions"] or None, only=settings["only"], overwrite=settings["overwrite"]))
+    samples, results = settings["samples"], exp_dir / "results"
+    print(evaluate(domain.recipe.scored(hparams), pipeline, systems,
+                   results if samples == 1 else results / f"samples-{samples}", seed=hparams["seed"], samples=samples,
+                   batch_seconds=batch_limit(settings), others=others, conditions=settings["conditions"] or None,
+                   only=settings["only"], overwrite=settings["overwrite"]))
     if settings["timed_utterances"] and samples == 1:
-        rows = drawn_rows(prepared_rows(data, "eval"), settings["timed_utterances"], hparams["seed"])
+        rows = sample_rows(domain.recipe.rows(hparams, "eval"), settings["timed_utterances"], hparams["seed"])
         own = [name for name in systems if name not in others]
-        write_json(exp_dir / "results" / "rtf.json", real_time_factors(pipeline, rows, own))
+        write_json(results / "rtf.json", real_time_factors(pipeline, rows, own))
 
 
-def control_systems(exp_dir: Path, pipeline) -> dict:
+def control_systems(exp_dir: Path, pipeline: CoupledPipeline) -> dict:
     """The pipeline and strategy of each control that was trained; what is frozen in all of them is loaded once.
 
     Before the coupled training the cascade of the pretrained processes is the package's own `cascade`, no control.
@@ -320,12 +249,12 @@ def control_systems(exp_dir: Path, pipeline) -> dict:
     packages = {}
     for stage in dict.fromkeys(stage for stage, _ in CONTROLS.values()):
         if (exp_dir / ("coupled" if stage == "logits" else stage) / "package").is_dir():
-            frozen = {} if stage == "retrained" else {"recogniser": pipeline.recogniser}
-            packages[stage] = type(pipeline).from_pretrained(exp_dir / stage / "package", pipeline.device, **frozen)
+            frozen = None if stage == "retrained" else pipeline.classifier
+            packages[stage] = pipeline.domain.recipe.load_package(exp_dir / stage / "package", pipeline.device, frozen)
     return {name: (packages[stage], strategy) for name, (stage, strategy) in CONTROLS.items() if stage in packages}
 
 
-def _adds_something(name: str, pipeline, strategy: str) -> bool:
+def _adds_something(name: str, pipeline: CoupledPipeline, strategy: str) -> bool:
     """False for observation adding with a weight of 0, which is `enhanced` over again."""
     if strategy != "oa" or pipeline.oa_weight > 0:
         return True
@@ -333,66 +262,62 @@ def _adds_something(name: str, pipeline, strategy: str) -> bool:
     return False
 
 
-def ablate(hparams: dict) -> None:
-    """Stage 8: what each part of the package's strategy is worth, on a share of the test strings."""
+def ablate(hparams: dict, domain: Domain) -> None:
+    """Stage 8: what each part of the package's strategy is worth, on a share of the scored rows."""
     from cdasr.evaluation.ablation import ablate
-    from cdasr.speech.corpus import drawn_rows, prepared_rows
-    from cdasr.speech.pipeline import Pipeline
 
-    exp_dir, data = data_folders(hparams)
-    settings = hparams["ablation"]
-    pipeline = Pipeline.from_pretrained(exp_dir / "package", device=compute_device(hparams))
-    rows = [row for row in prepared_rows(data, "eval") if row["condition"] in settings["conditions"]]
+    exp_dir, settings = data_folder(hparams), hparams["ablation"]
+    pipeline = domain.recipe.load_package(exp_dir / "package", compute_device(hparams))
+    rows = domain.recipe.ablation_rows(hparams)
     if not rows:
-        print(f"none of the conditions {', '.join(settings['conditions'])} is in the test set; nothing to ablate")
+        print("none of the conditions of --ablation.conditions is in the test set; nothing to ablate")
         return
-    rows = drawn_rows(rows, -(-len(rows) // settings["every"]), hparams["seed"])
-    found = ablate(pipeline, rows, settings["strategy"], settings["steps"], settings["guidance"])
-    share = f"One in {settings['every']} test utterances, drawn at random; o" if settings["every"] > 1 else "O"
-    about = f"{share}ne training seed."
-    write_json(exp_dir / "results" / "ablation.json", {**found, "about": about, "conditions": settings["conditions"],
-                                                       "record": record(stage="ablate", hparams=hparams)})
+    found = ablate(pipeline, rows, settings["strategy"], settings["steps"], settings["guidance"], batch_items(hparams))
+    share = f"One in {settings['every']} test {domain.evaluation.unit}; o" if settings["every"] > 1 else "O"
+    write_json(exp_dir / "results" / "ablation.json", {
+        **found, "about": f"{share}ne training seed.", "conditions": list(dict.fromkeys(
+            row["condition"] for row in rows)), "record": record(stage="ablate", hparams=hparams)})
 
 
-def score(hparams: dict) -> None:
-    """Stage 9: the recipe's RESULTS.md and a plot, from what the other stages recorded."""
-    from cdasr.evaluation.report import plot_wer_by_snr
-    from cdasr.evaluation.results import write_speech_results
+def score(hparams: dict, domain: Domain) -> None:
+    """Stage 9: the recipe's RESULTS.md and pictures, from what the other stages recorded."""
+    from cdasr.evaluation.plots import plot_examples
+    from cdasr.evaluation.results import write_recipe_results
 
-    exp_dir, _ = data_folders(hparams)
-    scores = read_json(exp_dir / "results" / "wer.json", keys=("conditions", "systems", "record"))
-    plot_wer_by_snr(scores, exp_dir / "results" / "wer.png")
+    exp_dir = data_folder(hparams)
     target = Path(hparams["results"] or exp_dir / "RESULTS.md")
-    write_speech_results(exp_dir, scores, hparams, target)
-    print(f"wrote {target} and {exp_dir / 'results' / 'wer.png'}")
+    write_recipe_results(domain, exp_dir, hparams, target)
+    if domain.evaluation.picture is not None:
+        pipeline = domain.recipe.load_package(exp_dir / "package", compute_device(hparams))
+        plot_examples(pipeline, domain.recipe.rows(hparams, "eval"), exp_dir / "results" / "pictures.png",
+                      hparams["seed"])
+    print(f"wrote {target}")
 
 
-def _tune(pipeline, valid_rows, hparams: dict) -> dict:
-    """Choose the signal steps and the observation-adding weight on the validation set; they go into the package."""
-    from cdasr.evaluation.tuning import tune
+def batch_items(hparams: Mapping) -> int:
+    """Items in a batch of tuning and ablation: that of decoding where it counts items."""
+    from cdasr.evaluation.tuning import ITEMS
 
-    steps = {*hparams["tuning"]["steps"], *([pipeline.signal.sampling["steps"]] if hparams["signal_init"] else ())}
-    choices = tune(pipeline, valid_rows, sorted(steps), hparams["tuning"]["oa_weights"])
-    pipeline.signal.config["sampling"]["steps"] = choices["best_steps"]
-    pipeline.config["observation_adding"] = {"weight": choices["best_weight"]}
-    return choices
+    return hparams["decode"].get("batch_size", ITEMS)
 
 
-def save_package(pipeline, exp_dir: Path, stage: str, latest: bool = True) -> None:
+def save_package(pipeline: CoupledPipeline, exp_dir: Path, stage: str, latest: bool = True) -> None:
     """Write the package of a stage and, unless it is a control, the recipe's `latest` one, which is scored."""
     for folder in (exp_dir / stage / "package", exp_dir / "package")[:2 if latest else 1]:
         pipeline.save_pretrained(folder, half=True)
         print(f"wrote {folder}")
 
 
-def data_folders(hparams: dict) -> tuple[Path, Path]:
+def data_folder(hparams: Mapping) -> Path:
+    """`exp_dir`. Raises ValueError where nothing is prepared there."""
     exp_dir = Path(hparams["exp_dir"])
     if not (exp_dir / "data").is_dir():
         raise ValueError(f"{exp_dir / 'data'} is not there; run the recipe's stages 0 and 1 first")
-    return exp_dir, exp_dir / "data"
+    return exp_dir
 
 
-def compute_device(hparams: dict) -> str:
+def compute_device(hparams: Mapping) -> str:
+    """The device of this process; threads and, under torchrun, the group of processes are set up."""
     import torch
 
     from cdasr.runtime.device import resolve_device
@@ -403,73 +328,3 @@ def compute_device(hparams: dict) -> str:
     if hparams["threads"]:  # of all processes together
         torch.set_num_threads(max(1, hparams["threads"] // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     return join_group(resolve_device(hparams["device"]))
-
-
-STAGES = {stage.__name__: stage for stage in (download, prepare, recogniser, signal, logits, coupled, controls, matched,
-                                              retrained, decode, ablate, score)}
-UP_TO_SIGNAL = ("download", "prepare", "recogniser", "signal")
-UP_TO_COUPLED = (*UP_TO_SIGNAL, "logits", "coupled")
-ORDER = (  # a setting that no stage reads by name, as those of a recipe's own prepare.py, belongs to stage 0
-    Stage("download", "find the corpus or download it", own=True, reads=("data_dir", "download")),
-    Stage("prepare", "manifests, lists of noise and rooms, fixed noisy sets", own=True, makes=("data",),
-          reads=("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),
-          files=("data_dir", "manifests", "noise_dir", "rir_dir"), manifests=("manifests",)),
-    Stage("recogniser", "the frozen recogniser and its word error rate", trains=True, makes=("recogniser",),
-          reads=("asr", "asr_head", "asr_options", "recogniser", "training_seed"), files=("asr",)),
-    Stage("signal", "train the signal process, choose its steps, write the model package", trains=True,
-          makes=("signal",), files=("signal_init",), package=True,
-          reads=("about", "context", "signal", "signal_model", "signal_init", "tuning.steps", "tuning.oa_weights")),
-    Stage("logits", "fill the bank of logits and train the logits process", trains=True, makes=("logits",),
-          package=True, reads=("logits", "logits_model", "coupled.condition")),
-    Stage("coupled", "train both processes together, tune the strategies", trains=True, makes=("coupled",),
-          package=True, reads=("coupled", "tuning")),
-    Stage("controls", "the signal process trained on alone, the recogniser retrained on noisy speech", trains=True,
-          makes=("matched", "retrained"), needs=UP_TO_SIGNAL, reads=("controls", "matched", "retrained")),
-    Stage("decode", "the test sets with each system", makes=("results",), keyed=True, reads=("decode",)),
-    Stage("ablate", "what each part of the coupling is worth", makes=("results/ablation.json",), needs=UP_TO_COUPLED,
-          reads=("ablation",)),
-    Stage("score", "tables, plot and RESULTS.md", reads=("report", "results", "other_seeds"),
-          files=("other_seeds:results",)))
-CONTROL_STAGES = ("matched", "retrained")  # of which `controls` consists, and which can be run alone
-
-
-def main(stages: dict[str, Callable[[dict], None]], order: Sequence[Stage] = (), module: str = "",
-         base: str = "speech") -> int:
-    """Run one of `stages` as the command line says: `STAGE --hparams FILE [--hparams CHANGES] [--key value ...]`.
-
-    `run --recipe DIR ...` runs those of `order`, which `module` has (runner.py). `base`: the defaults of a recipe that
-    does not name them, in hparams.py.
-    """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        if order and sys.argv[1:2] == ["run"]:
-            return run(order, stages, module, sys.argv[2:], base)
-        parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-        parser.add_argument("stage", choices=stages)
-        parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
-                            help="the recipe's hyper-parameters; a further file changes values of the first")
-        options, overrides = parser.parse_known_args()
-        hparams = load_hparams(options.hparams, overrides, base)
-        _begin_alone(order or ORDER, options.stage, hparams)
-        stages[options.stage](hparams)
-    except KeyboardInterrupt:
-        print(f"{program_name()}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        told, message = tell_cause(error), explain(error)
-        if message is None:
-            raise
-        if not told:
-            print(f"{program_name()}: {message}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _begin_alone(order: Sequence[Stage], name: str, hparams: dict) -> None:
-    """A stage that is run without the runner is not done any more, nor are those after it."""
-    if CAUSE in os.environ or os.environ.get("RANK", "0") != "0":
-        return  # the runner, or the first process, has seen to it
-    names = [stage.name for stage in order]
-    for place in Markers(order, hparams["exp_dir"]).begin(
-            names.index("controls" if name in CONTROL_STAGES else name), hparams):
-        print(f"{name}: it cannot go on from other settings; what it had made is now {place}", flush=True)

@@ -1,4 +1,9 @@
-"""Independent work on many items, spread over processes."""
+"""Independent work on many items, spread over processes.
+
+`speechbrain.utils.parallel.parallel_map` keeps the order and shows progress, too. It is not used here, because it takes
+seconds to import (it comes with torch, which `cdasr simulate` does without), and because it pickles the function with
+every chunk of items: the function of `simulate` holds all its noise files.
+"""
 
 from __future__ import annotations
 

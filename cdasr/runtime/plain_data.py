@@ -7,10 +7,13 @@ against a schema (`cdasr.coupled.schema`, `cdasr.classifiers.schema`); whatever 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cdasr.runtime.files import check_file, read_text
 
 LARGEST = 64 << 20  # bytes of a JSON file; the largest real ones are tokenizers of a few MB
 
@@ -51,20 +54,37 @@ def checked(model: type[Model], data: Any, what: str = "") -> Model:
         raise ValueError(one_line(f"{what}{': ' if what else ''}{_reason(model, found[0])}{more}")) from None
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file. Raises ValueError in one line for a file that is missing or holds anything else."""
+def read_json(path: Path, expect: type | None = dict, called: object = None, largest: float = LARGEST,
+              keys: Sequence[str] = ()):
+    """What a JSON file of at most `largest` bytes holds: `expect`, a dict (a JSON object) or a list; None for any.
+
+    `keys`: what the object must have, `outer.inner` for a key of an object in it.
+    Raises ValueError, in one line, where it is missing, damaged or holds something else. The line begins with `called`,
+    by default the file's name without its folder, for callers that name the folder themselves.
+    """
+    called = path.name if called is None else called
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"larger than {LARGEST >> 20} MB")
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except FileNotFoundError:
-        raise ValueError(f"{path.name}: no such file") from None
+        if check_file(path).stat().st_size > largest:
+            raise ValueError(f"larger than {largest / 2**20:.0f} MB")
+        found = json.loads(read_text(path), parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{called}: line {error.lineno} is not JSON ({error.msg}); the file is damaged or another one "
+                         "is meant") from None
     except RecursionError:
-        raise ValueError(f"{path.name}: nested too deeply") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name}: not JSON that can be read ({one_line(error)})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name}: expected an object with keys, got {type(found).__name__}")
+        raise ValueError(f"{called}: not usable as JSON (nested too deeply)") from None
+    except ValueError as error:
+        reason = one_line(str(error).removeprefix(f"{path}: "))  # among them a number of thousands of digits
+        raise ValueError(f"{called}: {reason}") from None
+    if expect is not None and not isinstance(found, expect):
+        names = {dict: "an object", list: "a list"}
+        raise ValueError(f"{called}: expected {names.get(expect, expect.__name__)} of JSON, found "
+                         f"{names.get(type(found), type(found).__name__)}")
+    for key in keys:
+        inner = found
+        for name in key.split("."):
+            if not isinstance(inner, dict) or name not in inner:
+                raise ValueError(f"{called}: there is no {key} in it; the file is damaged or another one is meant")
+            inner = inner[name]
     return found
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-
-from cdasr.runtime.atomic import write_json  # noqa: F401, who records a run writes it, too
-from cdasr.runtime.files import read_text
 
 PACKAGES = ("cdasr", "torch", "torchaudio", "speechbrain", "transformers", "jiwer", "numpy", "torchvision")
 
@@ -79,33 +74,6 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def read_json(path: str | os.PathLike, expect: type | None = dict, keys: Sequence[str] = ()):
-    """What a JSON file holds. Raises ValueError, in one line that names the file, where it is damaged or no such thing.
-
-    `expect`: the type at the top, a dict (a JSON object) by default, or list; None for any. `keys`: what the object
-    must have, `outer.inner` for a key of an object in it.
-    """
-    text = read_text(path)
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}); the file is damaged or another one "
-                         "is meant") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets in brackets
-        raise ValueError(f"{path}: not usable as JSON ({error})") from None
-    if expect is not None and not isinstance(data, expect):
-        names = {dict: "an object", list: "a list"}
-        raise ValueError(f"{path}: expected {names.get(expect, expect.__name__)} of JSON, found "
-                         f"{names.get(type(data), type(data).__name__)}")
-    for key in keys:
-        inner = data
-        for name in key.split("."):
-            if not isinstance(inner, dict) or name not in inner:
-                raise ValueError(f"{path}: there is no {key} in it; the file is damaged or another one is meant")
-            inner = inner[name]
-    return data
 
 
 def _version(name: str) -> str | None:

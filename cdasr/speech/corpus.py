@@ -7,12 +7,12 @@ A prepare stage leaves in `exp_dir/data`: `train.csv` and `valid.csv` (clean), `
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cdasr.coupled.rows import take_evenly
+from cdasr.runtime.atomic import write_json
 from cdasr.runtime.parallel import processes_of
-from cdasr.runtime.provenance import write_json
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource
@@ -38,8 +38,8 @@ def prepare_manifests(hparams: Mapping) -> None:
     rows = {name: keep_durations(part, sizes["shortest"], sizes["longest"]) for name, part in rows.items()}
     if "valid" not in rows:
         rows["train"], rows["valid"] = hold_out(rows["train"])
-    valid = spread(rows["valid"], sizes["valid_utterances"])
-    write_manifest(folder / "train.csv", spread([_plain(row) for row in rows["train"]], sizes["train_utterances"]))
+    valid = take_evenly(rows["valid"], sizes["valid_utterances"])
+    write_manifest(folder / "train.csv", take_evenly([_plain(row) for row in rows["train"]], sizes["train_utterances"]))
     write_manifest(folder / "valid.csv", [_plain(row) for row in valid])
 
     files, rooms = audio_of(hparams["noise_dir"]), split_rooms(audio_of(hparams["rir_dir"]))
@@ -49,12 +49,12 @@ def prepare_manifests(hparams: Mapping) -> None:
     if files:
         kinds["noise"] = {"files": split["unseen"], "families": []}
     write_noise_lists(folder, {**noise, **kinds}, rooms)
-    talkers = spread(rows["valid"], 400)
+    talkers = take_evenly(rows["valid"], 400)
 
     def source(part: Mapping) -> NoiseSource:
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
     write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed, processes)
-    test = spread(rows["test"], sizes["eval_utterances"])
+    test = take_evenly(rows["test"], sizes["eval_utterances"])
     if not sizes["mix_test"]:
         write_manifest(folder / "eval.csv", [_recorded(row) for row in test])
         return
@@ -192,18 +192,6 @@ def keep_durations(rows: Sequence[Row], shortest: float, longest: float) -> list
         print(f"left out {len(rows) - len(kept)} of {len(rows)} utterances, shorter than {shortest:g} s or longer than "
               f"{longest:g} s")
     return kept
-
-
-def spread(rows: Sequence, count: int) -> list:
-    """`count` of the rows, evenly spread over their order; all of them where `count` is 0 or too large."""
-    if not 0 < count < len(rows):
-        return list(rows)
-    return [rows[place * len(rows) // count] for place in range(count)]
-
-
-def drawn_rows(rows: Sequence, count: int, seed: int) -> list:
-    """`count` of the rows, drawn at random, in their order: a fixed stride could meet the same speaker each time."""
-    return [rows[place] for place in sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))]
 
 
 def split_files(files: Sequence[Path]) -> dict[str, list[Path]]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from importlib import import_module
+from types import ModuleType
+
 import numpy as np
 import torch
 from torch import Tensor
+
+PESQ_RATE = 16_000
+SHORTEST = 0.4  # seconds that STOI needs
 
 
 def si_sdr(estimate: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor:
@@ -22,20 +29,38 @@ def si_sdr(estimate: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Ten
     return 10.0 * torch.log10((signal + tiny) / (distortion + tiny))
 
 
-def pesq_wb(estimate: np.ndarray, reference: np.ndarray, rate: int = 16_000) -> float:
-    """Wide-band PESQ (ITU-T P.862.2) of `(samples,)` at 16 kHz."""
-    return float(_metric("pesq").pesq(rate, reference, estimate, "wb"))
+def pesq_wb(estimate: np.ndarray, reference: np.ndarray) -> float | None:
+    """Wide-band PESQ (ITU-T P.862.2) of `(samples,)` at 16 kHz; None where no speech is found in the reference.
+
+    Raises ValueError where the package is not installed.
+    """
+    pesq = metric_package("pesq")
+    try:
+        return float(pesq.pesq(PESQ_RATE, reference, estimate, "wb"))
+    except (pesq.NoUtterancesError, pesq.BufferTooShortError):
+        return None
 
 
-def stoi(estimate: np.ndarray, reference: np.ndarray, rate: int = 16_000) -> float:
-    """Short-time objective intelligibility (Taal et al. 2011) of `(samples,)`."""
-    return float(_metric("pystoi").stoi(reference, estimate, rate))
+def stoi(estimate: np.ndarray, reference: np.ndarray, rate: int = 16_000, extended: bool = False) -> float | None:
+    """Short-time objective intelligibility (Taal et al. 2011) of `(samples,)`; `extended`: ESTOI (Jensen & Taal 2016).
+
+    None where less than `SHORTEST` of speech is left without its pauses. Raises ValueError where the package is not
+    installed.
+    """
+    pystoi = metric_package("pystoi")
+    if len(reference) < SHORTEST * rate:
+        return None  # pystoi has no frame at all in what is shorter than 26 ms
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(pystoi.stoi(reference, estimate, rate, extended))
+        except RuntimeWarning:
+            return None
 
 
-def _metric(package: str):
-    from importlib import import_module
-
+def metric_package(package: str) -> ModuleType:
+    """A package of the extra `metrics`. Raises ValueError where it is not installed."""
     try:
         return import_module(package)
     except ImportError:
-        raise ImportError(f"{package} is not installed: pip install 'cdasr[metrics]'") from None
+        raise ValueError(f"{package} is not installed: pip install 'cdasr[metrics]'") from None

@@ -19,19 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdasr.classifiers.ctc import CTCRecogniser, Word
 from cdasr.classifiers.load import load_recogniser, save_recogniser
-from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.logits import Logits, Word
+from cdasr.classifiers.protocol import Recogniser
 from cdasr.coupled import pipeline as joint
-from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, inside, load_models, save_models
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.runtime.device import resolve_precision
 from cdasr.speech.audio import read_audio, resample
-from cdasr.speech.context import Context
-from cdasr.speech.segments import transcribe_recordings
-from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import SPEECH
+from cdasr.speech.domain import SPEECH
+from cdasr.speech.segments import Context, transcribe_recordings
+from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.words import consensus
 
 
@@ -76,9 +75,9 @@ class Pipeline(CoupledPipeline):
     See `transcribe` for batches and `__call__` for one recording.
     """
 
-    domain, task, model_class = "speech", SPEECH, SignalModel
+    domain, model_class = SPEECH, SpectrogramModel
 
-    def __init__(self, recogniser: CTCRecogniser, signal: SignalModel, config: dict | None = None,
+    def __init__(self, recogniser: Recogniser, signal: SpectrogramModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
         super().__init__(recogniser, signal, config, device, logits)
         if recogniser.sample_rate != signal.sample_rate:
@@ -86,7 +85,7 @@ class Pipeline(CoupledPipeline):
                              f"{signal.sample_rate} Hz; train the signal model at the recogniser's rate")
 
     @property
-    def recogniser(self) -> CTCRecogniser:
+    def recogniser(self) -> Recogniser:
         """The frozen classifier."""
         return self.classifier
 
@@ -143,23 +142,22 @@ class Pipeline(CoupledPipeline):
 
     def _transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
         """One transcript for each item of the batch, without the context around it."""
-        words = self.recogniser.words(outcome.logits.values, outcome.logits.lengths,
-                                      **({} if outcome.logits.edges is None else {"edges": outcome.logits.edges}))
+        words = outcome.logits.words()
         margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
         durations = [(length - 2 * margin) / self.sample_rate for length in batch.lengths.tolist()]
         made = [Transcript(text, strategy, duration, outcome.evaluations,
                            words=[_moved(word, margin / self.sample_rate, duration) for word in spoken])
                 for text, duration, spoken in zip(self.decode(outcome.logits), durations, words)]
         if outcome.enhanced is not None:
-            for transcript, heard, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
-                transcript.text_enhanced, transcript.wave = heard, wave[margin:len(wave) - margin]
+            for transcript, text, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
+                transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
         return made
 
     def decode(self, logits: Logits) -> list[str]:
-        """Transcripts of CTC logits, in lower case."""
-        return [text.lower() for text in self.recogniser.decode(logits.values, logits.lengths)]
+        """Transcripts of logits, in lower case."""
+        return [text.lower() for text in logits.texts()]
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto",
@@ -170,34 +168,28 @@ class Pipeline(CoupledPipeline):
         `recogniser`: where the package's recogniser is now, if not where the package says, or the recogniser itself, if
         it is loaded already. `options` of the recogniser (`dtype`, `attn_implementation`, ...; see `load_recogniser`)
         replace those that the package stores. `precision`,
-        `compile` and `channels_last` are those of `optimise`.
+        `compile` and `channels_last` are those of `optimised`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
-        folder, config, signal, logits = load_models(name_or_dir, cls.domain, cls.model_class)
+        folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, cls.model_class)
         loaded = isinstance(recogniser, torch.nn.Module)
         frozen = recogniser if loaded else load_recogniser(recogniser or inside(folder, config.get("recogniser")),
                                                            **options)
-        if recogniser or logits:  # else nothing is told to the signal process
-            hidden = getattr(getattr(getattr(frozen, "model", None), "config", None), "hidden_size", None)
-            check_classifier(folder, signal, logits, getattr(frozen, "vocab_size", None), hidden,
+        if recogniser or logits:  # else the signal process is given no logits
+            check_classifier(folder, signal, logits, frozen,
                              type(recogniser).__name__ if loaded else str(recogniser or "its recogniser"))
-        return cls(frozen, signal, config, device, logits).optimise(precision, compile, channels_last)
+        return cls(frozen, signal, config, device, logits).optimised(precision, compile, channels_last)
 
-    def optimise(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:
-        """Trade exactness or start-up time for speed; docs/performance.md has what it is worth.
+    def optimised(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:
+        """This pipeline with exactness or start-up time traded for speed; docs/performance.md has what it is worth.
 
         `precision` of the processes' networks: fp32, bf16, fp16 or auto, which is what the hardware multiplies fastest.
         The samplers and the STFT stay in fp32, the recogniser in its own. `compile`: torch.compile, whose first call
         takes a while; `channels_last`: the memory layout that convolutions on recent GPUs prefer.
         """
-        for model in (self.signal, self.logits):
-            if model is not None:
-                model.precision = resolve_precision(precision, self.device)
-                if channels_last:
-                    model.network.to(memory_format=torch.channels_last)
-                if compile:
-                    model.network.compile(dynamic=True)
-        return self
+        precision = resolve_precision(precision, self.device)
+        return self.with_models(*(model and model.optimised(precision, compile, channels_last)
+                                  for model in (self.signal, self.logits)))
 
     def save_pretrained(self, folder: str | os.PathLike, half: bool = False, by_reference: bool | None = None) -> None:
         """Write a model package; `half` stores the weights of the processes as float16, which halves their files.

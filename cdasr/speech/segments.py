@@ -1,14 +1,18 @@
-"""Long recordings: cut at quiet places into segments that fit in memory, transcribed, and put together again."""
+"""Recordings as they are processed: context around them, batches of them, long ones cut and put together again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from cdasr.runtime.batching import batches_within
 
 if TYPE_CHECKING:
     from cdasr.speech.pipeline import Pipeline, Transcript
@@ -33,8 +37,8 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
     order = sorted(((number, place) for number, parts in enumerate(pieces) for place in range(len(parts))),
                    key=lambda at: len(pieces[at[0]][at[1]]))
     found: dict[tuple[int, int], Transcript] = {}
-    for batch in _batches(order, [len(pieces[number][place]) for number, place in order],
-                          batch_seconds * pipeline.sample_rate):
+    for batch in batches_within(order, [len(pieces[number][place]) for number, place in order],
+                                batch_seconds * pipeline.sample_rate):
         results = pipeline.transcribe([pieces[number][place] for number, place in batch], strategy=strategy,
                                       steps=steps, seed=seed, samples=samples, guidance=guidance)
         found |= dict(zip(batch, results))
@@ -47,18 +51,6 @@ def _gain(wave: Tensor) -> float:
     """What a recording (samples,) is multiplied with: 1 unless its RMS is below QUIET and it is not silent."""
     level = float(wave.double().square().mean().sqrt()) if len(wave) else 0.0
     return QUIET / level if 1e-12 < level < QUIET else 1.0
-
-
-def _batches(items: Sequence, lengths: Sequence[int], limit: float) -> Iterator[list]:
-    """Consecutive items, sorted by length, whose padded size stays within `limit` samples."""
-    batch: list = []
-    for item, length in zip(items, lengths):
-        if batch and length * (len(batch) + 1) > limit:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
 
 
 def _join(parts: Sequence[Transcript]) -> Transcript:
@@ -99,3 +91,42 @@ def split_long(wave: Tensor, rate: int, longest: float = 20.0, search: float = 5
         segments.append(wave[:cut])
         wave = wave[cut:]
     return [*segments, wave]
+
+
+def collate_waves(waves: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
+    """Zero-padded waveforms (B, T) and their lengths (B,) in samples."""
+    waves = [torch.as_tensor(wave) for wave in waves]
+    return pad_sequence(waves, batch_first=True), torch.tensor([len(wave) for wave in waves])
+
+
+@dataclass(frozen=True)
+class Context:
+    """Faint white noise around a recording: `seconds` on each side, `level` dB relative to its RMS. 0 seconds: none.
+
+    Networks that learned from utterances with pauses around them take the first and last sound of a tightly cut
+    recording for noise. A tenth of a second of faint noise on both sides gives them the pause. Digital silence would do
+    mostly, but a recogniser that never met digital silence in training can fail on it.
+    Raises ValueError for a negative or overlong duration, and for noise that is not fainter than the recording.
+    """
+
+    seconds: float = 0.0
+    level: float = -40.0
+
+    def __post_init__(self):
+        if not 0.0 <= self.seconds <= 5.0:
+            raise ValueError(f"context.seconds: expected 0 to 5 s on each side of a recording, got {self.seconds}")
+        if not -120.0 <= self.level <= 0.0:
+            raise ValueError(f"context.level: expected -120 to 0 dB relative to the recording, got {self.level}")
+
+    def margin(self, rate: int) -> int:
+        """Samples on each side at `rate` Hz."""
+        return round(self.seconds * rate)
+
+    def surround(self, wave: Tensor, rate: int) -> Tensor:
+        """The waveform (samples,) with its context, (samples + 2 margins,); the noise is the same in every call."""
+        margin = self.margin(rate)
+        if not margin:
+            return wave
+        noise = torch.randn(2, margin, generator=torch.Generator().manual_seed(0), dtype=wave.dtype)
+        before, after = noise * wave.square().mean().sqrt() * 10 ** (self.level / 20)
+        return torch.cat([before, wave, after])

@@ -20,7 +20,7 @@ from cdasr.coupled.schema import Sampling, check_sgmse
 from cdasr.runtime.atomic import replacing_folder
 from cdasr.runtime.plain_data import checked, one_line
 from cdasr.runtime.weights import check_finite, check_fit, sketch, tensors_in
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 
 DEFAULT_ASR = "facebook/wav2vec2-base-960h"
 PREFIX = "dnn."  # of the backbone in the Lightning module's state dict
@@ -78,14 +78,14 @@ def import_sgmse(path: str | os.PathLike, folder: str | os.PathLike, asr: str = 
             f"{sampling['method']} in {sampling['steps']} steps, {signal.sample_rate} Hz, recogniser {asr}")
 
 
-def load_sgmse(path: str | os.PathLike, ema: bool = True) -> SignalModel:
+def load_sgmse(path: str | os.PathLike, ema: bool = True) -> SpectrogramModel:
     """The signal model of a public checkpoint; raises ValueError as `import_sgmse` does."""
     checkpoint = read_checkpoint(path)
     try:
         config = model_config(checkpoint["hyper_parameters"])
         weights = network_weights(checkpoint, ema)
         _check_weights(config, weights)
-        model = SignalModel.from_config(config)
+        model = SpectrogramModel.from_config(config)
         model.network.load_state_dict(weights)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
@@ -96,7 +96,7 @@ def _check_weights(config: dict, weights: dict[str, Tensor]) -> None:
     """Raise ValueError where the weights are not finite or not of the network of `config`: before it is built."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     try:
-        check_fit(sketch(lambda: SignalModel.from_config(config), shapes).network, shapes, "its state dict")
+        check_fit(sketch(lambda: SpectrogramModel.from_config(config), shapes).network, shapes, "its state dict")
     except ValueError as error:
         raise ValueError(f"the weights are not those of the backbone that its settings describe ({error})") from None
     check_finite(weights.items(), "its state dict")
@@ -129,7 +129,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 
 
 def model_config(hyper_parameters: dict) -> dict:
-    """The config of a `SignalModel` from the checkpoint's hyper-parameters.
+    """The config of a `SpectrogramModel` from the checkpoint's hyper-parameters.
 
     What is missing takes the public code's default. Raises ValueError for a setting that is not supported.
     """
@@ -205,7 +205,7 @@ def _stft(settings: dict) -> dict:
 
 
 def _prediction(settings: dict, process: str) -> dict:
-    """What the backbone's output means: `Prediction` options from the loss that it was trained with."""
+    """What the backbone's output means: `Preconditioning` options from the loss that it was trained with."""
     if settings["backbone"] == "ncsnpp":
         options = {"target": "score", "sign": -1}
     else:

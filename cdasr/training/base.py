@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cdasr.runtime.atomic import to_json, write_bytes
 from cdasr.runtime.device import resolve_precision
-from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, batch_limit
+from cdasr.training.data import DurationBatchSampler, Items, RoundedBatch, batch_limit
 from cdasr.training.distributed import add_up, on_main, shard
 
 
@@ -76,7 +76,7 @@ class Trainer(sb.Brain):
 
     # -- the life of a run ------------------------------------------------------------------------------------------
 
-    def run(self, train: Utterances, valid: Utterances) -> nn.ModuleDict:
+    def run(self, train: Items, valid: Items) -> nn.ModuleDict:
         """Train to the end (or go on from the last checkpoint) and return the EMA networks of the best epoch."""
         hparams, limit = self.hparams, batch_limit(vars(self.hparams))
         self.train_data = train

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from statistics import mean
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from cdasr.classifiers.logits import Logits
-from cdasr.coupled.domain import Task
-from cdasr.coupled.logits_model import LogitsModel
-from cdasr.coupled.sides import Sides, strategy_steps
-from cdasr.coupled.signal_model import Analysis, SignalProcess
-from cdasr.diffusion import coupling
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import Analysis, CoupledRun, LogitsModel, SignalModel, strategy_steps
+from cdasr.coupled.pipeline import coupling_function
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.condition_mix import pick, swap_spans
-from cdasr.training.data import Utterances
+from cdasr.training.data import Items
 from cdasr.training.logits import choose, detached, drawn, drop_hidden, per_item, where
-from cdasr.training.signal import FixedPairs, noisy_and_clean
 
 
 class CoupledTrainer(Trainer):
@@ -43,12 +37,12 @@ class CoupledTrainer(Trainer):
     For a share `own_states`, the states of 2 and 3 are made of the estimates of 1 in place of the clean variables.
     """
 
-    def __init__(self, signal: SignalProcess, logits: LogitsModel, classifier: nn.Module, output_dir: Path,
-                 hparams: dict, device: str, task: Task = SPEECH):
-        super().__init__({"signal": signal.network, "logits": logits.network}, output_dir, hparams, device, task.rate)
-        self.signal, self.logits, self.classifier, self.task = signal, logits, classifier.to(device), task
+    def __init__(self, signal: SignalModel, logits: LogitsModel, classifier: nn.Module, output_dir: Path,
+                 hparams: dict, device: str, domain: Domain):
+        super().__init__({"signal": signal.network, "logits": logits.network}, output_dir, hparams, device, domain.rate)
+        self.signal, self.logits, self.classifier, self.domain = signal, logits, classifier.to(device), domain
 
-    def models(self, networks: nn.ModuleDict) -> tuple[SignalProcess, LogitsModel]:
+    def models(self, networks: nn.ModuleDict) -> tuple[SignalModel, LogitsModel]:
         """Both models around `networks`."""
         return self.signal.with_network(networks.signal), self.logits.with_network(networks.logits)
 
@@ -57,13 +51,13 @@ class CoupledTrainer(Trainer):
         generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
         noise = gaussian_noise(generator)
         signal, logits = self.models(self.modules)
-        lengths = self.task.lengths(batch.noisy)
+        lengths = self.domain.lengths(batch.noisy)
         with torch.autocast(torch.device(self.device).type, enabled=False), torch.no_grad():
             degraded = signal.analyse(batch.noisy.data, lengths)
             x0 = signal.target(batch.clean.data, degraded)
             heard = logits.observation(self.classifier(batch.noisy.data, lengths))
             like = heard.context
-            clean = logits.observation(self.classifier(batch.clean.data, lengths, **like.positions))
+            clean = logits.observation(self.classifier(batch.clean.data, lengths, like=like))
         with torch.no_grad():
             start = torch.full((len(x0),), signal.process.t_max, device=self.device)
             x_first = signal.estimate(signal.process.prior(degraded.y, noise(degraded.y)), start, degraded)
@@ -85,9 +79,9 @@ class CoupledTrainer(Trainer):
 
     def compute_objectives(self, predictions, batch, stage):
         x_hat, x0, degraded, heard_hat, l_hat, clean = predictions
-        loss = self.task.signal_loss(x_hat, x0, degraded, self.hparams)
+        loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
         for weight, estimate in ((self.hparams.recogniser_weight, heard_hat), (self.hparams.logits_weight, l_hat)):
-            loss = loss + weight * self.task.logits_loss(estimate, clean, self.logits.space, self.classifier,
+            loss = loss + weight * self.domain.logits_loss(estimate, clean, self.logits.space, self.classifier,
                                                          self.hparams)
         return loss
 
@@ -95,7 +89,7 @@ class CoupledTrainer(Trainer):
         """C of a signal estimate, at the positions of C(y)."""
         with torch.autocast(torch.device(self.device).type, enabled=False):
             signals = self.signal.synthesise(x_hat, degraded)
-            return self.logits.observation(self.classifier(signals, degraded.lengths, **like.positions))
+            return self.logits.observation(self.classifier(signals, degraded.lengths, like=like))
 
     def _first_logits(self, logits: LogitsModel, heard: Observation, seen: Observation,
                       generator: torch.Generator) -> Tensor:
@@ -104,7 +98,7 @@ class CoupledTrainer(Trainer):
         On speech to train on, logits made of C(x_first) are better than they will be on other speech: a signal network
         told only these would trust them too much.
         """
-        return logits.side(heard, self.hparams.told_steps).sample(choose(seen, heard, 0.5, generator))
+        return logits.reverse(heard, self.hparams.told_steps).sample(choose(seen, heard, 0.5, generator))
 
     def _own(self, estimate: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         """What a state is made of: the network's own `estimate` for a share `own_states` of the items, else `clean`.
@@ -114,50 +108,41 @@ class CoupledTrainer(Trainer):
         own = drawn(self.hparams.own_states, clean, generator)
         return torch.where(per_item(own, clean), estimate, clean)
 
-    def _told(self, signal: SignalProcess, logits: LogitsModel, heard: Observation, estimate: Tensor,
+    def _told(self, signal: SignalModel, logits: LogitsModel, heard: Observation, estimate: Tensor,
               clean: Observation, degraded: Analysis, generator: torch.Generator) -> Tensor:
         """Logits where the signal network takes them, of the kind that is drawn for each item."""
         s = draw_times(logits.process, len(heard.logits), generator)
         estimate = swap_spans(estimate, self.hparams.swapped, generator)
         given = {"none": torch.zeros_like(heard.logits), "heard": heard.logits, "estimate": estimate,
                  "noised": perturb(logits.process, clean.logits, heard.logits, s, gaussian_noise(generator))}
-        return signal.align(pick(given, self.hparams.conditions, generator), heard.context, degraded, self.classifier)
+        return signal.align(pick(given, self.hparams.conditions, generator), heard.context, degraded)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         signal, logits = self.models(networks)
-        lengths = self.task.lengths(batch.noisy)
-        truths, sums = self.task.truths(batch), {}
+        lengths = self.domain.lengths(batch.noisy)
+        truths, sums = self.domain.truths(batch), {}
         for name in self.hparams.validate:
-            sides = Sides(self.classifier, signal, logits, batch.noisy.data, lengths,
-                          *strategy_steps(name, signal, logits))
-            result = coupling.STRATEGIES[name](sides.signal, sides.logits, sides.observe)
+            run = CoupledRun(self.classifier, signal, logits, batch.noisy.data, lengths,
+                             *strategy_steps(name, signal, logits))
+            result = coupling_function(name)(run.signal, run.start_logits, run.observe)
             heard = result.observed.context
             for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
-                sums[key], sums["counted"] = self.task.count(self.classifier, sides.read(answer), truths)
+                sums[key], sums["counted"] = self.domain.count(self.classifier, answer.redecode(), truths)
         return sums
 
     def summarise(self, sums):
-        rate, counted = self.task.rate, sums["counted"]
+        rate, counted = self.domain.rate, sums["counted"]
         rates = {f"{rate}_{key}": 100.0 * value / counted for key, value in sums.items() if key != "counted"}
         return {rate: mean(rates[f"{rate}_{name}"] for name in self.hparams.validate), **rates}
 
 
-def fit_coupled(signal: SignalProcess, logits: LogitsModel, classifier: nn.Module, task: Task, train: Dataset,
-                valid: Dataset, output_dir: Path, hparams: dict, device: str) -> tuple[SignalProcess, LogitsModel]:
+def fit_coupled(signal: SignalModel, logits: LogitsModel, classifier: nn.Module, domain: Domain, train: Items,
+                valid: Items, output_dir: Path, hparams: dict, device: str) -> tuple[SignalModel, LogitsModel]:
     """Train copies of both pretrained models; the signal network gets its injection of logits, starting at zero.
 
     Items are `{noisy, clean, <truth>}`. Returns the EMA models of the best epoch.
     """
     torch.manual_seed(hparams["seed"])
     guided = signal.with_injection(logits.tokens, hparams["condition"])
-    trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, task)
+    trainer = CoupledTrainer(guided, deepcopy(logits), classifier, output_dir, hparams, device, domain)
     return trainer.models(trainer.run(train, valid))
-
-
-def train_coupled(signal: SignalProcess, logits: LogitsModel, recogniser: nn.Module, train_rows: Sequence,
-                  valid_rows: Sequence, output_dir: Path, hparams: dict, degrade,
-                  device: str) -> tuple[SignalProcess, LogitsModel]:
-    """Coupled training on speech: clean `train_rows`, degraded on the fly, and a fixed noisy set `valid_rows`."""
-    train = Utterances(train_rows, signal.sample_rate, hparams["seed"], True, noisy_and_clean(degrade))
-    return fit_coupled(signal, logits, recogniser, SPEECH, train, FixedPairs(valid_rows, signal.sample_rate),
-                       output_dir, hparams, device)

@@ -1,51 +1,35 @@
-"""Training data: utterances of a manifest, degraded or augmented on the fly, in batches of similar duration.
+"""Batches of training items of similar duration.
 
-Everything random about an item follows from (seed, epoch, index), and about a batch from (seed, epoch): a run that
-was interrupted and resumed sees exactly the data that the uninterrupted one would have seen, with any number of
-loader workers.
+Everything random about a batch follows from (seed, epoch), as everything about an item does from (seed, epoch, index):
+a run that was interrupted and resumed sees exactly the data that the uninterrupted one would have seen, with any number
+of loader workers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.data_utils import batch_pad_right
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
-from cdasr.speech.manifest import read_row
+from cdasr.runtime.batching import batches_within
 
 
-class Utterances(Dataset):
-    """Rows of a manifest as items `{id, text, ...}` plus the tensors that `transform(wave, rng)` makes of the audio.
+class Items(Protocol):
+    """A data set of training items, drawn anew in each `epoch`; `rows` say ID, duration and truth of each."""
 
-    `transform` gets mono float32 `(samples,)` at `rate` Hz and returns a dict of 1-D arrays. With `train=False` an
-    item is the same in every epoch.
-    """
+    rows: Sequence[Mapping]
+    epoch: int
 
-    def __init__(self, rows: Sequence[Mapping[str, str]], rate: int, seed: int, train: bool,
-                 transform: Callable[[np.ndarray, np.random.Generator], Mapping[str, np.ndarray]],
-                 encode: Callable[[str], list[int]] | None = None):
-        self.rows, self.rate, self.seed, self.train = list(rows), rate, seed, train
-        self.transform, self.encode = transform, encode
-        self.epoch = 0
+    def __len__(self) -> int: ...
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict:
-        row = self.rows[index]
-        rng = np.random.default_rng([self.seed, self.epoch if self.train else 0, index])
-        wave = read_row(row, self.rate)
-        item = {"id": row["ID"], "text": row["text"]}
-        item.update((key, torch.from_numpy(value)) for key, value in self.transform(wave, rng).items())
-        if self.encode is not None:
-            item["tokens"] = torch.tensor(self.encode(row["text"]))
-        return item
+    def __getitem__(self, index: int) -> dict: ...
 
 
 class DurationBatchSampler(Sampler[list[int]]):
@@ -75,7 +59,8 @@ class DurationBatchSampler(Sampler[list[int]]):
         if self.items is not None and self.items < len(kept):
             kept = rng.choice(kept, self.items, replace=False)
         jittered = self.durations[kept] * rng.uniform(0.9, 1.1, len(kept))
-        self.batches = _fill(kept[np.argsort(jittered)], self.padded, self.batch_seconds)
+        order = kept[np.argsort(jittered)]
+        self.batches = list(batches_within(order.tolist(), self.padded[order], self.batch_seconds))
         rng.shuffle(self.batches)
         number, count = self.shard
         if self.even and len(self.batches) < count:
@@ -122,16 +107,3 @@ def round_up(length: int) -> int:
 def batch_limit(settings: Mapping) -> float:
     """Padded seconds in a batch, `batch_seconds`; or `batch_size`, where an item has no duration and counts as 1."""
     return settings["batch_seconds"] if "batch_seconds" in settings else settings["batch_size"]
-
-
-def _fill(order: np.ndarray, durations: np.ndarray, batch_seconds: float) -> list[list[int]]:
-    """Cut `order` into batches whose padded size (longest duration x items) stays within `batch_seconds`."""
-    batches: list[list[int]] = [[]]
-    longest = 0.0
-    for index in order:
-        longest = max(longest, durations[index])
-        if batches[-1] and longest * (len(batches[-1]) + 1) > batch_seconds:
-            batches.append([])
-            longest = durations[index]
-        batches[-1].append(int(index))
-    return batches

@@ -1,38 +1,35 @@
-"""Stage 4: pretraining of the logits process on a bank, validated by the answers that its real sampler ends with."""
+"""Stage 4: pretraining of the logits process, validated by the answers that its real sampler ends with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.logits import Logits
-from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Task
-from cdasr.coupled.logits_model import LogitsModel
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import LogitsModel
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
-from cdasr.training.logits_cache import Bank
+from cdasr.training.logits_cache import LogitsCache
 
 
 class LogitsTrainer(Trainer):
     """Denoising training of a `LogitsModel` (method.md, Training 2): E |D(l_s, s; C(y), C(x')) - C(x0)|^2, and more.
 
     x' is y for a share `drop_seen` of the items, else an enhanced version. The hidden states of all are dropped for a
-    share `drop_hidden`. The loss is the task's, which also weighs what decoding looks at. The best epoch is that of the
-    lowest mean error rate of `cascade` and `card`: a few hundred words are too few to choose by one of them.
+    share `drop_hidden`. The loss is the domain's, which also weighs what decoding looks at. The best epoch is that of
+    the lowest mean error rate of `cascade` and `card`: a few hundred words are too few to choose by one of them.
     """
 
     def __init__(self, model: LogitsModel, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
-                 task: Task = SPEECH):
-        super().__init__({"network": model.network}, output_dir, hparams, device, task.rate)
-        self.model, self.classifier, self.task = model, classifier, task
+                 domain: Domain):
+        super().__init__({"network": model.network}, output_dir, hparams, device, domain.rate)
+        self.model, self.classifier, self.domain = model, classifier, domain
 
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
@@ -46,45 +43,40 @@ class LogitsTrainer(Trainer):
         return model.estimate(l_s, s, heard, seen), clean
 
     def compute_objectives(self, predictions, batch, stage):
-        return self.task.logits_loss(*predictions, self.model.space, self.classifier, self.hparams)
+        return self.domain.logits_loss(*predictions, self.model.space, self.classifier, self.hparams)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
-        model, truths = self.model.with_network(networks.network), self.task.truths(batch)
+        model, truths = self.model.with_network(networks.network), self.domain.truths(batch)
         heard, seen, clean = (self._observation(batch, name) for name in ("heard", "seen", "clean"))
-        answers = {"_cascade": model.decoded(model.side(heard).sample(seen), heard.context),
-                   "_card": model.decoded(model.side(heard).sample(heard), heard.context),
+        answers = {"_cascade": model.decoded(model.reverse(heard).sample(seen), heard.context),
+                   "_card": model.decoded(model.reverse(heard).sample(heard), heard.context),
                    "_enhanced": seen.context, "_clean": clean.context}
-        counts = {name: self.task.count(self.classifier, logits, truths) for name, logits in answers.items()}
+        counts = {name: self.domain.count(self.classifier, logits, truths) for name, logits in answers.items()}
         return {"counted": counts["_clean"][1], **{f"errors{name}": errors for name, (errors, _) in counts.items()}}
 
     def summarise(self, sums):
-        rate = self.task.rate
+        rate = self.domain.rate
         rates = {key.replace("errors", rate): 100.0 * value / sums["counted"] for key, value in sums.items()
                  if key.startswith("errors")}
         return {rate: mean((rates[f"{rate}_cascade"], rates[f"{rate}_card"])), **rates}
 
     def _observation(self, batch, name: str) -> Observation:
-        """An observation from a batch of a bank; `clean` comes without hidden states."""
+        """An observation from a batch of the cache; `clean` comes without hidden states."""
         padded = getattr(batch, name)
         hidden = getattr(batch, f"{name}_hidden").data if name != "clean" else None
-        return self.model.observation(Logits(padded.data, self.task.lengths(padded), hidden))
+        lengths = self.domain.lengths(padded)
+        return self.model.observation(self.classifier.kind(padded.data, lengths, hidden, self.classifier))
 
 
-def train_logits(config: dict, classifier: nn.Module, train: Bank, valid: Bank, output_dir: Path, hparams: dict,
-                 device: str, task: Task = SPEECH) -> LogitsModel:
+def train_logits(config: dict, classifier: nn.Module, train: LogitsCache, valid: LogitsCache, output_dir: Path,
+                 hparams: dict, device: str, domain: Domain) -> LogitsModel:
     """Train the logits process, in the space of the statistics of C(x0) in `train`. Returns the best EMA model."""
     torch.manual_seed(hparams["seed"])
     sizes = {"tokens": train[0]["clean"].shape[-1], "hidden": train[0]["heard_hidden"].shape[-1]}
     model = LogitsModel.from_config({**config, "network": {**config["network"], **sizes},
-                                     "space": space_of(classifier, train.clean_logits()).config()})
-    best = LogitsTrainer(model, classifier, output_dir, hparams, device, task).run(train, valid)
+                                     "space": classifier.kind.fit_space(train.clean_logits()).config()})
+    best = LogitsTrainer(model, classifier, output_dir, hparams, device, domain).run(train, valid)
     return model.with_network(best.network)
-
-
-def space_of(classifier: nn.Module, logits: Iterable[tuple[Tensor, Tensor | None]]) -> LogitsSpace:
-    """The space of the classifier's logits, given as `LogitsSpace.fit` takes them."""
-    coordinates = getattr(classifier, "blank", 0) is None  # of a decoder, see whisper_decoder.py
-    return LogitsSpace.fit(logits, coordinates)
 
 
 def choose(first: Observation, second: Observation, share: float, generator: torch.Generator) -> Observation:
@@ -96,21 +88,21 @@ def where(pick: Tensor, first: Observation, second: Observation) -> Observation:
     """The items of `first` that `pick` (B,) marks and those of `second` elsewhere."""
     values, hidden = (torch.where(per_item(pick, a), a, b)
                       for a, b in ((first.logits, second.logits), (first.context.hidden, second.context.hidden)))
-    return Observation(values, Logits(second.context.values, second.context.lengths, hidden))
+    return Observation(values, replace(second.context, hidden=hidden))
 
 
 def detached(observation: Observation) -> Observation:
     """The observation, as a given: nothing is trained through it."""
     context = observation.context
-    return Observation(observation.logits.detach(), Logits(context.values.detach(), context.lengths,
-                                                           context.hidden.detach()))
+    return Observation(observation.logits.detach(), replace(context, values=context.values.detach(),
+                                                            hidden=context.hidden.detach()))
 
 
 def drop_hidden(observation: Observation, share: float, generator: torch.Generator) -> Observation:
     """The observation without the hidden states of a random `share` of the items."""
     context = observation.context
     hidden = context.hidden.masked_fill(per_item(drawn(share, context.hidden, generator), context.hidden), 0.0)
-    return Observation(observation.logits, Logits(context.values, context.lengths, hidden))
+    return Observation(observation.logits, replace(context, hidden=hidden))
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ where it was interrupted.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -20,19 +20,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cdasr.coupled.domain import Task, unpadded
-from cdasr.coupled.signal_model import SignalProcess
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import SignalModel, unpadded
 from cdasr.runtime.atomic import replacing, write_json
-from cdasr.runtime.provenance import read_json
-from cdasr.speech.manifest import read_clean, read_row
-from cdasr.speech.task import SPEECH
-from cdasr.training.data import DurationBatchSampler, batch_limit
+from cdasr.runtime.plain_data import read_json
+from cdasr.training.data import DurationBatchSampler, Items, batch_limit
 from cdasr.training.distributed import on_main, shard
 
-Pairs = Callable[[Mapping[str, str], np.random.Generator], tuple[np.ndarray, np.ndarray]]  # row -> noisy, clean
 
-
-class Bank(Dataset):
+class LogitsCache(Dataset):
     """Items `{id, heard, seen, clean, heard_hidden, seen_hidden}`: ([M,] V) and ([M,] H) float32 each; and the truth.
 
     `rows` say ID, duration and truth (`text`) of each item, as a manifest does.
@@ -40,7 +36,7 @@ class Bank(Dataset):
 
     def __init__(self, folder: str | os.PathLike):
         self.folder, self.epoch = Path(folder), 0
-        self.rows = read_json(self.folder / "index.json", list)
+        self.rows = read_json(path := self.folder / "index.json", list, called=path, largest=math.inf)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,78 +56,64 @@ class Bank(Dataset):
             return {name: tensors.get_tensor(f"{row['place']}/{name}").float() for name in names}
 
 
-def build_bank(folder: Path, rows: Sequence[Mapping[str, str]], pairs: Pairs, classifier: nn.Module,
-               signal_model: SignalProcess, settings: Mapping, seed: int, device: str, task: Task = SPEECH) -> Bank:
-    """The bank in `folder`, built where it is not there yet: `passes` degraded versions of each row.
+def build_cache(folder: Path, items: Items, classifier: nn.Module, signal_model: SignalModel, settings: Mapping,
+                seed: int, device: str, domain: Domain) -> LogitsCache:
+    """The cache in `folder`, built where it is not there yet, of `{noisy, clean}` items: `passes` epochs of them.
 
     Each batch is enhanced with one of the numbers of `steps`, so that the logits process meets signal estimates of the
     quality that every strategy shows it.
     """
-    index = []
-    batches = [(number, batch) for number in range(settings["passes"]) for batch in DurationBatchSampler(
-        [float(row["duration"]) for row in rows], batch_limit(settings), seed, epoch=number + 1)]
+    index, rows = [], items.rows
+    batches = [(epoch, batch) for epoch in range(settings["passes"]) for batch in DurationBatchSampler(
+        [float(row["duration"]) for row in rows], batch_limit(settings), seed, epoch=epoch + 1)]
     folder.mkdir(parents=True, exist_ok=True)
     rank, processes = shard()
     waiting = []
-    for place, (number, batch) in enumerate(batches):
+    for place, (epoch, batch) in enumerate(batches):
         path = folder / f"{place:06d}.safetensors"
-        index += [{"ID": f"{rows[i]['ID']}-{number}", "duration": rows[i]["duration"], task.truth: rows[i][task.truth],
-                   "file": path.name, "place": str(k)} for k, i in enumerate(batch)]
+        index += [{"ID": f"{rows[i]['ID']}-{epoch}", "duration": rows[i]["duration"], domain.truth:
+                   rows[i][domain.truth], "file": path.name, "place": str(k)} for k, i in enumerate(batch)]
         if not path.is_file() and place % processes == rank:
             waiting.append((place, path))
-    drawn = DataLoader(_Drawn([batches[place] for place, _ in waiting], rows, pairs, seed), batch_size=None,
+    drawn = DataLoader(_Batches(items, [batches[place] for place, _ in waiting]), batch_size=None,
                        num_workers=settings["workers"])
-    for signals, (place, path) in zip(tqdm(drawn, desc=f"logits bank {folder.name}", disable=not on_main()), waiting):
+    for signals, (place, path) in zip(tqdm(drawn, desc=f"cache logits, {folder.name}", disable=not on_main()), waiting):
         steps = settings["steps"][place % len(settings["steps"])]
-        items = _observe(signals, classifier, signal_model, steps, device, task)
+        observed = _observe(signals, classifier, signal_model, steps, device, domain)
         with replacing(path) as partial:
-            save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(items)
+            save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(observed)
                        for name, value in item.items()}, partial)
     if on_main():
         write_json(folder / "index.json", index)
     ddp_barrier()
-    return Bank(folder)
+    return LogitsCache(folder)
 
 
-class _Drawn(Dataset):
-    """Batches of degraded and clean signals, what a bank is made of."""
+class _Batches(Dataset):
+    """Batches of degraded and clean signals, from which the cache is made."""
 
-    def __init__(self, batches: Sequence[tuple[int, Sequence[int]]], rows: Sequence[Mapping[str, str]], pairs: Pairs,
-                 seed: int):
-        self.batches, self.rows, self.pairs, self.seed = batches, rows, pairs, seed
+    def __init__(self, items: Items, batches: Sequence[tuple[int, Sequence[int]]]):
+        self.items, self.batches = items, batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, place: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        number, batch = self.batches[place]
-        return [self.pairs(self.rows[i], np.random.default_rng([self.seed, number, i])) for i in batch]
+    def __getitem__(self, place: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        self.items.epoch, batch = self.batches[place]
+        return [(item["noisy"], item["clean"]) for item in map(self.items.__getitem__, batch)]
 
 
 @torch.no_grad()
-def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: SignalProcess, steps: int, device: str,
-             task: Task) -> Iterable[dict[str, torch.Tensor]]:
+def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: SignalModel, steps: int, device: str,
+             domain: Domain) -> Iterable[dict[str, torch.Tensor]]:
     """What the classifier makes of each degraded signal, of its enhanced version and of the clean one."""
-    noisy, lengths = task.collate([pair[0] for pair in drawn])
-    clean, _ = task.collate([pair[1] for pair in drawn])
+    noisy, lengths = domain.collate([pair[0] for pair in drawn])
+    clean, _ = domain.collate([pair[1] for pair in drawn])
     noisy, clean, lengths = noisy.to(device), clean.to(device), None if lengths is None else lengths.to(device)
     enhanced, _ = signal_model.enhance(noisy, lengths, steps)
     heard = classifier(noisy, lengths)
-    seen, known = (classifier(signals, lengths, **heard.positions) for signals in (enhanced, clean))
+    seen, known = (classifier(signals, lengths, like=heard) for signals in (enhanced, clean))
     parts = {"heard": heard.values, "seen": seen.values, "clean": known.values, "heard_hidden": heard.hidden,
              "seen_hidden": seen.hidden}
     items = {name: unpadded(values, heard.lengths) for name, values in parts.items()}
     return [dict(zip(items, values)) for values in zip(*items.values())]
-
-
-def fixed_pairs(rate: int) -> Pairs:
-    """The noisy and clean waveforms that a fixed noisy manifest names."""
-    def read(row: Mapping[str, str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        noisy = read_row(row, rate)
-        return noisy, read_clean(row, rate, len(noisy))
-    return read
-
-
-def degraded_pairs(rate: int, degrade: Callable) -> Pairs:
-    """A new degradation of a clean utterance."""
-    return lambda row, rng: degrade(read_row(row, rate), rng)

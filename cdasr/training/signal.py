@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.classifiers.logits import Logits
-from cdasr.classifiers.logits_space import LogitsSpace
-from cdasr.coupled.domain import Task, unpadded
-from cdasr.coupled.logits_model import observed
-from cdasr.coupled.signal_model import Analysis, SignalProcess
+from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.domain import Domain
+from cdasr.coupled.models import Analysis, SignalModel, observation, unpadded
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
-from cdasr.speech.manifest import read_clean
-from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import SPEECH
 from cdasr.training.base import Trainer
 from cdasr.training.condition_mix import pick, swap_spans
-from cdasr.training.data import Utterances
-from cdasr.training.logits import space_of
+from cdasr.training.data import Items
 
 
 class SignalTrainer(Trainer):
     """Denoising training of a signal process (method.md, Training 1): E |D(x_t, t; y) - x0|^2.
 
-    A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the task's. With a
+    A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the domain's. With a
     `recogniser_weight` the loss of C(x_hat0) against C(x0) is added, whose gradient passes through C and leaves C as it
     is. Validation samples with the real sampler and reports the classifier's error rate and the quality in dB.
 
@@ -39,15 +29,15 @@ class SignalTrainer(Trainer):
     from the start to listen to logits; validation then reports the error rate of C(x_hat0) told C(x0) too.
     """
 
-    def __init__(self, model: SignalProcess, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
-                 task: Task = SPEECH):
-        super().__init__({"network": model.network}, output_dir, hparams, device, task.rate)
-        self.signal, self.classifier, self.task = model, classifier.to(device), task
+    def __init__(self, model: SignalModel, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
+                 domain: Domain):
+        super().__init__({"network": model.network}, output_dir, hparams, device, domain.rate)
+        self.signal, self.classifier, self.domain = model, classifier.to(device), domain
 
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            degraded = self.signal.analyse(batch.noisy.data, self.task.lengths(batch.noisy))
+            degraded = self.signal.analyse(batch.noisy.data, self.domain.lengths(batch.noisy))
             x0 = self.signal.target(batch.clean.data, degraded)
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
             t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
@@ -63,7 +53,7 @@ class SignalTrainer(Trainer):
 
     def compute_objectives(self, predictions, batch, stage):
         x_hat, x0, degraded, clean = predictions
-        loss = self.task.signal_loss(x_hat, x0, degraded, self.hparams)
+        loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
         if self.recogniser_weight:
             loss = loss + self.recogniser_weight * self._classified_loss(x_hat, degraded, clean)
         return loss
@@ -80,104 +70,74 @@ class SignalTrainer(Trainer):
 
     def _space(self, clean: Logits) -> LogitsSpace:
         """The logits space of a batch's C(x0)."""
-        return space_of(self.classifier, [(clean.values, clean.lengths)])
+        return clean.fit_space([(clean.values, clean.lengths)])
 
     @torch.no_grad()
-    def _clean(self, batch, degraded: Analysis, **positions) -> Logits:
-        """C(x0)."""
-        return self.classifier(batch.clean.data, degraded.lengths, **positions)
+    def _clean(self, batch, degraded: Analysis, like: Logits | None = None) -> Logits:
+        """C(x0), at the positions of an earlier observation where it is `like` one."""
+        return self.classifier(batch.clean.data, degraded.lengths, like=like)
 
     @torch.no_grad()
     def _heard(self, batch, degraded: Analysis) -> tuple[Logits, Logits]:
         """C(y), and C(x0) at its positions."""
         heard = self.classifier(batch.noisy.data, degraded.lengths)
-        return heard, self._clean(batch, degraded, **heard.positions)
+        return heard, self._clean(batch, degraded, like=heard)
 
     def _told(self, heard: Logits, clean: Logits, degraded: Analysis, generator: torch.Generator) -> Tensor:
         """Logits where the network takes them, of the kind that is drawn for each item."""
         space = self._space(clean)
-        y, known = (observed(logits, space).logits for logits in (heard, clean))
+        y, known = (observation(logits, space).logits for logits in (heard, clean))
         s = draw_times(self.signal.process, len(y), generator)
         noised = perturb(self.signal.process, known, y, s, gaussian_noise(generator))
         given = {"none": torch.zeros_like(y), "heard": y, "noised": swap_spans(noised, self.hparams.swapped, generator)}
-        return self.signal.align(pick(given, self.told, generator), heard, degraded, self.classifier)
+        return self.signal.align(pick(given, self.told, generator), heard, degraded)
 
     def _classified_loss(self, x_hat: Tensor, degraded: Analysis, clean: Logits) -> Tensor:
         """The loss of C(x_hat0) against C(x0), in the logits space of this batch's C(x0)."""
         space = self._space(clean)
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            estimated = self.classifier(self.signal.synthesise(x_hat, degraded), degraded.lengths, **clean.positions)
-            return self.task.logits_loss(space.encode(estimated.values), Observation(space.encode(clean.values), clean),
-                                         space, self.classifier, self.hparams)
+            estimated = self.classifier(self.signal.synthesise(x_hat, degraded), degraded.lengths, like=clean)
+            return self.domain.logits_loss(space.encode(estimated.values),
+                                           Observation(space.encode(clean.values), clean), space, self.classifier,
+                                           self.hparams)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
-        lengths, (name, measure) = self.task.lengths(batch.noisy), self.task.quality
+        lengths, (name, measure) = self.domain.lengths(batch.noisy), self.domain.quality
         enhanced, _ = self.signal.with_network(networks.network).enhance(batch.noisy.data, lengths)
-        errors, counted = self.task.count(self.classifier, self.classifier(enhanced, lengths), self.task.truths(batch))
+        errors, counted = self.domain.count(self.classifier, self.classifier(enhanced, lengths),
+                                            self.domain.truths(batch))
         quality = [measure(*pair) for pair in zip(unpadded(enhanced, lengths), unpadded(batch.clean.data, lengths))]
         sums = {"errors": errors, "counted": counted, name: sum(quality), "items": len(quality)}
         if self.told:
             sums["errors_told"] = self._oracle_errors(batch, self.signal.with_network(networks.network))
         return sums
 
-    def _oracle_errors(self, batch, signal: SignalProcess) -> float:
+    def _oracle_errors(self, batch, signal: SignalModel) -> float:
         """Errors of C(x_hat0) where the signal process is told C(x0)."""
-        degraded = signal.analyse(batch.noisy.data, self.task.lengths(batch.noisy))
+        degraded = signal.analyse(batch.noisy.data, self.domain.lengths(batch.noisy))
         heard, clean = self._heard(batch, degraded)
-        told = observed(clean, self._space(clean)).logits
-        side = signal.side(degraded, lambda logits: signal.align(logits, heard, degraded, self.classifier))
-        seen = self.classifier(signal.synthesise(side.sample(told), degraded), degraded.lengths, **heard.positions)
-        return self.task.count(self.classifier, seen, self.task.truths(batch))[0]
+        told = observation(clean, self._space(clean)).logits
+        process = signal.reverse(degraded, lambda logits: signal.align(logits, heard, degraded))
+        seen = self.classifier(signal.synthesise(process.sample(told), degraded), degraded.lengths, like=heard)
+        return self.domain.count(self.classifier, seen, self.domain.truths(batch))[0]
 
     def summarise(self, sums):
-        (name, _), rate = self.task.quality, self.task.rate
+        (name, _), rate = self.domain.quality, self.domain.rate
         rates = {key.replace("errors", rate): 100.0 * value / sums["counted"] for key, value in sums.items()
                  if key.startswith("errors")}
         return {**rates, name: sums[name] / sums["items"]}
 
 
-def fit_signal(model: SignalProcess, classifier: nn.Module, task: Task, train: Dataset, valid: Dataset,
-               output_dir: Path, hparams: dict, device: str, start: SignalProcess | None = None) -> SignalProcess:
+def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train: Items, valid: Items,
+               output_dir: Path, hparams: dict, device: str, start: SignalModel | None = None) -> SignalModel:
     """Train a signal process on items `{noisy, clean, <truth>}`, from the weights of `start` where it is given.
 
     Returns the EMA model of the best epoch.
     """
     if hparams["told"]:
-        clean = train[0]["clean"]
-        lengths = torch.tensor([len(clean)]) if clean.ndim == 1 else None  # of a waveform
-        channels = classifier.cpu()(clean[None], lengths).values.shape[-1], hparams["condition"]
+        channels = classifier.logits_size, hparams["condition"]
         model, start = (process and process.with_injection(*channels) for process in (model, start))
     if start is not None:
         model.network.load_state_dict(start.network.state_dict())
-    best = SignalTrainer(model, classifier, output_dir, hparams, device, task).run(train, valid)
+    best = SignalTrainer(model, classifier, output_dir, hparams, device, domain).run(train, valid)
     return model.with_network(best.network)
-
-
-def train_signal(config: dict, recogniser: CTCRecogniser, train_rows, valid_rows, output_dir: Path, hparams: dict,
-                 degrade, device: str, start: SignalModel | None = None) -> SignalModel:
-    """Train the signal process on clean `train_rows`, degraded on the fly by `degrade(clean, rng) -> noisy, clean`.
-
-    `valid_rows` are a fixed noisy set (with `clean_wav`) over noise that is not trained on. Training begins with the
-    weights of `start` where one of the same `config` is given. Returns the EMA model of the best epoch.
-    """
-    torch.manual_seed(hparams["seed"])
-    model = SignalModel.from_config(config)
-    return fit_signal(model, recogniser, SPEECH,
-                      Utterances(train_rows, model.sample_rate, hparams["seed"], True, noisy_and_clean(degrade)),
-                      FixedPairs(valid_rows, model.sample_rate), output_dir, hparams, device, start)
-
-
-def noisy_and_clean(degrade: Callable) -> Callable[[np.ndarray, np.random.Generator], dict[str, np.ndarray]]:
-    """`degrade(clean, rng) -> noisy, clean` as a transform of `Utterances`."""
-    return lambda wave, rng: dict(zip(("noisy", "clean"), degrade(wave, rng)))
-
-
-class FixedPairs(Utterances):
-    """Items `{id, text, noisy, clean}` of a fixed noisy manifest."""
-
-    def __init__(self, rows, rate: int):
-        super().__init__(rows, rate, seed=0, train=False, transform=lambda wave, rng: {"noisy": wave})
-
-    def __getitem__(self, index: int) -> dict:
-        item = super().__getitem__(index)
-        return {**item, "clean": torch.from_numpy(read_clean(self.rows[index], self.rate, len(item["noisy"])))}

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from cdasr.recipe.command import main
 from cdasr.recipe.download import fetch, unpack
-from cdasr.recipe.stages import main
 from cdasr.runtime.parallel import ordered_map, processes_of
 from cdasr.speech.audio import audio_format, read_audio, resample, write_audio
-from cdasr.speech.corpus import audio_of, split_rooms, spread, write_noise_lists, write_test_set, write_valid_set
+from cdasr.speech.corpus import audio_of, split_rooms, take_evenly, write_noise_lists, write_test_set, write_valid_set
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource
 from cdasr.speech.rooms import RoomSource
@@ -195,7 +195,7 @@ def prepare(hparams: dict) -> None:
                         cache_dir=folder / "rooms" / "eval")
     write_test_set(folder, {"": strings[sizes["eval_split"]]}, {"seen": sources["train"], "unseen": sources["unseen"]},
                    sizes["snrs"], reverb, seed, processes,
-                   {"single": spread(single_recordings(splits[sizes["eval_split"]]), sizes["single_recordings"])})
+                   {"single": take_evenly(single_recordings(splits[sizes["eval_split"]]), sizes["single_recordings"])})
 
 
 def single_recordings(speakers: dict) -> list[dict]:

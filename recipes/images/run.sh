@@ -20,4 +20,4 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ "$dataset" = digits ] && dataset=default
-exec "$python" -m cdasr.images.recipe run --recipe "$here" --size "$dataset${size:+,$size}" ${rest[@]+"${rest[@]}"}
+exec "$python" -m cdasr.recipe run --recipe "$here" --size "$dataset${size:+,$size}" ${rest[@]+"${rest[@]}"}

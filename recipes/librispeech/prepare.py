@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdasr.coupled.rows import take_evenly
+from cdasr.recipe.command import main
 from cdasr.recipe.download import check_space, fetch, unpack
-from cdasr.recipe.stages import main
 from cdasr.runtime.files import read_text
 from cdasr.runtime.parallel import ordered_map, processes_of
 from cdasr.speech.audio import file_format
@@ -25,7 +26,6 @@ from cdasr.speech.corpus import (
     room_source,
     split_files,
     split_rooms,
-    spread,
     write_noise_lists,
     write_test_set,
     write_valid_set,
@@ -76,20 +76,20 @@ def prepare(hparams: dict) -> None:
     read = {name: keep_durations(read_subset(_place(hparams, name), sizes["jobs"]), sizes["shortest"], sizes["longest"])
             for name in names}
     train = [row for name in sizes["train_subsets"] for row in read[name]]
-    valid = spread([row for name in sizes["valid_subsets"] for row in read[name]], sizes["valid_utterances"])
-    write_manifest(folder / "train.csv", spread(train, sizes["train_utterances"]))
+    valid = take_evenly([row for name in sizes["valid_subsets"] for row in read[name]], sizes["valid_utterances"])
+    write_manifest(folder / "train.csv", take_evenly(train, sizes["train_utterances"]))
     write_manifest(folder / "valid.csv", valid)
 
     noise, kinds = noise_lists(hparams)
     rooms = split_rooms(measured_rooms(_part(hparams, "rir_dir", "rirs"), sizes["simulated_rirs"]))
     write_noise_lists(folder, {**noise, **kinds}, rooms)
-    talkers = spread([row for name in sizes["valid_subsets"] for row in read[name]], 400)
+    talkers = take_evenly([row for name in sizes["valid_subsets"] for row in read[name]], 400)
 
     def source(part: dict) -> NoiseSource:  # babble is made of the validation talkers: never of those who are scored
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
     write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed, processes)
     reverb = room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval")
-    groups = {name: spread(read[name], sizes["eval_utterances"]) for name in sizes["eval_subsets"]}
+    groups = {name: take_evenly(read[name], sizes["eval_utterances"]) for name in sizes["eval_subsets"]}
     write_test_set(folder, groups, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"], reverb, seed,
                    processes)
 
@@ -188,7 +188,8 @@ def measured_rooms(folder: str, simulated: int) -> list[Path]:
     real = [path for path in files if "real_rirs_isotropic_noises" in path.parts and "noise" not in path.name]
     if not real:
         return files
-    return real + (spread([path for path in files if "simulated_rirs" in path.parts], simulated) if simulated else [])
+    rooms = [path for path in files if "simulated_rirs" in path.parts]
+    return real + (take_evenly(rooms, simulated) if simulated else [])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdasr.recipe.command import main
 from cdasr.recipe.download import check_space, fetch, unpack
-from cdasr.recipe.stages import main
 from cdasr.runtime.files import read_text
 from cdasr.runtime.parallel import processes_of
 from cdasr.speech.audio import audio_format
@@ -25,7 +25,7 @@ from cdasr.speech.corpus import (
     room_source,
     split_files,
     split_rooms,
-    spread,
+    take_evenly,
     write_noise_lists,
     write_test_set,
     write_valid_set,
@@ -63,21 +63,21 @@ def prepare(hparams: dict) -> None:
         groups = {"": [row for row in spoken if row["spk_id"] in dev]}
     else:
         groups = by_age(read_split(corpus, "test", sizes), read_ages(corpus / "test"))
-    valid = spread(valid, sizes["valid_utterances"])
+    valid = take_evenly(valid, sizes["valid_utterances"])
     further = read_untranscribed(hparams["speech_dir"], sizes) if hparams["speech_dir"] else []
-    write_manifest(folder / "train.csv", [*spread(train, sizes["train_utterances"]), *further])
+    write_manifest(folder / "train.csv", [*take_evenly(train, sizes["train_utterances"]), *further])
     write_manifest(folder / "valid.csv", valid)
 
     noise, kinds = noise_lists(hparams)
     rooms = split_rooms(audio_of(hparams["rir_dir"]))
     write_noise_lists(folder, {**noise, **kinds}, rooms)
-    talkers = spread(train, 400)  # babble of the test sets: people who are not scored
+    talkers = take_evenly(train, 400)  # babble of the test sets: people who are not scored
 
     def source(part: dict) -> NoiseSource:
         return NoiseSource(part["files"], part["families"], talkers, rate, warp=False)
     write_valid_set(folder, valid, source(noise["valid"]), sizes["valid_snrs"], seed, processes)
     reverb = room_source(rooms["eval"], sizes["eval_rooms"], seed + 1, rate, folder / "rooms" / "eval")
-    scored = {name: spread(rows, sizes["eval_utterances"]) for name, rows in groups.items() if rows}
+    scored = {name: take_evenly(rows, sizes["eval_utterances"]) for name, rows in groups.items() if rows}
     write_test_set(folder, scored, {kind: source(part) for kind, part in kinds.items()}, sizes["snrs"], reverb, seed,
                    processes, room_snr=sizes["room_snr"])
 

@@ -84,7 +84,7 @@ def test_words_have_times_and_confidences(recogniser_dir):
 
 
 def test_tokens_that_are_words_run_together_only_with_themselves(recogniser_dir, tmp_path):
-    from cdasr.training.recogniser import make_processor
+    from cdasr.speech.train_recogniser import make_processor
 
     model = CTCRecogniser.from_pretrained(recogniser_dir).model
     recogniser = CTCRecogniser(model, make_processor(["six two"], tmp_path, 16_000, units="words"))
@@ -104,7 +104,7 @@ def test_hidden_layers_come_side_by_side_from_one_pass(recogniser, monkeypatch):
     waves, lengths = torch.randn(1, 8000), torch.tensor([8000])
     inputs = recogniser.processor(waves[0].numpy(), sampling_rate=16_000, return_tensors="pt")
     states = recogniser.model(inputs.input_values, output_hidden_states=True).hidden_states
-    recogniser.hidden_layers = (0, -1)
+    recogniser = recogniser.with_hidden_layers((0, -1))
     passes, plain = [], type(recogniser.model).forward
     monkeypatch.setattr(type(recogniser.model), "forward", lambda *a, **k: passes.append(1) or plain(*a, **k))
     hidden = recogniser(waves, lengths).hidden

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from cdasr.classifiers.image import ImageClassifier, make_model
-from tests.images.conftest import CLASSES, CLASSIFIER, classifier  # noqa: F401 (a fixture)
+from tests.images.conftest import CLASSES, CLASSIFIER
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def images():
     return torch.rand(4, 3, 16, 16)
 
 
-def test_hidden_states_are_what_the_last_layer_is_given(classifier, images):  # noqa: F811
+def test_hidden_states_are_what_the_last_layer_is_given(classifier, images):
     logits = classifier(images)
     assert logits.values.shape == (4, 7) and logits.lengths is None and logits.hidden.shape == (4, 8)
     torch.testing.assert_close(classifier.model.fc(logits.hidden), logits.values)
@@ -34,7 +34,7 @@ def test_torchvision_architectures(architecture, images):
         assert model.model.conv1.stride == (1, 1) and isinstance(model.model.maxpool, torch.nn.Identity)
 
 
-def test_training_cannot_change_it(classifier, images):  # noqa: F811
+def test_training_cannot_change_it(classifier, images):
     before = copy.deepcopy(classifier.state_dict())
     holder = torch.nn.ModuleList([classifier]).train()
     images.requires_grad_(True)
@@ -44,7 +44,7 @@ def test_training_cannot_change_it(classifier, images):  # noqa: F811
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
 
 
-def test_packages_and_checkpoints_give_the_same_logits(classifier, images, tmp_path):  # noqa: F811
+def test_packages_and_checkpoints_give_the_same_logits(classifier, images, tmp_path):
     known = classifier(images).values
     classifier.save_pretrained(tmp_path / "saved")
     torch.testing.assert_close(ImageClassifier.from_pretrained(tmp_path / "saved")(images).values, known)
@@ -65,7 +65,7 @@ class Evil:
         return type(self.path).touch, (self.path,)
 
 
-def test_what_cannot_be_loaded_is_one_line(classifier, tmp_path):  # noqa: F811
+def test_what_cannot_be_loaded_is_one_line(classifier, tmp_path):
     torch.save({"weights": Evil(tmp_path / "ran")}, tmp_path / "evil.pt")
     torch.save(classifier.model.state_dict(), tmp_path / "good.pt")
     (tmp_path / "text.safetensors").write_text("no weights")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.classifiers.logits_space import LogitsSpace
+from cdasr.classifiers.logits import LogitsSpace
 
 
 def test_round_trip_keeps_posteriors_and_the_best_class():

@@ -7,52 +7,9 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.load import load_recogniser
+from tests.classifiers.ctc_models import MODELS, TINY, write_model, write_processor
 
-TINY = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-        "conv_dim": [12, 12, 12, 12, 12], "conv_kernel": [20, 8, 4, 4, 4], "conv_stride": [10, 4, 2, 2, 2],
-        "num_feat_extract_layers": 5, "num_conv_pos_embedding_groups": 4, "vocab_size": 9, "pad_token_id": 0}
-LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-POSITIONS = {"num_conv_pos_embeddings": 16}
-MODELS = {
-    "wav2vec2-group": ("Wav2Vec2", POSITIONS), "wav2vec2-layer": ("Wav2Vec2", {**POSITIONS, **LAYER}),
-    "mms": ("Wav2Vec2", {**POSITIONS, **LAYER, "adapter_attn_dim": 6}),
-    "shortened": ("Wav2Vec2", {**POSITIONS, **LAYER, "add_adapter": True, "num_adapter_layers": 2}),
-    "hubert": ("Hubert", POSITIONS), "hubert-batch-norm": ("Hubert", {**POSITIONS, "conv_pos_batch_norm": True}),
-    "wavlm": ("WavLM", POSITIONS), "wavlm-layer": ("WavLM", {**POSITIONS, **LAYER}),
-    "data2vec": ("Data2VecAudio", {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 7}),
-    "conformer": ("Wav2Vec2Conformer", {**POSITIONS, "conv_depthwise_kernel_size": 7}),
-    "unispeech-sat": ("UniSpeechSat", POSITIONS), "sew": ("SEW", {**POSITIONS, "squeeze_factor": 2})}
 LENGTHS = (9000, 16_000, 5000, 9001)
-
-
-def write_processor(folder, delimiter="|", normalise=True, vocabulary=None):
-    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
-
-    vocabulary = vocabulary or {token: index for index, token in enumerate(
-        ["<pad>", "<s>", "</s>", "<unk>", delimiter, "a", "b", "c", "'"])}
-    folder.mkdir(exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    language = next(iter(vocabulary)) if isinstance(next(iter(vocabulary.values())), dict) else None
-    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), word_delimiter_token=delimiter, target_lang=language)
-    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=False)
-    Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(folder)
-
-
-def write_model(folder, name, **options):
-    """A random model of `MODELS` whose norms do something, with its processor."""
-    import transformers
-
-    family, settings = MODELS[name]
-    model = getattr(transformers, f"{family}ForCTC")(getattr(transformers, f"{family}Config")(**TINY, **settings))
-    with torch.no_grad():
-        model.lm_head.weight.normal_(std=0.5)
-        for module in model.modules():
-            if isinstance(module, (torch.nn.GroupNorm, torch.nn.BatchNorm1d)):
-                module.weight.normal_(mean=1.0)
-                module.bias.normal_()
-    write_processor(folder, **options)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(params=MODELS)
@@ -62,7 +19,7 @@ def folder(request, tmp_path):
 
 def test_a_batch_is_what_transformers_makes_of_each_waveform_in_one_pass(folder, monkeypatch):
     recogniser = load_recogniser(folder)
-    recogniser.hidden_layers = (0, -1)
+    recogniser = recogniser.with_hidden_layers((0, -1))
     waves = [torch.randn(length) * 0.3 + 0.1 for length in LENGTHS]
     padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).requires_grad_()
     passes, plain = [], type(recogniser.model).forward
@@ -147,7 +104,7 @@ def test_mms_adapters_bring_their_own_weights_and_vocabulary(tmp_path):
     plain.load_adapter("fra")
     inputs = french.processor(wave[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
     torch.testing.assert_close(french(wave, length).values, plain.eval()(inputs).logits, atol=1e-4, rtol=1e-3)
-    assert french.vocab_size == 7 and french.tokens[5:] == ["é", "à"] and english.tokens[5:7] == ["a", "b"]
+    assert french.logits_size == 7 and french.tokens[5:] == ["é", "à"] and english.tokens[5:7] == ["a", "b"]
     french.save_pretrained(tmp_path / "copy")
     copy = load_recogniser(tmp_path / "copy")
     torch.testing.assert_close(copy(wave, length).values, french(wave, length).values, atol=0, rtol=0)
@@ -187,7 +144,7 @@ def test_what_is_no_ctc_recogniser_of_waveforms_says_so(tmp_path):
         load_recogniser(tmp_path / "bert")
     recogniser = load_recogniser(write_model(tmp_path / "good", "wav2vec2-group"))
     with pytest.raises(ValueError, match="no layer 3"):
-        recogniser.hidden_layers = (0, 3)
+        recogniser.with_hidden_layers((0, 3))
 
 
 @pytest.mark.parametrize("weights", ["safetensors", "bin"])

@@ -15,28 +15,9 @@ LENGTHS = (9000, 32_000, 70_000, 400)
 HEAD = {"dim": 16, "blocks": 2, "kernel": 3}
 
 
-@pytest.fixture(scope="module")
-def whisper_dir(tmp_path_factory):
-    """A small random Whisper with a window of 2 s, as save_pretrained writes it."""
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("whisper")
-    model = WhisperForConditionalGeneration(WhisperConfig(
-        d_model=24, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=20, vocab_size=60, max_source_positions=100,
-        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=2))
-    with torch.no_grad():  # sounds that differ as much as positions do, as in a trained encoder
-        model.model.encoder.conv1.weight.normal_(std=0.2)
-        model.model.encoder.conv2.weight.normal_(std=0.2)
-    model.save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def recogniser(whisper_dir, tmp_path):
-    from cdasr.training.recogniser import make_processor
+    from cdasr.speech.train_recogniser import make_processor
 
     encoder, extractor, source = load_encoder(whisper_dir)
     tokenizer = make_processor(["one two three"], tmp_path / "tokenizer", 16_000).tokenizer
@@ -55,7 +36,7 @@ def test_states_are_those_of_transformers(recogniser, whisper_dir):
     assert len(states) == len(plain) == 3
     for state, known in zip(states, plain):
         torch.testing.assert_close(state, known, atol=1e-4, rtol=1e-3)
-    recogniser.hidden_layers = (1, -1)
+    recogniser = recogniser.with_hidden_layers((1, -1))
     known = torch.cat([torch.nn.functional.layer_norm(plain[layer], (24,)) for layer in (1, -1)], dim=-1)
     torch.testing.assert_close(recogniser(padded, lengths).hidden, known, atol=1e-3, rtol=1e-3)
 
@@ -67,7 +48,7 @@ def test_a_batch_equals_single_in_one_pass_also_beyond_the_window(recogniser, mo
     monkeypatch.setattr(recogniser.model, "forward", lambda *a, **k: passes.append(1) or plain(*a, **k))
     logits = recogniser(padded, torch.tensor(LENGTHS))
     assert len(passes) == 1 and logits.lengths.tolist() == [29, 100, 219, 2]
-    assert logits.values.shape == (4, 219, recogniser.vocab_size) and logits.hidden.shape == (4, 219, 24)
+    assert logits.values.shape == (4, 219, recogniser.logits_size) and logits.hidden.shape == (4, 219, 24)
     for row, wave in enumerate(waves):
         alone = recogniser(wave[None], torch.tensor([len(wave)]))
         frames = int(logits.lengths[row])
@@ -119,7 +100,7 @@ def fingerprint(module) -> str:
 
 
 def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, package_dir, tmp_path, write_wav, tone):
-    from cdasr.training.whisper_head import train_whisper_head
+    from cdasr.speech.train_whisper_head import train_whisper_head
 
     rows = []
     for number, (text, hertz) in enumerate([("a", 300), ("b", 1200)] * 24):
@@ -144,12 +125,13 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, packag
 
 
 def test_the_coupled_strategies_run_with_it(recogniser, tone):
-    from cdasr.coupled.logits_model import LogitsModel
-    from cdasr.speech.signal_model import SignalModel
+    from cdasr.coupled.models import LogitsModel
+    from cdasr.speech.signal_model import SpectrogramModel
     from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 
-    tokens = {"tokens": recogniser.vocab_size}
-    signal = SignalModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], **tokens, "condition": 8}})
+    tokens = {"tokens": recogniser.logits_size}
+    network = {**TINY_SIGNAL["network"], **tokens, "condition": 8}
+    signal = SpectrogramModel.from_config({**TINY_SIGNAL, "network": network})
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], **tokens, "hidden": 48},
                                       "hidden_layers": [1, -1]})
     pipeline = Pipeline(recogniser, signal, device="cpu", logits=logits)

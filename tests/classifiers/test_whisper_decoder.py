@@ -9,21 +9,18 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.load import load_recogniser
-from cdasr.classifiers.token_times import centred_edges, warped_edges
+from cdasr.classifiers.token_times import centred_boundaries, warped_boundaries
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
-from cdasr.coupled.logits_model import LogitsModel
-from cdasr.coupled.sides import Sides
-from cdasr.networks.conditioning import align_frames
+from cdasr.coupled.models import CoupledRun, LogitsModel
+from cdasr.networks.layers import align_frames
 from cdasr.speech.audio import read_audio
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.pipeline import Pipeline
-from cdasr.speech.signal_model import SignalModel
-from cdasr.training.coupled import train_coupled
+from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.training.logits import train_logits
-from cdasr.training.logits_cache import build_bank, degraded_pairs
 from tests.classifiers.whisper import make_whisper
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
-from tests.training.test_coupled import BANK, COUPLED, LOGITS, log
-from tests.training.test_training import add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
+from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, cache_of, fingerprint, log, train_coupled
 
 COUPLED_STRATEGIES = ("card", "cascade", "parallel", "alternating", "nested")
 
@@ -107,7 +104,7 @@ def test_a_batch_is_heard_as_each_item_alone(recogniser):
         assert int(together.lengths[row]) == positions
         forced = recogniser(noisy(waves, lengths)[row:row + 1, :length], lengths[row:row + 1], like=alone)
         for known, single in ((together, alone), (again, forced)):
-            for name, count in (("values", positions), ("hidden", positions), ("edges", positions + 1)):
+            for name, count in (("values", positions), ("hidden", positions), ("boundaries", positions + 1)):
                 torch.testing.assert_close(getattr(known, name)[row, :count], getattr(single, name)[0, :count],
                                            atol=2e-3, rtol=1e-3)
 
@@ -123,8 +120,8 @@ def test_one_encoder_pass_an_observation_and_one_decoder_pass_a_token(recogniser
     recogniser(waves, lengths, like=logits)
     assert calls == {"encoder": 1, "decoder": 1}
     calls.update(encoder=0, decoder=0)
-    assert recogniser.read(logits) is logits and calls == {"encoder": 0, "decoder": 0}
-    recogniser.read(recogniser(waves[:, :4000], lengths.clamp(max=4000), like=logits))
+    assert recogniser.redecode(logits) is logits and calls == {"encoder": 0, "decoder": 0}
+    recogniser.redecode(recogniser(waves[:, :4000], lengths.clamp(max=4000), like=logits))
     assert calls["encoder"] == 1
 
 
@@ -164,7 +161,7 @@ def test_the_decoders_logits_come_back_from_coordinates(recogniser):
                              output_hidden_states=True)
     known = plain.logits[:, first - 1:] - plain.logits[:, first - 1:].mean(dim=-1, keepdim=True)
     again = recogniser(waves, lengths, like=logits)
-    recogniser.hidden_layers = (1, -1)
+    recogniser = recogniser.with_hidden_layers((1, -1))
     layers = recogniser(waves, lengths), recogniser(waves, lengths, like=logits)
     wanted = torch.cat([torch.nn.functional.layer_norm(plain.decoder_hidden_states[layer][:, first - 1:], (32,))
                         for layer in (1, 2)], dim=-1)
@@ -205,9 +202,9 @@ def test_the_data_type_passes_through_and_tokens_stay_the_best_of_the_coordinate
 def test_all_observations_of_an_utterance_have_the_positions_of_the_first(recogniser):
     waves, lengths = speech()
     heard = recogniser(noisy(waves, lengths), lengths)
-    clean = recogniser(waves, lengths, **heard.positions)
+    clean = recogniser(waves, lengths, like=heard)
     assert clean.values.shape == heard.values.shape and torch.equal(clean.lengths, heard.lengths)
-    assert torch.equal(clean.tokens, heard.tokens) and torch.equal(clean.edges, heard.edges)
+    assert torch.equal(clean.tokens, heard.tokens) and torch.equal(clean.boundaries, heard.boundaries)
     assert (clean.values - heard.values).abs().max() > 0.1
 
 
@@ -227,7 +224,7 @@ def test_other_audio_at_a_hypothesis_is_right_up_to_its_first_new_token_and_is_r
             assert torch.equal(best[row, :until], own[row, :until])
             changed += 1
     assert changed > 4
-    read = recogniser.read(seen)
+    read = recogniser.redecode(seen)
     assert recogniser.decode(read.values, read.lengths) == recogniser.decode(free.values, free.lengths)
     assert torch.equal(read.lengths, free.lengths) and not torch.equal(read.lengths, heard.lengths)
     assert torch.equal(read.tokens, free.tokens)
@@ -240,7 +237,7 @@ def test_reading_keeps_what_the_logits_say(recogniser):
     assert not torch.isin(heard.tokens[:, prefix(recogniser, heard) + 2], wanted).any()
     values = heard.values.clone()
     values[:, 2] += 50.0 * recogniser.basis[wanted]
-    read = recogniser.read(replace(heard, values=values))
+    read = recogniser.redecode(replace(heard, values=values))
     tokens = read.tokens[:, prefix(recogniser, read):]
     torch.testing.assert_close(read.values[:, :3], values[:, :3])
     assert torch.equal(recogniser.best(read.values, read.lengths)[0][:, 2], wanted)
@@ -253,7 +250,8 @@ def test_reading_keeps_what_the_logits_say(recogniser):
 
 
 def only(logits, row):
-    return replace(logits, **{field.name: getattr(logits, field.name)[row:row + 1] for field in fields(logits)})
+    return replace(logits, **{field.name: getattr(logits, field.name)[row:row + 1] for field in fields(logits)
+                               if field.name != "classifier"})
 
 
 # -- times ------------------------------------------------------------------------------------------------------------
@@ -265,10 +263,10 @@ def test_positions_follow_one_another_within_the_utterance(alignment_heads, tmp_
     assert recogniser.heads == ({0: [1], 1: [0]} if alignment_heads else {0: [0, 1], 1: [0, 1]})
     waves, lengths = speech()
     logits = recogniser(waves, lengths)
-    assert logits.edges.shape == (8, logits.values.shape[1] + 1)
-    assert (logits.edges[:, 0] == 0).all() and (logits.edges.diff(dim=1) >= 0).all()
-    torch.testing.assert_close(logits.edges.gather(1, logits.lengths[:, None])[:, 0], lengths / 16_000)
-    words = recogniser.words(logits.values, logits.lengths, logits.edges)
+    assert logits.boundaries.shape == (8, logits.values.shape[1] + 1)
+    assert (logits.boundaries[:, 0] == 0).all() and (logits.boundaries.diff(dim=1) >= 0).all()
+    torch.testing.assert_close(logits.boundaries.gather(1, logits.lengths[:, None])[:, 0], lengths / 16_000)
+    words = recogniser.words(logits.values, logits.lengths, logits.boundaries)
     for spoken, text, seconds in zip(words, recogniser.decode(logits.values, logits.lengths), lengths / 16_000):
         assert " ".join(word.word for word in spoken) == text
         assert all(0 <= word.start <= word.end <= seconds + 1e-6 and 0 < word.confidence <= 1 for word in spoken)
@@ -288,7 +286,7 @@ def test_warped_times_are_those_of_transformers(recogniser):
         known = recogniser.model._extract_token_timestamps(
             outputs, recogniser.generation.alignment_heads, num_frames=int(lengths[row]) // 160,
             num_input_ids=first - 1)[0, first - 1:first - 1 + length]
-        torch.testing.assert_close(logits.edges[row, :length], known.minimum(lengths[row] / 16_000))
+        torch.testing.assert_close(logits.boundaries[row, :length], known.minimum(lengths[row] / 16_000))
 
 
 class _Outputs:
@@ -307,9 +305,9 @@ def test_attention_that_is_clear_gives_clear_times():
     for position, frames in enumerate((slice(0, 5), slice(5, 12), slice(12, 20))):
         attention[:, 0, position, frames] = 1.0
     lengths, frames, durations = torch.tensor([3, 2]), torch.tensor([20, 12]), torch.tensor([0.4, 0.25])
-    warped = warped_edges(attention, lengths, frames, durations, 0.02, 1)
+    warped = warped_boundaries(attention, lengths, frames, durations, 0.02, 1)
     torch.testing.assert_close(warped, torch.tensor([[0.0, 0.1, 0.24, 0.4], [0.0, 0.1, 0.25, 0.25]]))
-    centred = centred_edges(attention, lengths, frames, durations, 0.02)
+    centred = centred_boundaries(attention, lengths, frames, durations, 0.02)
     torch.testing.assert_close(centred[0], torch.tensor([0.0, 0.11, 0.245, 0.4]))
     torch.testing.assert_close(centred[1], torch.tensor([0.0, 0.11, 0.25, 0.25]))
 
@@ -327,7 +325,7 @@ def test_alignment_goes_by_the_times_of_each_item():
 @pytest.fixture
 def models():
     """An untrained logits process, which returns C(x_hat), and a signal process that does something to the signal."""
-    signal = SignalModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": 32,
+    signal = SpectrogramModel.from_config({**TINY_SIGNAL, "network": {**TINY_SIGNAL["network"], "tokens": 32,
                                                                  "condition": 8}})
     origin = torch.linspace(-1, 1, 32).tolist()
     logits = LogitsModel.from_config({**TINY_LOGITS, "space": {"scale": 2.0, "origin": origin},
@@ -394,13 +392,13 @@ def test_a_further_pass_starts_from_what_was_read(recogniser, models, monkeypatc
     found = pipeline.transcribe([wave[:length] for wave, length in zip(waves, lengths)], "cascade")
     first, seen, again, seen_again = observed  # C(y) and C(x_hat), twice
     assert torch.equal(first.tokens, seen.tokens) and torch.equal(again.tokens, seen_again.tokens)
-    assert torch.equal(again.tokens, recogniser.read(seen).tokens), "an untrained logits process returns C(x_hat)"
+    assert torch.equal(again.tokens, recogniser.redecode(seen).tokens), "an untrained logits process returns C(x_hat)"
     assert not torch.equal(again.tokens[:, :5], first.tokens[:, :5])
     assert [result.text for result in found] == recogniser.decode(*_read(recogniser, seen))
 
 
 def _read(recogniser, logits):
-    read = recogniser.read(logits)
+    read = recogniser.redecode(logits)
     return read.values, read.lengths
 
 
@@ -413,14 +411,14 @@ def test_several_passes_are_for_recognisers_with_a_hypothesis(package_dir, tone)
 
 def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, models):
     waves, lengths = speech(3)
-    sides = Sides(recogniser, *models, waves, lengths)
-    heard = sides.observe(sides.signal.y)
-    aligned, edges = sides.align(heard.logits), heard.context.edges
+    run = CoupledRun(recogniser, *models, waves, lengths)
+    heard = run.observe(run.signal.y)
+    aligned, boundaries = run.align(heard.logits), heard.context.boundaries
     times = models[0].stft.frame_times(aligned.shape[1])
     for row, count in enumerate(heard.context.lengths.tolist()):
-        centres = (edges[row, :-1] + edges[row, 1:]) / 2
+        centres = (boundaries[row, :-1] + boundaries[row, 1:]) / 2
         for position in range(count):
-            if edges[row, position + 1] - edges[row, position] > 0.1:
+            if boundaries[row, position + 1] - boundaries[row, position] > 0.1:
                 frame = int((times - centres[position]).abs().argmin())
                 nearest = (aligned[row, frame] - heard.logits[row, :count]).norm(dim=-1).argmin()
                 assert int(nearest) == position
@@ -429,17 +427,16 @@ def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, mo
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):  # noqa: F811
+def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):
     before = fingerprint(recogniser.model)
-    signal = degrading(SignalModel.from_config(TINY_SIGNAL))
-    pairs = degraded_pairs(16_000, add_noise)
-    bank = build_bank(tmp_path / "bank", corpus[0], pairs, recogniser, signal, BANK, 3, "cpu")
+    signal = degrading(SpectrogramModel.from_config(TINY_SIGNAL))
+    bank = cache_of(tmp_path / "bank", corpus[0], add_noise, recogniser, signal, BANK)
     clean = torch.from_numpy(read_audio(corpus[0][0]["wav"], 16_000)[0])
     heard = recogniser(clean[None], torch.tensor([len(clean)]))
     assert all(item["heard"].shape == item["clean"].shape == item["seen"].shape for item in bank)
     assert bank[0]["clean"].shape[-1] == heard.values.shape[-1] and bank[0]["heard_hidden"].shape[-1] == 32
     (tmp_path / "logits").mkdir()
-    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu")
+    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu", SPEECH)
     losses = [entry["train_loss"] for entry in log(tmp_path / "logits")]
     assert losses[-1] < losses[0]
     encoded = torch.cat([logits.space.encode(item["clean"]) for item in bank])
@@ -481,7 +478,7 @@ def test_mistakes_are_named(recogniser, recogniser_dir, whisper_dir, tmp_path):
     with pytest.raises(ValueError, match="no CTC recogniser could be loaded"):
         CTCRecogniser.from_pretrained(whisper_dir)
     with pytest.raises(ValueError, match="3 hidden states, 0 to 2; there is no 3"):
-        recogniser.hidden_layers = (1, 3)
+        recogniser.with_hidden_layers((1, 3))
     english = recogniser.model.generation_config
     english.lang_to_id = None
     with pytest.raises(ValueError, match="language 'de'.*names no languages"):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.logits import ClassLogits, CTCLogits
 from cdasr.coupled.out_of_domain import MEASURES, DomainCheck, fit, measure
 
 
@@ -18,20 +18,20 @@ class Words(torch.nn.Module):
                 for row, length in zip(values, lengths)]
 
 
-def logits(*frames: int, sharp: float) -> Logits:
+def logits(*frames: int, sharp: float) -> CTCLogits:
     values = sharp * torch.nn.functional.one_hot(torch.tensor(frames), 4).float()[None]
-    return Logits(values, torch.tensor([len(frames)]))
+    return CTCLogits(values, torch.tensor([len(frames)]), classifier=Words())
 
 
 def test_measures_of_known_logits():
     signal = torch.ones(100)
     sure, unsure = logits(1, 0, 2, sharp=20.0), logits(1, 0, 3, sharp=0.0)
-    found = dict(zip(MEASURES, measure(Words(), sure, sure, [1.1 * signal], [signal])[0].tolist()))
+    found = dict(zip(MEASURES, measure(sure, sure, [1.1 * signal], [signal])[0].tolist()))
     assert found["entropy"] == pytest.approx(0.0, abs=1e-5)
     assert found["confidence"] == pytest.approx(1.0, abs=1e-5)
     assert found["disagreement"] == 0.0
     assert found["residual"] == pytest.approx(-20.0, abs=1e-3)
-    found = dict(zip(MEASURES, measure(Words(), sure, unsure, [signal], [signal])[0].tolist()))
+    found = dict(zip(MEASURES, measure(sure, unsure, [signal], [signal])[0].tolist()))
     assert found["entropy_enhanced"] == pytest.approx(math.log(4.0), abs=1e-5)
     assert found["disagreement"] == 1.0, "one two, and nothing"
     assert found["residual"] < -100
@@ -39,18 +39,18 @@ def test_measures_of_known_logits():
 
 def test_padding_is_not_measured():
     short = logits(1, 2, sharp=5.0)
-    padded = Logits(torch.cat([short.values, torch.zeros(1, 3, 4)], dim=1), short.lengths)
+    padded = CTCLogits(torch.cat([short.values, torch.zeros(1, 3, 4)], dim=1), short.lengths, classifier=Words())
     signal = [torch.ones(10)]
-    assert torch.equal(measure(Words(), short, short, signal, signal), measure(Words(), padded, padded, signal, signal))
+    assert torch.equal(measure(short, short, signal, signal), measure(padded, padded, signal, signal))
 
 
 def test_images_have_one_vector_each():
     class Classes(torch.nn.Module):
         def decode(self, values, lengths=None):
             return [f"class {place}" for place in values.argmax(dim=-1).tolist()]
-    values = Logits(10.0 * torch.eye(3), None)
+    values = ClassLogits(10.0 * torch.eye(3), None, classifier=Classes())
     pictures = list(torch.ones(3, 1, 2, 2))
-    assert measure(Classes(), values, values, pictures, pictures).shape == (3, len(MEASURES))
+    assert measure(values, values, pictures, pictures).shape == (3, len(MEASURES))
 
 
 def test_fit_separates_what_can_be_separated():

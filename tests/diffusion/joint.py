@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from cdasr.diffusion.coupling import Observation, Side
+from cdasr.diffusion.coupling import Observation, ReverseProcess
 from cdasr.diffusion.samplers import gaussian_noise
 
 X, L = 3, 2
@@ -53,7 +53,7 @@ class Joint:
         self.evaluated.append(("classifier", x))
         return Observation(x @ self.view.mT, context="y" if x is self.y else "x")
 
-    def signal(self, process, grid: torch.Tensor, method: str = "ancestral") -> Side:
+    def signal(self, process, grid: torch.Tensor, method: str = "ancestral") -> ReverseProcess:
         def denoise(x_t, t, y, given):
             self.evaluated.append(("signal", x_t))
             mean, covariance = self.mean, self.covariance
@@ -61,14 +61,15 @@ class Joint:
                 mean = mean + (given - self.logits_law[0]) @ self.gain.mT
                 covariance = covariance - self.gain @ self.view @ covariance
             return self._estimate(process, x_t, t, y, mean, covariance)
-        return Side(process, denoise, self.y, grid, method, gaussian_noise(self.generator))
+        return ReverseProcess(process, denoise, self.y, grid, method, gaussian_noise(self.generator))
 
     def logits(self, process, grid: torch.Tensor, method: str = "ancestral"):
         def denoise(l_s, s, heard, given):
             self.evaluated.append(("logits", l_s))
             mean, covariance = self.logits_law if given.context == "y" else (given.logits, self.spread)
             return self._estimate(process, l_s, s, heard, mean, covariance)
-        return lambda heard: Side(process, denoise, heard.logits, grid, method, gaussian_noise(self.generator))
+        return lambda heard: ReverseProcess(process, denoise, heard.logits, grid, method,
+                                            gaussian_noise(self.generator))
 
     def _estimate(self, process, state, t, y, mean, covariance) -> torch.Tensor:
         """A draw of, or the mean of, v given state = a v + b y + sigma z, for v ~ N(mean, covariance)."""

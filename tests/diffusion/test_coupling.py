@@ -8,7 +8,7 @@ import torch
 from cdasr.diffusion.coupling import (
     STRATEGIES,
     Observation,
-    Side,
+    ReverseProcess,
     alternating,
     card,
     cascade,
@@ -138,7 +138,7 @@ def blind_world(y, mask=None):
         return torch.tanh(0.5 * x_t + 0.3 * y + 0.2 * told + t[:, None])
 
     def side(y):
-        return Side(SBVE(), denoise, y, time_grid(SBVE(), 3), mask=mask)
+        return ReverseProcess(SBVE(), denoise, y, time_grid(SBVE(), 3), mask=mask)
     return side(y), lambda heard: side(heard.logits), lambda x: Observation(0.5 * x)
 
 
@@ -166,7 +166,8 @@ def test_a_perfect_denoiser_makes_the_number_of_steps_irrelevant(process, steps)
     x0, l0 = torch.randn(2, 5), torch.randn(2, 4)
 
     def side(y, clean):
-        return Side(process, lambda state, t, y, given: clean, y, time_grid(process, steps), noise=torch.randn_like)
+        return ReverseProcess(process, lambda state, t, y, given: clean, y, time_grid(process, steps),
+                              noise=torch.randn_like)
 
     for strategy in (cascade, parallel, alternating, nested):
         result = strategy(side(torch.zeros(2, 5), x0), lambda heard: side(heard.logits, l0),

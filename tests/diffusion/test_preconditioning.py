@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cdasr.diffusion.preconditioning import Prediction
+from cdasr.diffusion.preconditioning import NetworkDenoiser, Preconditioning
 from cdasr.diffusion.processes import OUVE, SBVE
 
 CONVENTIONS = [
@@ -19,7 +19,7 @@ CONVENTIONS = [
 def test_a_perfect_network_is_a_perfect_denoiser(convention, process):
     x0, y, noise = torch.randn(3, 4, 1, 5, 6, dtype=torch.complex128)
     t = torch.tensor([0.1, 0.4, 0.7, 0.95], dtype=torch.float64)
-    prediction = Prediction(**convention)
+    prediction = Preconditioning(**convention)
     mean, std = process.marginal(x0, y, t)
     x_t, data = mean + std * noise, prediction.sigma_data
     norm = (std**2 + data**2) ** 0.5
@@ -34,11 +34,11 @@ def test_a_perfect_network_is_a_perfect_denoiser(convention, process):
         torch.testing.assert_close(given, c_in * y)
         return prediction.sign * (target - c_skip * x_t) / (c_out * scaling)
 
-    torch.testing.assert_close(prediction.estimate(network, process, x_t, t, y), x0)
+    torch.testing.assert_close(NetworkDenoiser(network, process, prediction)(x_t, t, y), x0)
 
 
 def test_unknown_conventions_are_named():
     for options, name in (({"target": "flow"}, "target 'flow'"), ({"c_in": "2"}, "c_in '2'"),
                           ({"network_scaling": "t"}, "network_scaling 't'")):
         with pytest.raises(ValueError, match=name):
-            Prediction(**options)
+            Preconditioning(**options)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cdasr.cli import main
-from cdasr.evaluation.benchmark import PUBLISHED, PeakMemory, benchmark_published, markdown, measure
+from cdasr.evaluation.benchmark import PeakMemory, benchmark_models, markdown, measure
+from cdasr.speech.published import PUBLISHED, published_models
 
 
 def test_the_published_network_is_measured_under_both_samplers(monkeypatch):
@@ -14,7 +15,7 @@ def test_the_published_network_is_measured_under_both_samplers(monkeypatch):
     bridge, public = (config["sampling"] for config in PUBLISHED.values())
     assert (bridge["steps"], public["steps"], public["method"]) == (4, 30, "pc")
     monkeypatch.setitem(public, "steps", 8)
-    found = benchmark_published("cpu", seconds=0.1, repeats=1, network=network)
+    found = benchmark_models(published_models("cpu", seconds=0.1, network=network), "cpu", 0.1, repeats=1)
     assert [row["evaluations"] for row in found] == [4, 16]
     assert found[1]["cpu"] > found[0]["cpu"] > 0
     table = markdown(found)

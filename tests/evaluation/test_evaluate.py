@@ -10,8 +10,10 @@ import pytest
 
 from cdasr import Pipeline
 from cdasr.evaluation.evaluate import evaluate, read_decoded
-from cdasr.evaluation.report import plot_wer_by_snr, table
+from cdasr.evaluation.plots import plot_rates_by_snr
+from cdasr.evaluation.report import table
 from cdasr.evaluation.scoring import score_conditions
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.words import word_errors
 
@@ -87,9 +89,9 @@ def test_a_system_can_be_kept_to_some_conditions(manifest, pipeline, tmp_path):
         "unseen_5dB": ["none", "enhanced"], "clean": ["none"]}
     assert re.search(r"(?m)^clean +8 +\S+ \[.*\] +-$", shown)
     both = score_conditions({name: read_decoded(tmp_path / "out" / "decode" / f"{name}.jsonl")
-                             for name in ("none", "enhanced")}, ["unseen_5dB", "clean"])
+                             for name in ("none", "enhanced")}, SPEECH, ["unseen_5dB", "clean"])
     assert list(both) == ["none"], "an average over conditions is that of systems that have them all"
-    plot_wer_by_snr(scores, tmp_path / "wer.png")
+    plot_rates_by_snr(scores, SPEECH, tmp_path / "wer.png")
     assert (tmp_path / "wer.png").is_file()
     with pytest.raises(ValueError, match="unknown strategy 'enhancd'"):
         evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", only={"enhancd": "unseen_.*"})
@@ -240,7 +242,7 @@ def test_mistakes_come_before_any_work(manifest, pipeline, tmp_path):
                        ({"clean_wav": tmp_path / "set.csv"}, "set.csv: not an audio file")):
         write_manifest(tmp_path / "bad.csv", [{**read_manifest(manifest)[0], **row}])
         with pytest.raises(ValueError, match=words):
-            evaluate(tmp_path / "bad.csv", load, ["none"], tmp_path / "out")
+            evaluate(tmp_path / "bad.csv", load, ["none"], tmp_path / "out", domain=SPEECH)
     with pytest.raises(ValueError, match="no systems"):
         evaluate(manifest, pipeline, [], tmp_path / "out")
     rows = read_manifest(manifest)
@@ -254,8 +256,42 @@ def test_mistakes_come_before_any_work(manifest, pipeline, tmp_path):
 def test_tables_show_every_condition_and_system():
     entry = {"wer": 12.34, "interval": [11.0, 13.6], "words": 99, "utterances": 9, "si_sdr": 3.21, "rtf": 0.05,
              "nfe": {"signal": 3.0, "logits": 0.0, "classifier": 2.0}, "p_values": {}, "calibration_error": 0.123,
-             "wer_surest": None}
+             "wer_at_80_coverage": None}
     scores = {"systems": ["none", "oa"], "conditions": {"clean": {"none": entry, "oa": entry}}}
-    assert re.search(r"clean\s+99\s+12\.3 \[11\.0, 13\.6\]\s+12\.3", table(scores))
-    assert "| clean     | 99    | 12.3 [11.0, 13.6] |" in table(scores, markdown=True)
-    assert re.search(r"oa\s+3\.2\s+3\s+0\s+2\s+0\.050", table(scores))
+    assert re.search(r"clean\s+99\s+12\.3 \[11\.0, 13\.6\]\s+12\.3", table(scores, SPEECH))
+    assert "| clean     | 99    | 12.3 [11.0, 13.6] |" in table(scores, SPEECH, markdown=True)
+    assert re.search(r"oa\s+3\.2\s+3\s+0\s+2\s+0\.050", table(scores, SPEECH))
+
+
+def test_other_measures_of_quality_are_taken_on_request(manifest, pipeline, tmp_path):
+    pytest.importorskip("pesq")
+    pytest.importorskip("pystoi")
+    shown = evaluate(manifest, pipeline, ["none", "enhanced"], tmp_path / "out", quality=["si_sdr", "pesq", "estoi"])
+    entries = read_decoded(tmp_path / "out" / "decode" / "enhanced.jsonl")
+    noisy = [entry for entry in entries if entry["condition"] == "unseen_5dB"]
+    assert all({"si_sdr", "estoi", "estoi_input"} <= set(entry) for entry in noisy if entry["duration"] > 0.45)
+    assert "ESTOI" in shown and "SI-SDR dB" in shown
+    with pytest.raises(ValueError, match=r"other settings \(quality\)"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    with pytest.raises(ValueError, match="unknown quality measure 'loudness'; known: si_sdr, pesq, stoi, estoi"):
+        evaluate(manifest, pipeline, ["none"], tmp_path / "out", quality=["loudness"])
+
+
+def test_entries_have_the_kinds_of_errors(manifest, pipeline, tmp_path):
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    for entry in read_decoded(tmp_path / "out" / "decode" / "none.jsonl"):
+        assert entry["errors"] == entry["substitutions"] + entry["deletions"] + entry["insertions"]
+        assert (entry["errors"], entry["words"]) == word_errors(entry["reference"], entry["text"])
+        assert entry["characters"] == len(entry["reference"])
+
+
+def test_entries_of_an_earlier_version_are_not_decoded_again(manifest, pipeline, tmp_path, monkeypatch):
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    path = tmp_path / "out" / "decode" / "none.jsonl"
+    new = ("substitutions", "deletions", "insertions", "character_errors", "characters", "source")
+    old = [{**{key: value for key, value in entry.items() if key not in new}, "audio": entry["source"]}
+           for entry in read_decoded(path)]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in old))
+    monkeypatch.setattr(pipeline, "transcribe", None)
+    shown = evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    assert "CER" not in shown and "ECE" in shown

@@ -10,7 +10,7 @@ import soundfile
 from cdasr.cli import main
 from cdasr.speech.manifest import read_manifest, read_row
 from cdasr.speech.noise import NoiseSource
-from cdasr.training.data import Utterances
+from cdasr.speech.utterances import Utterances
 
 
 @pytest.fixture

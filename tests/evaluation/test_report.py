@@ -5,8 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from cdasr.evaluation.report import averages, extra_errors, plot_wer_by_snr, table, write_results
+from cdasr.evaluation.experiment import extra_errors
+from cdasr.evaluation.plots import plot_rates_by_snr
+from cdasr.evaluation.report import averages, table, write_results
 from cdasr.evaluation.scoring import pooled, score, score_by_clean_answer, score_conditions
+from cdasr.speech.domain import SPEECH
 
 CONDITIONS = ("clean", "seen_0dB", "seen_5dB", "unseen_0dB", "unseen_5dB")
 RECORD = {"time": "2024-05-06T23:59:59+00:00", "command": "cdasr evaluate --manifest set.csv", "commit": "abcdef" * 6,
@@ -31,8 +34,8 @@ def entry(name, condition, errors, quality):
 
 
 def test_table_has_every_condition_with_counts_and_intervals(decoded):
-    scores = score(decoded, CONDITIONS[::-1])
-    text = table(scores)
+    scores = score(decoded, SPEECH, CONDITIONS[::-1])
+    text = table(scores, SPEECH)
     assert re.findall(r"^(\S+)\s+200 ", text, re.MULTILINE) == list(CONDITIONS[::-1])
     assert re.search(r"clean\s+200\s+0\.0 \[0\.0, 0\.0\]\s+0\.0 \[0\.0, 0\.0\]", text)
     counted = 100 * sum(e["errors"] for e in decoded["none"] if e["condition"] == "seen_0dB") / 200
@@ -41,16 +44,16 @@ def test_table_has_every_condition_with_counts_and_intervals(decoded):
 
 
 def test_averages_have_the_relative_change_with_interval_and_p_value(decoded):
-    scored = {"seen, 0 and 5 dB": score_conditions(decoded, ["seen_0dB", "seen_5dB"]),
-              "clean": score_conditions(decoded, ["clean"])}
+    scored = {"seen, 0 and 5 dB": score_conditions(decoded, SPEECH, ["seen_0dB", "seen_5dB"]),
+              "clean": score_conditions(decoded, SPEECH, ["clean"])}
     noisy, clean = scored.values()
-    row = next(line for line in averages(scored, ["none", "enhanced"], "none").splitlines() if "enhanced" in line)
+    shown = averages(scored, SPEECH, ["none", "enhanced"], "none")
+    row = next(line for line in shown.splitlines() if "enhanced" in line)
     change, low, high = map(float, re.search(r"\| (-[\d.]+) \[(-[\d.]+), (-[\d.]+)\]", row).groups())
     assert change == pytest.approx(100 * (noisy["enhanced"]["wer"] / noisy["none"]["wer"] - 1), abs=0.06)
     assert low < change < high < -40.0 and "< 0.001" in row and "| 400 " in row
     assert clean["enhanced"]["relative"]["none"] is None and clean["enhanced"]["p_values"]["none"] == 1.0
-    assert re.search(r"enhanced \| 0\.0 \[0\.0, 0\.0\]\s+\| -\s+\| 1\.000", averages(scored, ["none", "enhanced"],
-                                                                                       "none"))
+    assert re.search(r"enhanced \| 0\.0 \[0\.0, 0\.0\]\s+\| -\s+\| 1\.000", shown)
 
 
 def test_utterances_are_parted_by_the_answer_to_clean_speech():
@@ -58,31 +61,33 @@ def test_utterances_are_parted_by_the_answer_to_clean_speech():
     decoded = {system: [entry(f"u{number}_{condition}", condition, (number == 0) if condition == "clean" else
                               5 if number == 0 else count, 2.0) for condition in ("clean", *noisy)
                         for number in range(4)] for system, count in errors.items()}
-    parts = score_by_clean_answer(decoded, noisy)
-    for title, words, rates in (("right on clean speech", 30, [80.0, 20.0]),
-                                ("wrong on clean speech", 10, [100.0, 100.0])):
+    parts = score_by_clean_answer(decoded, SPEECH, noisy)
+    for title, words, rates in (("right when clean", 30, [80.0, 20.0]),
+                                ("wrong when clean", 10, [100.0, 100.0])):
         assert [parts[title][system]["wer"] for system in errors] == rates
         assert parts[title]["none"]["words"] == words
-    assert not score_by_clean_answer({"enhanced": decoded["enhanced"]}, noisy), "there is no telling without `none`"
+    alone = {"enhanced": decoded["enhanced"]}
+    assert not score_by_clean_answer(alone, SPEECH, noisy), "there is no telling without `none`"
 
 
 def test_seeds_are_pooled_item_by_item(decoded):
     again = {"none": decoded["none"][::-1], "enhanced": [{**entry, "errors": 5} for entry in decoded["enhanced"][1:]]}
-    both = pooled([decoded, again])
+    both = pooled([decoded, again], SPEECH)
     assert {entry["ID"] for entry in decoded["enhanced"]} - {entry["ID"] for entry in both["enhanced"]} == {"clean0"}
     first, second = ({entry["ID"]: entry for entry in run["none"]} for run in (decoded, both))
     assert all(second[name]["errors"] == 2 * first[name]["errors"] and second[name]["words"] == 10 for name in first)
-    scores = score_conditions(both, ["seen_0dB", "seen_5dB"])
-    alone = score_conditions(decoded, ["seen_0dB", "seen_5dB"])
+    scores = score_conditions(both, SPEECH, ["seen_0dB", "seen_5dB"])
+    alone = score_conditions(decoded, SPEECH, ["seen_0dB", "seen_5dB"])
     assert scores["none"]["wer"] == alone["none"]["wer"] and scores["none"]["interval"] == alone["none"]["interval"]
     assert scores["enhanced"]["wer"] == pytest.approx((alone["enhanced"]["wer"] + 100.0) / 2)
-    assert list(pooled([decoded, {"none": decoded["none"]}])) == ["none"]
+    assert list(pooled([decoded, {"none": decoded["none"]}], SPEECH)) == ["none"]
 
 
 def test_results_are_the_same_bytes_again(decoded, tmp_path):
     for name in ("a.md", "b.md"):
-        scores = score(decoded)
-        write_results(tmp_path / name, "Results", RECORD, [("WER", table(scores, markdown=True)), ("More", " free \n")])
+        scores = score(decoded, SPEECH)
+        sections = [("WER", table(scores, SPEECH, markdown=True)), ("More", " free \n")]
+        write_results(tmp_path / name, "Results", RECORD, sections)
     text = (tmp_path / "a.md").read_text()
     assert (tmp_path / "b.md").read_text() == text
     for words in ("# Results", "measured 2024-05-06", "`abcdefabcdef`", "python 3.11, torch 2.11.", "seed 7",
@@ -91,9 +96,9 @@ def test_results_are_the_same_bytes_again(decoded, tmp_path):
 
 
 def test_plot_has_a_panel_for_each_kind_of_noise(decoded, tmp_path):
-    plot_wer_by_snr(score(decoded), tmp_path / "wer.png")
+    plot_rates_by_snr(score(decoded, SPEECH), SPEECH, tmp_path / "wer.png")
     assert (tmp_path / "wer.png").read_bytes()[:4] == b"\x89PNG"
-    plot_wer_by_snr(score({"none": [entry("a", "clean", 1, 0.0)]}), tmp_path / "none.png")
+    plot_rates_by_snr(score({"none": [entry("a", "clean", 1, 0.0)]}, SPEECH), SPEECH, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists(), "no condition has an SNR"
 
 
@@ -102,7 +107,7 @@ def test_a_system_has_one_colour_in_every_panel(decoded, tmp_path, monkeypatch):
              "card": decoded["enhanced"]}
     kept = []
     monkeypatch.setattr("matplotlib.pyplot.close", kept.append)
-    plot_wer_by_snr(score(parts), tmp_path / "wer.png")
+    plot_rates_by_snr(score(parts, SPEECH), SPEECH, tmp_path / "wer.png")
     seen, unseen = ({line.get_label(): line.get_color() for line in axis.lines} for axis in kept[0].axes)
     assert list(seen) == ["none", "card"] and list(unseen) == ["none", "enhanced", "card"]
     assert seen == {name: unseen[name] for name in seen} and len(set(unseen.values())) == 3

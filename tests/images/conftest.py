@@ -15,17 +15,13 @@ LOGITS = {"process": {"name": "vp"}, "space": {"scale": 0.5}, "sampling": {"step
 
 
 @pytest.fixture
-def classifier():
-    from cdasr.classifiers.image import ImageClassifier, make_model
-
-    torch.manual_seed(1)
-    return ImageClassifier(make_model(CLASSIFIER["architecture"], len(CLASSES)), CLASSIFIER)
-
-
-@pytest.fixture
 def pipeline(classifier):
+    return make_pipeline(classifier)
+
+
+def make_pipeline(classifier):
     """Every strategy can be run, and each network does something."""
-    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.coupled.models import LogitsModel
     from cdasr.images.pipeline import ImagePipeline
     from cdasr.images.signal_model import ImageModel
 

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from cdasr.evaluation.evaluate import evaluate
+from cdasr.evaluation.scoring import score
 from cdasr.evaluation.store import read_decoded
 from cdasr.images.data import ImageSet
-from cdasr.images.evaluate import evaluate_images, score_images
+from cdasr.images.domain import IMAGES
+from cdasr.images.evaluation import image_rows
 from cdasr.images.metrics import HIGHEST, psnr, ssim
 from tests.images.conftest import CLASSES
 
@@ -22,9 +25,9 @@ def sets():
 
 
 def test_what_is_decoded_is_what_the_pipeline_says_and_runs_go_on(pipeline, sets, tmp_path):
-    options = {"batch_size": 4, "others": {"enhanced_matched": (pipeline, "enhanced")}}
+    options = {"batch_seconds": 4, "others": {"enhanced_matched": (pipeline, "enhanced")}}
     systems = ["none", "enhanced", "enhanced_matched", "parallel"]
-    table = evaluate_images(*sets, pipeline, systems, tmp_path, **options)
+    table = evaluate(image_rows(*sets), pipeline, systems, tmp_path, **options)
     assert "Top-1 accuracy" in table and "degraded, average" in table
     path = tmp_path / "decode" / "parallel.jsonl"
     entries = read_decoded(path)
@@ -41,11 +44,12 @@ def test_what_is_decoded_is_what_the_pipeline_says_and_runs_go_on(pipeline, sets
     assert scores["conditions"]["dark"]["parallel"]["error"] == pytest.approx(100 * np.mean(errors))
     assert scores["average"]["enhanced_matched"]["difference"]["enhanced"] == [0.0, 0.0]
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:7]) + b'{"ID": "torn')
-    assert evaluate_images(*sets, pipeline, systems, tmp_path, **options).split("system")[0] == table.split("system")[0]
+    again = evaluate(image_rows(*sets), pipeline, systems, tmp_path, **options)
+    assert again.split("system")[0] == table.split("system")[0]
     with pytest.raises(ValueError, match="results of other settings"):
-        evaluate_images(*sets, pipeline, systems, tmp_path, seed=1, **options)
+        evaluate(image_rows(*sets), pipeline, systems, tmp_path, seed=1, **options)
     with pytest.raises(ValueError, match="unknown strategy"):
-        evaluate_images(*sets, pipeline, ["magic"], tmp_path / "other")
+        evaluate(image_rows(*sets), pipeline, ["magic"], tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -61,13 +65,13 @@ def test_scores_are_accuracies_with_paired_tests():
                          "duration": 1.0, "psnr": 20.0, "psnr_input": 10.0, "ssim": 0.5, "ssim_input": 0.2})
         return made
     decoded = {"bad": entries(0.5, 0.5), "good": entries(0.2, 0.8)}
-    scores = score_images(decoded, ["n"])
+    scores = score(decoded, IMAGES, ["n"])
     good, bad = scores["conditions"]["n"]["good"], scores["conditions"]["n"]["bad"]
     low, high = good["interval"]
     assert low < good["error"] < high and high - low == pytest.approx(2 * 196 * (0.2 * 0.8 / 400) ** 0.5, rel=0.2)
     assert good["p_values"]["bad"] < 0.001 and good["difference"]["bad"][1] < 0
     assert good["calibration_error"] == pytest.approx(abs(0.8 - (1 - good["error"] / 100)), abs=1e-6)
-    assert bad["top5"]["error"] == 0.0 and good["psnr"] == 20.0 and good["rtf"] == pytest.approx(0.1)
+    assert bad["top5"]["rate"] == 0.0 and good["psnr"] == 20.0 and good["rtf"] == pytest.approx(0.1)
 
 
 def test_quality_follows_its_definition():

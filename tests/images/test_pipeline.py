@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from cdasr.cli import main
-from cdasr.coupled.pipeline import STRATEGIES
-from cdasr.coupled.sides import Sides
+from cdasr.coupled.models import CoupledRun
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.diffusion import coupling
 from cdasr.images.pipeline import ImagePipeline, read_image, write_image
 from cdasr.images.signal_model import ImageModel
@@ -66,7 +66,7 @@ def test_any_number_of_steps_is_exact_for_a_perfect_denoiser(images, process, st
         enhanced, nfe = model.enhance(torch.rand(3, 3, 8, 8), None, steps, method=method)
         torch.testing.assert_close(enhanced, images, atol=1e-6, rtol=0)
         assert nfe == steps
-        side = model.side(model.analyse(torch.rand(3, 3, 8, 8)), steps=steps, method=method)
+        side = model.reverse(model.analyse(torch.rand(3, 3, 8, 8)), steps=steps, method=method)
         side.sample(given=None)
         torch.testing.assert_close(side.trajectories[0].x, 2.0 * images - 1.0, atol=0.1, rtol=0)
 
@@ -76,9 +76,9 @@ def test_an_injection_starts_as_nothing(classifier, pipeline, images):
     with torch.no_grad():
         plain.network.last.weight.normal_(std=0.1)
     guided = plain.with_injection(pipeline.logits.tokens, 16)
-    sides = [Sides(classifier, model, pipeline.logits, images) for model in (plain, guided)]
-    told = coupling.parallel(sides[1].signal, sides[1].logits, sides[1].observe)
-    torch.testing.assert_close(told.signal, sides[0].signal.sample(given=None))
+    runs = [CoupledRun(classifier, model, pipeline.logits, images) for model in (plain, guided)]
+    told = coupling.parallel(runs[1].signal, runs[1].start_logits, runs[1].observe)
+    torch.testing.assert_close(told.signal, runs[0].signal.sample(given=None))
 
 
 def test_packages_come_back_and_domains_are_told_apart(pipeline, images, tmp_path, package_dir):

@@ -9,12 +9,12 @@ import torch
 
 from cdasr.images.data import ImageSet
 from cdasr.images.degrade import TrainingDegrader, augment, degrade_set
+from cdasr.images.domain import IMAGES
 from cdasr.images.signal_model import ImageModel
-from cdasr.images.task import IMAGES
 from cdasr.images.training import ClassifierTrainer, FixedPictures, Pictures, degraded_pictures, train_classifier
 from cdasr.training.coupled import CoupledTrainer, fit_coupled
 from cdasr.training.logits import LogitsTrainer, train_logits
-from cdasr.training.logits_cache import build_bank
+from cdasr.training.logits_cache import build_cache
 from cdasr.training.signal import SignalTrainer, fit_signal
 from tests.conftest import TRAINER
 from tests.images.conftest import CLASSES, LOGITS, SIGNAL
@@ -57,11 +57,8 @@ def test_all_stages_learn_and_leave_the_classifier_alone(pairs, classifier, tmp_
     assert log(folders["signal"])[1]["train_loss"] < log(folders["signal"])[0]["train_loss"]
     assert {"error", "psnr"} <= set(log(folders["signal"])[0])
 
-    def drawn(row, rng):
-        return TrainingDegrader([NOISE])(pairs[0].data.images[row["index"]].float() / 255.0, rng)
-
-    bank = build_bank(tmp_path / "bank", pairs[0].rows, drawn, classifier, signal,
-                      {"passes": 2, "batch_size": 16, "steps": [1, 2], "workers": 0}, 3, "cpu", IMAGES)
+    bank = build_cache(tmp_path / "bank", pairs[0], classifier, signal,
+                       {"passes": 2, "batch_size": 16, "steps": [1, 2], "workers": 0}, 3, "cpu", IMAGES)
     assert len(bank) == 84 and bank[0]["heard"].shape == (7,) and bank[0]["seen_hidden"].shape == (8,)
     labels = pairs[0].data.labels
     assert all(item["label"] == labels[int(item["id"].split("-")[0])] for item in bank)
@@ -113,9 +110,9 @@ def signal_stage(pairs, frozen, folder):
 
 def logits_stage(pairs, frozen, folder):
     signal = ImageModel.from_config(SIGNAL)
-    bank = build_bank(folder / "bank", pairs[1].rows, lambda row, rng: tuple(
-        pairs[1][row["index"]][key] for key in ("noisy", "clean")), frozen, signal,
-        {"passes": 1, "batch_size": 16, "steps": [1], "workers": 0}, 3, "cpu", IMAGES)
+    bank = build_cache(
+        folder / "bank", pairs[1], frozen, signal, {"passes": 1, "batch_size": 16, "steps": [1], "workers": 0}, 3,
+        "cpu", IMAGES)
     return train_logits(LOGITS, frozen, bank, bank, folder, HPARAMS, "cpu", IMAGES).network
 
 

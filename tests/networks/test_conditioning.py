@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cdasr.networks.conditioning import LogitsEmbedding, align_frames
+from cdasr.networks.layers import LogitsEmbedding, align_frames
 
 
 def test_a_line_over_time_stays_that_line():

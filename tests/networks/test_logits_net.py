@@ -19,14 +19,14 @@ def network():
 
 
 def inputs(batch=2, frames=9):
-    return {"l_s": torch.randn(batch, frames, V), "s": torch.rand(batch), "heard": torch.randn(batch, frames, V),
-            "seen": torch.randn(batch, frames, V), "heard_hidden": torch.randn(batch, frames, H),
-            "seen_hidden": torch.randn(batch, frames, H)}
+    return {"l_s": torch.randn(batch, frames, V), "s": torch.rand(batch), "noisy": torch.randn(batch, frames, V),
+            "enhanced": torch.randn(batch, frames, V), "noisy_hidden": torch.randn(batch, frames, H),
+            "enhanced_hidden": torch.randn(batch, frames, H)}
 
 
 def test_untrained_it_returns_the_logits_of_the_signal_estimate():
     network, given = make_network({"name": "logits_net", "tokens": V, "hidden": H, "dim": 16, "blocks": 2}), inputs()
-    torch.testing.assert_close(network(**given), given["seen"])
+    torch.testing.assert_close(network(**given), given["enhanced"])
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def test_each_input_matters_and_a_dropped_condition_is_one_of_zeros(network):
     for key, value in given.items():
         changed = network(**{**given, key: 0.5 * value + 0.1})
         assert (changed - output).abs().max() > 1e-4, key
-    for key in ("heard_hidden", "seen_hidden"):
+    for key in ("noisy_hidden", "enhanced_hidden"):
         dropped = network(**{**given, key: None})
         torch.testing.assert_close(network(**{**given, key: torch.zeros_like(given[key])}), dropped)
 
@@ -55,8 +55,8 @@ def test_each_input_matters_and_a_dropped_condition_is_one_of_zeros(network):
 @torch.no_grad()
 def test_the_whole_utterance_is_seen(network):
     given = inputs(1, 60)
-    changed = {**given, "seen": given["seen"].clone()}
-    changed["seen"][:, 0] += 5.0
+    changed = {**given, "enhanced": given["enhanced"].clone()}
+    changed["enhanced"][:, 0] += 5.0
     assert (network(**changed) - network(**given))[:, -1].abs().max() > 1e-5
 
 

@@ -137,7 +137,7 @@ def test_results_are_written_without_real_time_factors(finished, corpus, tmp_pat
         kept.rename(timed)
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / "R.md").read_text()
-    assert "## Targets" in text and "## Real-time factor" not in text
+    assert "## Targets" in text and "## Speed" not in text
 
 
 def test_consensus_and_what_a_system_did_not_decode_are_told(finished, corpus, tmp_path):

@@ -66,7 +66,7 @@ def test_training_seeds_are_compared(finished, tmp_path):
                "--other-seeds", f"[{other}, {exp_dir}]")
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / "R.md").read_text()
-    assert "All 3 training seeds" in text
+    assert "each with all 3 seeds" in text
     table = text[text.index("## Training seeds"):text.index("## Targets")]
     assert table.count("| 0.00 ") == 9, "the same run three times has no spread"
     assert re.search(r"\| system +\| seed 1 +\| seed 7 +\| seed 1 +\| mean ", table)

@@ -26,7 +26,7 @@ BASE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "in
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """`LibriSpeech/`, `musan/` and `RIRS_NOISES/` side by side, and a recogniser of wav2vec2-base's kind."""
-    from cdasr.training.recogniser import make_model, make_processor
+    from cdasr.speech.train_recogniser import make_model, make_processor
 
     folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     for subset, talkers in TALKERS.items():

@@ -25,7 +25,7 @@ TEXTS = ("open the door", "two brown eggs, please", "turn it off now", "more sal
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory):
     """A folder that holds `kitchen/` as the page describes it."""
-    from cdasr.training.recogniser import make_model, make_processor
+    from cdasr.speech.train_recogniser import make_model, make_processor
     from tests.conftest import TINY_WAV2VEC2
 
     home, rng = tmp_path_factory.mktemp("home"), np.random.default_rng(0)

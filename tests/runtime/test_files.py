@@ -4,8 +4,9 @@ import os
 
 import pytest
 
+from cdasr.runtime.atomic import write_json
 from cdasr.runtime.files import check_file
-from cdasr.runtime.provenance import read_json, write_json
+from cdasr.runtime.plain_data import read_json
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -18,12 +19,12 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize("data, reason", [
     (b"", "line 1 is not JSON"), (b'{"a": 1,\n "b"', "line 2 is not JSON"), (b"\xff\xfe{}", "not text in UTF-8"),
     (b"[1]", "expected an object of JSON, found a list"), (b"null", "found NoneType"),
-    (b"[" * 99_999, "not usable|not JSON"), (b"[" + b"9" * 9999 + b"]", "not usable as JSON")])
+    (b"[" * 99_999, "not usable|not JSON"), (b"[" + b"9" * 9999 + b"]", "digits")])
 def test_damaged_json_is_one_line(tmp_path, data, reason):
     path = tmp_path / "a.json"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=reason) as caught:
-        read_json(path)
+        read_json(path, called=path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 

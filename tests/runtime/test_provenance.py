@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 
-from cdasr.runtime.provenance import machine, record, write_json
+from cdasr.runtime.atomic import write_json
+from cdasr.runtime.provenance import machine, record
 
 
 def test_a_record_has_what_is_needed(monkeypatch, tmp_path):

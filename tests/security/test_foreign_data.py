@@ -24,12 +24,12 @@ from cdasr.recipe.hparams import load_hparams
 from cdasr.runtime.plain_data import checked, read_json
 from cdasr.runtime.weights import read_pickle, tensors_in
 from cdasr.speech.sgmse import model_config
-from cdasr.speech.signal_model import SignalModel
-from tests.classifiers.test_models import write_model
+from cdasr.speech.signal_model import SpectrogramModel
+from tests.classifiers.ctc_models import write_model
 from tests.classifiers.whisper import make_whisper
 from tests.images.conftest import CLASSES, CLASSIFIER
 from tests.security.conftest import edit
-from tests.speech.test_sgmse import V1, V2
+from tests.speech.sgmse import V1, V2
 
 ODD = st.one_of(
     st.sampled_from([None, True, False, 0, -1, 1, 2, 3, 7, 200_000, 10**9, 10**30, -10**30, 0.5, -0.5, 1e-300, 1e300,
@@ -91,7 +91,7 @@ def test_a_package(package_dir, tmp_path, data):
         if not (folder / name).exists():
             (folder / name).symlink_to(package_dir / name)
     (folder / "config.json").write_text(json.dumps(mutated(config, *data.draw(mutations(config)))))
-    loads_or_says_why(lambda: load_models(folder, "speech", SignalModel))
+    loads_or_says_why(lambda: load_models(folder, "speech", SpectrogramModel))
 
 
 @settings(FUZZ, max_examples=50)
@@ -311,7 +311,7 @@ def test_packages_of_earlier_versions_and_all_recipes_fit_the_schema():
     root = Path(__file__).parents[2]
     for path in root.glob("cdasr/bundled/*/config.json"):
         checked(Package, read_json(path))
-    load_models("digits", "speech", SignalModel)
+    load_models("digits", "speech", SpectrogramModel)
     for path in root.glob("recipes/*/hparams/default.yaml"):
         model = load_hparams([path])["signal_model"]
         checked(Signal if "stft" in model else ImageSignal, model)

@@ -7,7 +7,7 @@ import torch
 from cdasr import Pipeline
 from cdasr.cli import main
 from cdasr.speech.audio import resample, write_audio
-from cdasr.speech.context import Context
+from cdasr.speech.segments import Context
 from cdasr.speech.synthesis import speak
 
 RATE = 16_000

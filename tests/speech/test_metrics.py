@@ -28,10 +28,11 @@ def test_perceptual_metrics_fall_with_noise():
     noise = np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
     little, much = clean + 0.003 * noise, clean + 0.1 * noise
     assert pesq_wb(little, clean) > pesq_wb(much, clean) >= 1.0
-    assert stoi(clean, clean) > 0.99 > stoi(much, clean)
+    assert stoi(clean, clean) > 0.99 > stoi(much, clean) > stoi(much, clean, extended=True)
+    assert pesq_wb(clean[:100], clean[:100]) is None and stoi(clean[:100], clean[:100]) is None
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pesq", None)
-    with pytest.raises(ImportError, match=r"pip install 'cdasr\[metrics\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'cdasr\[metrics\]'"):
         pesq_wb(np.ones(16_000), np.ones(16_000))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cdasr import Pipeline
-from cdasr.coupled.pipeline import STRATEGIES
+from cdasr.coupled.strategies import STRATEGIES
 
 
 @pytest.fixture(scope="module")

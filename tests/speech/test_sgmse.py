@@ -14,23 +14,10 @@ from cdasr import Pipeline
 from cdasr.cli import main
 from cdasr.networks.ncsnpp import NCSNpp
 from cdasr.speech.sgmse import load_sgmse, model_config, read_checkpoint
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 from tests.conftest import TINY_LOGITS
-from tests.training.test_coupled import COUPLED
-from tests.training.test_training import add_noise, corpus  # noqa: F401 (a fixture)
-
-SMALL = {"nf": 8, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [16]}
-STFT = {"n_fft": 126, "hop_length": 32, "window": "hann", "spec_factor": 0.15, "spec_abs_exponent": 0.5,
-        "transform_type": "exponent", "normalize": "noisy", "image_size": 64, "num_frames": 256}
-V2 = {"backbone": "ncsnpp_v2", "sde": "ouve", "theta": 1.5, "sigma_min": 0.05, "sigma_max": 0.5, "N": 4,
-      "sampler_type": "pc", "lr": 1e-4, "t_eps": 0.03, "loss_type": "score_matching", "loss_weighting": "sigma^2",
-      "network_scaling": "1/sigma", "c_in": "1", "c_out": "1", "c_skip": "0", "sigma_data": 0.1, "sr": 16000,
-      "base_dir": "/data/voicebank", "format": "default", **SMALL, **STFT}
-V1 = {key: value for key, value in V2.items() if key not in ("loss_type", "network_scaling", "c_in", "c_out", "c_skip",
-                                                             "N", "sampler_type", "sr")}
-V1 |= {"backbone": "ncsnpp", "sde_n": 1000, "loss_type": "mse", "centered": True}
-BRIDGE = {**V2, "sde": "sbve", "k": 2.6, "c": 0.4, "eps": 1e-8, "N": 3, "sampler_type": "ode",
-          "loss_type": "data_prediction", "network_scaling": None}
+from tests.speech.sgmse import BRIDGE, SMALL, V1, V2
+from tests.training.helpers import COUPLED, add_noise
 
 
 @pytest.fixture
@@ -175,7 +162,7 @@ def test_settings_become_process_stft_and_sampler(write):
     ({"progressive": "none"}, "progressive 'none'"), ({"sde": "sbve"}, "sde 'sbve'.*data_prediction")])
 def test_settings_that_are_not_supported_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        SignalModel.from_config(model_config({**V2, **change}))
+        SpectrogramModel.from_config(model_config({**V2, **change}))
 
 
 def test_checkpoints_that_do_not_fit_are_one_line(write, tmp_path, recogniser_dir, capsys):
@@ -219,10 +206,10 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(write, tmp_path, monkeypatc
     assert not (tmp_path / "attacked").exists()
 
 
-def test_coupled_training_starts_from_the_imported_process(write, corpus, recogniser_dir, tmp_path):  # noqa: F811
+def test_coupled_training_starts_from_the_imported_process(write, corpus, recogniser_dir, tmp_path):
     from cdasr.classifiers.ctc import CTCRecogniser
-    from cdasr.coupled.logits_model import LogitsModel
-    from cdasr.training.coupled import train_coupled
+    from cdasr.coupled.models import LogitsModel
+    from tests.training.helpers import train_coupled
 
     recogniser, signal = CTCRecogniser.from_pretrained(recogniser_dir), load_sgmse(write({**V2, "N": 2}))
     tokens = recogniser.model.config.vocab_size
@@ -241,11 +228,12 @@ def test_coupled_training_starts_from_the_imported_process(write, corpus, recogn
 
 def test_a_recipe_takes_a_checkpoint_or_its_package(write, recogniser_dir, tmp_path):
     from cdasr.recipe.stages import initial_signal
+    from cdasr.speech.domain import SPEECH
 
     path = write(V2)
     assert main(["import-sgmse", str(path), "--output-dir", str(tmp_path / "out"), "--asr", str(recogniser_dir)]) == 0
     for start in (path, tmp_path / "out"):
-        model = initial_signal(str(start))
+        model = initial_signal(str(start), SPEECH)
         assert all(torch.equal(value, write.average[name]) for name, value in model.network.state_dict().items())
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.signal_model import SpectrogramModel
 
 STFT = {"n_fft": 62, "hop": 16, "scale": 0.15, "edges": "reflect"}
 NETWORK = {"name": "ncsnpp", "nf": 8, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [8],
@@ -25,7 +25,7 @@ def waves():
                          ids=["reflect", "zeros", "bridge"])
 @torch.no_grad()
 def test_a_batch_is_enhanced_as_its_items_are(config, waves):
-    model = SignalModel.from_config(config).eval()
+    model = SpectrogramModel.from_config(config).eval()
     together, nfe = model.enhance(waves, LENGTHS)
     assert nfe == (6 if config["process"]["name"] == "ouve" else 3) and together.shape == waves.shape
     for row, length in enumerate(LENGTHS.tolist()):
@@ -36,7 +36,7 @@ def test_a_batch_is_enhanced_as_its_items_are(config, waves):
 
 @torch.no_grad()
 def test_peak_level_and_padding_are_those_of_the_public_code(waves):
-    model = SignalModel.from_config(PUBLIC)
+    model = SpectrogramModel.from_config(PUBLIC)
     spectra = model.analyse(waves, LENGTHS)
     torch.testing.assert_close((waves * spectra.gain[:, None]).abs().amax(dim=1), torch.ones(3))
     for row, length in enumerate(LENGTHS.tolist()):
@@ -50,7 +50,7 @@ def test_peak_level_and_padding_are_those_of_the_public_code(waves):
 
 def test_silence_stays_silent():
     for config in (PUBLIC, BRIDGE):
-        model = SignalModel.from_config(config)
+        model = SpectrogramModel.from_config(config)
         spectra = model.analyse(torch.zeros(1, 500), torch.tensor([500]))
         assert spectra.y.isfinite().all() and model.synthesise(spectra.y, spectra).abs().max() < 1e-6
 
@@ -58,6 +58,6 @@ def test_silence_stays_silent():
 def test_unknown_levels_and_paddings_are_named():
     for padding in ({"multiple": 4}, {"multiple": 4, "mode": "wrap"}):
         with pytest.raises(ValueError, match="padding .*give multiple, and mode zeros or reflect"):
-            SignalModel.from_config({**BRIDGE, "padding": padding})
+            SpectrogramModel.from_config({**BRIDGE, "padding": padding})
     with pytest.raises(ValueError, match="level 'loud'.*power, peak"):
-        SignalModel.from_config({**BRIDGE, "level": "loud"})
+        SpectrogramModel.from_config({**BRIDGE, "level": "loud"})

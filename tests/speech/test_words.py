@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdasr.speech.words import consensus, correct_words, normalise_text, word_errors
+from cdasr.speech.words import consensus, correct_words, error_counts, normalise_text, word_errors
 
 
 def test_majority_wins_and_words_are_voted_on():
@@ -43,3 +43,11 @@ def test_correct_words_are_found_by_alignment():
     assert correct_words("one two", "nine one two") == [False, True, True]
     assert correct_words("A WELL KNOWN MAN", "A well-known man, -- no!") == [True, True, True, True, False]
     assert correct_words("one", "") == [] and correct_words("", "one") == [False]
+
+
+def test_kinds_of_errors_and_characters_are_counted():
+    assert error_counts("one two three", "one too three four") == {
+        "errors": 2, "words": 3, "substitutions": 1, "deletions": 0, "insertions": 1, "character_errors": 6,
+        "characters": 13}
+    assert error_counts("", "so it") == {"errors": 2, "words": 0, "substitutions": 0, "deletions": 0, "insertions": 2,
+                                         "character_errors": 5, "characters": 0}

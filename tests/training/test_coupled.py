@@ -1,28 +1,21 @@
 """Logits and coupled training: banks go on and hold what was heard, the recogniser stays, losses fall, runs resume."""
 
 import hashlib
-import json
 
 import numpy as np
 import pytest
 import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.logits import sequence_loss
 from cdasr.diffusion.objectives import categorical_loss
-from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import sequence_loss
+from cdasr.speech.domain import SPEECH
+from cdasr.speech.manifest import read_clean, read_row
+from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.training.condition_mix import swap_spans
-from cdasr.training.coupled import train_coupled
 from cdasr.training.logits import train_logits
-from cdasr.training.logits_cache import build_bank, degraded_pairs, fixed_pairs
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
-from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
-
-BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2], "workers": 0}
-LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "sequence_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
-COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "told_steps": 2, "swapped": 0.5, "logits_weight": 0.3,
-           "recogniser_weight": 0.1, "own_states": 0.5, "validate": ["parallel"],
-           "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
+from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, cache_of, fingerprint, log, train_coupled
 
 
 @pytest.fixture
@@ -32,22 +25,23 @@ def recogniser(recogniser_dir):
 
 @pytest.fixture
 def signal():
-    model = SignalModel.from_config(TINY_SIGNAL)
+    model = SpectrogramModel.from_config(TINY_SIGNAL)
     with torch.no_grad():
         model.network.decoder[-1].expand.weight.normal_(std=0.02)
     return model
 
 
-def build(folder, corpus, recogniser, signal, pairs=None):  # noqa: F811
-    return build_bank(folder, corpus[0], pairs or degraded_pairs(16_000, add_noise), recogniser, signal, BANK, 3, "cpu")
+def build(folder, corpus, recogniser, signal, degrade=add_noise):
+    return cache_of(folder, corpus[0], degrade, recogniser, signal, BANK)
 
 
-def test_a_bank_holds_what_the_recogniser_says_and_goes_on(corpus, recogniser, signal, tmp_path):  # noqa: F811
-    bank = build(tmp_path / "bank", corpus, recogniser, signal, fixed_pairs(16_000))
+def test_a_bank_holds_what_the_recogniser_says_and_goes_on(corpus, recogniser, signal, tmp_path):
+    bank = build(tmp_path / "bank", corpus, recogniser, signal, None)
     assert len(bank) == 2 * len(corpus[0]) and {row["text"] for row in bank.rows} == {"one two"}
     for row, item in zip(bank.rows, bank):
         wav = next(r for r in corpus[0] if row["ID"].rsplit("-", 1)[0] == r["ID"])
-        noisy, clean = fixed_pairs(16_000)(wav, None)
+        noisy = read_row(wav, 16_000)
+        clean = read_clean(wav, 16_000, len(noisy))
         for name, wave in (("heard", noisy), ("clean", clean)):
             known = recogniser(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))
             torch.testing.assert_close(item[name], known.values[0], atol=5e-3, rtol=5e-3)
@@ -56,20 +50,16 @@ def test_a_bank_holds_what_the_recogniser_says_and_goes_on(corpus, recogniser, s
     lost = sorted(path for path in written if path.suffix == ".safetensors")[1]
     lost.unlink()
     times = {path: path.stat().st_mtime_ns for path in written if path != lost and path.suffix == ".safetensors"}
-    build(tmp_path / "bank", corpus, recogniser, signal, fixed_pairs(16_000))
+    build(tmp_path / "bank", corpus, recogniser, signal, None)
     assert {path: path.read_bytes() for path in (tmp_path / "bank").iterdir()} == written
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
-def log(folder):
-    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-
-
-def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser, signal, tmp_path):  # noqa: F811
+def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser, signal, tmp_path):
     before = fingerprint(recogniser)
     bank = build(tmp_path / "bank", corpus, recogniser, signal)
     (tmp_path / "logits").mkdir()
-    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu")
+    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", LOGITS, "cpu", SPEECH)
     entries = log(tmp_path / "logits")
     assert entries[-1]["train_loss"] < entries[0]["train_loss"]
     assert {"wer_enhanced", "wer_clean"} <= set(entries[0])
@@ -88,7 +78,7 @@ def test_both_trainings_leave_the_recogniser_alone_and_learn(corpus, recogniser,
 
 
 def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, signal):
-    from cdasr.coupled.logits_model import LogitsModel
+    from cdasr.coupled.models import LogitsModel
 
     tokens = recogniser.model.config.vocab_size
     logits = LogitsModel.from_config({**TINY_LOGITS, "network": {**TINY_LOGITS["network"], "tokens": tokens}})
@@ -99,17 +89,18 @@ def test_coupled_training_starts_from_the_signal_process_as_it_is(recogniser, si
     told = torch.randn(2, spectra.y.shape[-1], tokens)
     t = torch.rand(2)
     assert torch.equal(guided.estimate(spectra.y, t, spectra, told), signal.estimate(spectra.y, t, spectra))
-    assert SignalModel.from_config(guided.config).network.load_state_dict(guided.network.state_dict())
+    assert SpectrogramModel.from_config(guided.config).network.load_state_dict(guided.network.state_dict())
 
 
-def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signal, tmp_path,  # noqa: F811
+def test_a_killed_coupled_run_ends_at_the_same_numbers(corpus, recogniser, signal, tmp_path,
                                                        killed):
     from cdasr.training.coupled import CoupledTrainer
 
     bank = build(tmp_path / "bank", corpus, recogniser, signal)
     for name in ("logits", "whole", "resumed"):
         (tmp_path / name).mkdir()
-    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", {**LOGITS, "epochs": 1}, "cpu")
+    logits = train_logits(TINY_LOGITS, recogniser, bank, bank, tmp_path / "logits", {**LOGITS, "epochs": 1}, "cpu",
+                          SPEECH)
 
     def train(folder):
         return train_coupled(signal, logits, recogniser, *corpus, tmp_path / folder, COUPLED, add_noise, "cpu")

@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.manifest import read_manifest
-from cdasr.speech.signal_model import SignalModel
-from cdasr.training.data import Utterances
+from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.utterances import FixedPairs, Utterances, noisy_and_clean
 from cdasr.training.distributed import join_group, on_main, shard
-from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean
+from cdasr.training.signal import SignalTrainer
 from tests.conftest import TINY_SIGNAL
-from tests.training.test_training import HPARAMS, add_noise
+from tests.training.helpers import HPARAMS, add_noise
 
 
 def fingerprint(networks):
@@ -36,8 +37,8 @@ folder, recogniser = Path(sys.argv[1]), sys.argv[2]
 device = join_group("cpu")
 torch.manual_seed(1)
 rows = read_manifest(folder / "valid.csv")
-model = SignalModel.from_config(TINY_SIGNAL)
-trainer = SignalTrainer(model, CTCRecogniser.from_pretrained(recogniser), folder / "run", HPARAMS, device)
+model = SpectrogramModel.from_config(TINY_SIGNAL)
+trainer = SignalTrainer(model, CTCRecogniser.from_pretrained(recogniser), folder / "run", HPARAMS, device, SPEECH)
 clean = [{**row, "wav": row["clean_wav"]} for row in rows]
 heard = []
 seen = trainer.fit_batch

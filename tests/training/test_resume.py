@@ -7,43 +7,42 @@ import pytest
 import speechbrain as sb
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.speech.signal_model import SignalModel
+from cdasr.speech.domain import SPEECH
+from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.train_recogniser import CleanAugment, RecogniserTrainer, train_recogniser
 from cdasr.training.logits import LogitsTrainer, train_logits
-from cdasr.training.logits_cache import build_bank, degraded_pairs
-from cdasr.training.recogniser import CleanAugment, RecogniserTrainer, train_recogniser
-from cdasr.training.signal import SignalTrainer, train_signal
+from cdasr.training.signal import SignalTrainer
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL, TINY_WAV2VEC2
-from tests.training.test_coupled import BANK, LOGITS
-from tests.training.test_recogniser import HPARAMS as RECOGNISER
-from tests.training.test_training import HPARAMS, add_noise, corpus, fingerprint  # noqa: F401 (a fixture)
+from tests.training.helpers import BANK, HPARAMS, LOGITS, RECOGNISER, add_noise, cache_of, fingerprint, train_signal
 
-SPEECH = {**RECOGNISER, "epochs": 2, "batch_seconds": 1.5, "model": TINY_WAV2VEC2, "dropout": {1: 0.0, 2: 0.1},
+RECOGNISING = {**RECOGNISER, "epochs": 2, "batch_seconds": 1.5, "model": TINY_WAV2VEC2, "dropout": {1: 0.0, 2: 0.1},
           "curriculum": {1: 0.55}}
 
 
-def recogniser_stage(corpus, frozen, folder):  # noqa: F811
-    return train_recogniser(*corpus, folder, SPEECH, CleanAugment(16_000), "cpu")
+def recogniser_stage(corpus, frozen, folder):
+    return train_recogniser(*corpus, folder, RECOGNISING, CleanAugment(16_000), "cpu")
 
 
-def retrained(corpus, frozen, folder):  # noqa: F811
-    return train_recogniser(*corpus, folder, SPEECH, lambda wave, rng: add_noise(wave, rng)[0], "cpu", start=frozen)
+def retrained(corpus, frozen, folder):
+    return train_recogniser(*corpus, folder, RECOGNISING, lambda wave, rng: add_noise(wave, rng)[0], "cpu",
+                            start=frozen)
 
 
-def matched(corpus, frozen, folder):  # noqa: F811
-    start = SignalModel.from_config(TINY_SIGNAL)
+def matched(corpus, frozen, folder):
+    start = SpectrogramModel.from_config(TINY_SIGNAL)
     return train_signal(TINY_SIGNAL, frozen, *corpus, folder, HPARAMS, add_noise, "cpu", start).network
 
 
-def logits(corpus, frozen, folder):  # noqa: F811
-    signal = SignalModel.from_config(TINY_SIGNAL)
-    bank = build_bank(folder / "bank", corpus[0], degraded_pairs(16_000, add_noise), frozen, signal, BANK, 3, "cpu")
-    return train_logits(TINY_LOGITS, frozen, bank, bank, folder, LOGITS, "cpu").network
+def logits(corpus, frozen, folder):
+    signal = SpectrogramModel.from_config(TINY_SIGNAL)
+    bank = cache_of(folder / "bank", corpus[0], add_noise, frozen, signal, BANK)
+    return train_logits(TINY_LOGITS, frozen, bank, bank, folder, LOGITS, "cpu", SPEECH).network
 
 
 @pytest.mark.parametrize("trainer, stage, step", [
     (RecogniserTrainer, recogniser_stage, 2), (RecogniserTrainer, retrained, 3), (SignalTrainer, matched, 3),
     (LogitsTrainer, logits, 4)])
-def test_a_killed_stage_ends_at_the_same_numbers(trainer, stage, step, corpus, recogniser_dir, tmp_path,  # noqa: F811
+def test_a_killed_stage_ends_at_the_same_numbers(trainer, stage, step, corpus, recogniser_dir, tmp_path,
                                                  monkeypatch, killed):
     import torch
 

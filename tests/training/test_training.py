@@ -1,6 +1,5 @@
 """Training: a killed run ends at the same numbers, the recogniser never changes, batches follow the curriculum."""
 
-import hashlib
 import json
 
 import numpy as np
@@ -10,45 +9,22 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.audio import read_audio
-from cdasr.speech.manifest import read_manifest, write_manifest
-from cdasr.speech.signal_model import SignalModel
-from cdasr.speech.task import collate_waves
+from cdasr.speech.domain import SPEECH
+from cdasr.speech.segments import collate_waves
+from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.train_recogniser import dropout_rate, unpad
+from cdasr.speech.utterances import FixedPairs, Utterances, noisy_and_clean
 from cdasr.training.base import learning_rate_factor, log_epoch, parameter_groups
-from cdasr.training.data import DurationBatchSampler, RoundedBatch, Utterances, round_up
-from cdasr.training.recogniser import dropout_rate, unpad
-from cdasr.training.signal import FixedPairs, SignalTrainer, noisy_and_clean, train_signal
-from tests.conftest import TINY_SIGNAL, TRAINER
-
-HPARAMS = {**TRAINER, "seed": 1, "epochs": 2, "lr": 2e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_seconds": 1.5,
-           "start_share": 0.3, "magnitude_weight": 0.5, "told": {}, "recogniser_weight": 0.0}
-
-
-@pytest.fixture
-def corpus(tmp_path, write_wav, tone):
-    """Six clean utterances with fixed noisy versions: (train rows, valid rows)."""
-    rows = []
-    for number in range(6):
-        clean = tone(0.4 + 0.05 * number, 200 + 100 * number)
-        noisy = clean + 0.1 * np.random.default_rng(number).standard_normal(len(clean)).astype(np.float32)
-        rows.append({"ID": f"u{number}", "duration": len(clean) / 16_000, "wav": write_wav(f"n{number}.wav", noisy),
-                     "clean_wav": write_wav(f"c{number}.wav", clean), "text": "one two", "spk_id": "s"})
-    write_manifest(tmp_path / "valid.csv", rows)
-    valid = read_manifest(tmp_path / "valid.csv")
-    return [{**row, "wav": row["clean_wav"]} for row in valid], valid
-
-
-def add_noise(wave, rng):
-    return wave + 0.1 * rng.standard_normal(len(wave)).astype(np.float32), wave
+from cdasr.training.data import DurationBatchSampler, RoundedBatch, round_up
+from cdasr.training.signal import SignalTrainer
+from tests.conftest import TINY_SIGNAL
+from tests.training.helpers import HPARAMS, add_noise, fingerprint, train_signal
 
 
 def train(corpus, recogniser_dir, folder):
     folder.mkdir(exist_ok=True)
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
     return train_signal(TINY_SIGNAL, recogniser, *corpus, folder, HPARAMS, add_noise, "cpu"), recogniser
-
-
-def fingerprint(module) -> str:
-    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values())).hexdigest()
 
 
 @pytest.mark.parametrize("killed_at", [2, 4])
@@ -118,9 +94,9 @@ def test_training_leaves_the_recogniser_alone_and_lowers_the_loss(corpus, recogn
 
 def test_the_loss_of_the_recogniser_trains_the_signal_process_and_nothing_else(corpus, recogniser_dir, tmp_path):
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
-    model = SignalModel.from_config(TINY_SIGNAL)
+    model = SpectrogramModel.from_config(TINY_SIGNAL)
     trainer = SignalTrainer(model, recogniser, tmp_path, {**HPARAMS, "recogniser_weight": 1.0, "kl_weight": 0.0,
-                                                          "sequence_weight": 0.0}, "cpu")
+                                                          "sequence_weight": 0.0}, "cpu", SPEECH)
     noisy, clean = (collate_waves([read_audio(row[name], 16_000)[0] for row in corpus[1]])
                     for name in ("wav", "clean_wav"))
     known = recogniser(*clean)
@@ -172,7 +148,7 @@ def test_rounded_batches_hold_the_same_in_few_shapes(corpus, recogniser_dir, tmp
 
     train = Utterances(corpus[0], 16_000, 5, True, noisy_and_clean(add_noise))
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
-    trainer = SignalTrainer(SignalModel.from_config(TINY_SIGNAL), recogniser, tmp_path, HPARAMS, "cpu")
+    trainer = SignalTrainer(SpectrogramModel.from_config(TINY_SIGNAL), recogniser, tmp_path, HPARAMS, "cpu", SPEECH)
     valid = FixedPairs(corpus[1], 16_000)
     trainer.rounded = True
     trainer.run(train, valid)

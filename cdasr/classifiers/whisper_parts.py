@@ -1,0 +1,88 @@
+"""What a Whisper decoder's recogniser is made of besides the model: coordinates, settings of generation, words."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from cdasr.classifiers.logits import Word
+
+
+@torch.no_grad()
+def isometry(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Q (V, d) and H (d, d) of an output projection (V, d) without its mean row: W - mean = Q H, in float64.
+
+    From the eigenvectors of W'W. Directions weaker than 1e-6 of the strongest, which float32 does not resolve, are 0
+    in Q.
+    """
+    centred = weight.double()
+    centred = centred - centred.mean(dim=0)
+    powers, directions = torch.linalg.eigh(centred.T @ centred)
+    gains = powers.clamp_min(0.0).sqrt()
+    inverse = torch.where(gains > 1e-6 * gains.max(), 1.0 / gains, 0.0)
+    return centred @ ((directions * inverse) @ directions.T), (directions * gains) @ directions.T
+
+
+def greedy(config, language: str | None, task: str | None):
+    """The generation configuration with `language` and `task`, and a copy of it for plain greedy decoding."""
+    for name, value, known in (("language", language, "lang_to_id"), ("task", task, "task_to_id")):
+        if value is not None:
+            if not getattr(config, known, None):
+                raise ValueError(f"{name} {value!r}: the model's generation configuration names no {name}s (an English "
+                                 "model, or an old configuration); leave it out")
+            setattr(config, name, value)
+    greedy = copy.deepcopy(config)
+    greedy.update(num_beams=1, do_sample=False, return_timestamps=False, return_dict_in_generate=False,
+                  compression_ratio_threshold=None, logprob_threshold=None, no_speech_threshold=None)
+    return greedy
+
+
+def watched_heads(model: nn.Module, generation) -> dict[int, list[int]]:
+    """Heads by decoder layer whose cross-attention tells times: the alignment heads, or all where they are not known.
+
+    Their attention is computed eagerly, which alone returns weights; the rest of the model stays as it was loaded.
+    """
+    layers = model.get_decoder().layers
+    known = getattr(generation, "alignment_heads", None)
+    heads: dict[int, list[int]] = {}
+    for layer, head in known or [(layer, head) for layer in range(len(layers))
+                                 for head in range(model.config.decoder_attention_heads)]:
+        heads.setdefault(layer, []).append(head)
+    eager = copy.deepcopy(model.config)
+    eager._attn_implementation = "eager"
+    for layer in heads:
+        layers[layer].encoder_attn.config = eager
+    return heads
+
+
+def marked(tokens: list[int] | None, size: int) -> Tensor:
+    marks = torch.zeros(size, dtype=torch.bool)
+    marks[list(tokens or ())] = True
+    return marks
+
+
+def split_words(tokenizer, language: str, best: Tensor, posterior: Tensor, text: Tensor, boundaries: Tensor
+                ) -> list[Word]:
+    """The words of one item: its `best` tokens (L,) where they are `text` (L,), with their `posterior` (L,).
+
+    Times come from `boundaries` (L + 1,) in seconds; a word's confidence is the mean posterior of its tokens.
+    """
+    from transformers.models.whisper.tokenization_whisper import _combine_tokens_into_words
+
+    places = text.nonzero()[:, 0].tolist()
+    if not places:
+        return []
+    found, _, spans = _combine_tokens_into_words(tokenizer, best[places].tolist(), language)
+    return [Word("".join(word.split()).lower(), float(boundaries[places[span[0]]]),
+                 float(boundaries[places[span[-1]] + 1]), float(posterior[[places[index] for index in span]].mean()))
+            for word, span in zip(found, spans) if word.strip()]
+
+
+def language_of(generation) -> str:
+    """The language as transformers names it where it splits words; `english`: at spaces."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    language = (getattr(generation, "language", None) or "english").strip("<|>").lower()
+    return LANGUAGES.get(language, language)

@@ -1,0 +1,53 @@
+"""Speech, as the shared training and evaluation know it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from cdasr.classifiers.logits import Logits, LogitsSpace
+from cdasr.coupled.domain import Domain
+from cdasr.diffusion.coupling import Observation
+from cdasr.diffusion.objectives import denoising_loss
+from cdasr.speech.evaluation import EVALUATION
+from cdasr.speech.metrics import si_sdr
+from cdasr.speech.recipe import RECIPE
+from cdasr.speech.segments import collate_waves
+from cdasr.speech.signal_model import Spectra
+from cdasr.speech.words import word_errors
+
+
+def transcript_errors(recogniser: nn.Module, logits: Logits, texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Word errors of decoded logits, and the words of each text."""
+    return [word_errors(*pair) for pair in zip(texts, recogniser.decode(logits.values, logits.lengths))]
+
+
+def sample_lengths(padded) -> Tensor:
+    """Lengths (B,) in samples or frames of a SpeechBrain `PaddedData`, which holds them relative to the longest."""
+    data, relative = padded
+    return (relative * data.shape[1]).round().long()
+
+
+def signal_loss(x0_hat: Tensor, x0: Tensor, spectra: Spectra, hparams) -> Tensor:
+    """Squared error of spectra (B, 1, F, N) over their valid frames, plus `magnitude_weight` times the amplitudes'."""
+    mask = spectra.mask[:, None, None]
+    return (denoising_loss(x0_hat, x0, mask=mask)
+            + hparams.magnitude_weight * denoising_loss(safe_abs(x0_hat), x0.abs(), mask=mask))
+
+
+def safe_abs(x: Tensor) -> Tensor:
+    """|x| of a complex tensor with a gradient that is finite at 0."""
+    return (x.real.square() + x.imag.square() + 1e-8).sqrt()
+
+
+def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, recogniser: nn.Module, hparams) -> Tensor:
+    """The loss of the recogniser's kind of logits."""
+    return clean.context.loss(l_hat, clean.logits, space, hparams)
+
+
+SPEECH = Domain(
+    name="speech", truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
+    signal_loss=signal_loss, logits_loss=logits_loss,
+    quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION,
+    recipe=RECIPE)

@@ -1,0 +1,178 @@
+"""Speech, as the shared evaluation knows it: rows of a manifest, word errors, quality of waveforms, reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cdasr.coupled.evaluation import Evaluation, OtherRate, Quality, Row
+from cdasr.speech.metrics import PESQ_RATE, metric_package, pesq_wb, si_sdr, stoi
+from cdasr.speech.segments import transcribe_recordings
+from cdasr.speech.targets import targets
+from cdasr.speech.words import correct_words, error_counts
+
+AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
+CONTROLS = {  # systems of a recipe, as its report explains them
+    "enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone in place "
+                        "of the logits and the coupled training, for the minutes that the table of trainings has.",
+    "cascade_pretrained": " `cascade_pretrained`: the processes as stages 3 and 4 left them, before the coupled "
+                          "training.",
+    "retrained": " `retrained`: the recogniser itself, fine-tuned on the noisy speech; no longer frozen, a reference "
+                 "only."}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a manifest, also those without words."""
+    from cdasr.speech.manifest import read_manifest
+
+    return read_manifest(path, empty_text=True)
+
+
+def row_files(path: Path) -> list[Path]:
+    """The files that a manifest is made of."""
+    from cdasr.speech.manifest import manifest_files
+
+    return manifest_files(path)
+
+
+def check_words(rows: Sequence[Row], source: object) -> None:
+    """Raise ValueError for a condition without words, before anything is decoded: it has no word error rate."""
+    conditions = {row.get("condition") or "all" for row in rows}
+    spoken = {row.get("condition") or "all" for row in rows if row["text"].strip()}
+    if silent := sorted(conditions - spoken):
+        raise ValueError(f"{source}: no words in the text column of condition {', '.join(silent)}; the word error "
+                         "rate is not defined there, leave it out")
+
+
+def audio_key(row: Row, known: dict[str, str]) -> str:
+    """A fingerprint of the content of a row's audio files, each read once; `known` keeps those of files.
+
+    The content and not the time of the last change: corpora are copied, and sets made again to the same bytes.
+    """
+    from cdasr.runtime.atomic import fingerprint
+
+    parts = []
+    for path in map(str, filter(None, (row["wav"], row.get("clean_wav")))):
+        if path not in known:
+            known[path] = fingerprint([Path(path).read_bytes()])
+        parts.append(known[path])
+    return fingerprint(parts)
+
+
+def read_noisy(row: Row, recogniser: nn.Module) -> Tensor:
+    """The waveform (samples,) of a row at the recogniser's rate."""
+    from cdasr.speech.manifest import read_row
+
+    return torch.from_numpy(read_row(row, recogniser.sample_rate))
+
+
+def read_clean(row: Row, recogniser: nn.Module, noisy: Tensor) -> Tensor | None:
+    """The clean waveform of a row, as long as the noisy one; None where the row has none."""
+    from cdasr.speech.manifest import read_clean
+
+    return torch.from_numpy(read_clean(row, recogniser.sample_rate, len(noisy))) if row.get("clean_wav") else None
+
+
+def noise(seconds: float, rate: int) -> Tensor:
+    """White noise (samples,) at `rate` Hz, the same in every run."""
+    return 0.1 * torch.randn(int(seconds * rate), generator=torch.Generator().manual_seed(0))
+
+
+def recognise(pipeline, waves: Sequence[Tensor], strategy: str, batch_seconds: float, **sampling) -> list:
+    """A transcript of each waveform."""
+    return transcribe_recordings(pipeline, waves, strategy, batch_seconds=batch_seconds, **sampling)
+
+
+def entry(row: Row, result) -> dict:
+    """What is kept of a transcript."""
+    return {"reference": row["text"], "text": result.text, "text_enhanced": result.text_enhanced,
+            **error_counts(row["text"], result.text), "nfe": result.nfe, "duration": round(result.duration, 4),
+            "confidence": [round(word.confidence, 4) for word in result.words],
+            "correct": correct_words(row["text"], " ".join(word.word for word in result.words))}
+
+
+def item(entry: Mapping) -> str:
+    """The utterance: IDs are `<utterance>_<condition>`, as `cdasr simulate` makes them."""
+    return entry["ID"].removesuffix(f"_{entry['condition']}")
+
+
+# -- quality --------------------------------------------------------------------------------------------------------
+
+
+def _si_sdr(wave: Tensor, clean: Tensor, recogniser: nn.Module) -> float:
+    return float(si_sdr(wave, clean))
+
+
+def _pesq(wave: Tensor, clean: Tensor, recogniser: nn.Module) -> float | None:
+    from cdasr.speech.audio import resample
+
+    return pesq_wb(*(resample(part.numpy(), recogniser.sample_rate, PESQ_RATE) for part in (wave, clean)))
+
+
+def _stoi(extended: bool):
+    return lambda wave, clean, recogniser: stoi(wave.numpy(), clean.numpy(), recogniser.sample_rate, extended)
+
+
+QUALITIES = {
+    "si_sdr": Quality("SI-SDR dB", _si_sdr),
+    "pesq": Quality("PESQ", _pesq, digits=2, check=lambda: metric_package("pesq")),
+    "stoi": Quality("STOI", _stoi(False), digits=3, stored=4, check=lambda: metric_package("pystoi")),
+    "estoi": Quality("ESTOI", _stoi(True), digits=3, stored=4, check=lambda: metric_package("pystoi"))}
+
+
+# -- report ---------------------------------------------------------------------------------------------------------
+
+
+def averages(conditions: Sequence[str]) -> dict[str, list[str]]:
+    """The conditions `<kind>_<snr>dB` of each kind that are averaged, by a title of kind and SNRs."""
+    found: dict[str, dict[float, str]] = {}
+    for name in conditions:
+        if match := re.fullmatch(r"(.*)_(-?[\d.]+)dB", name):
+            found.setdefault(match[1], {})[float(match[2])] = name
+    titles = {}
+    for kind, names in found.items():
+        for snrs in AVERAGED_SNRS:
+            if there := [snr for snr in snrs if snr in names]:
+                titles[f"{_noise(kind)}, {', '.join(f'{snr:g}' for snr in there)} dB"] = [names[snr] for snr in there]
+    return titles
+
+
+def _noise(kind: str) -> str:
+    """A kind of condition in words: `unseen` and `test-clean_noise` are unseen noise and test-clean noise."""
+    return f"{kind.removesuffix('noise').rstrip('_')} noise".strip().replace("_", " ")
+
+
+def about(found) -> str:
+    """The recipe's own words, with values of its `data` in the place of `{names}`; then what its controls are."""
+    values = {key: ", ".join(map(str, value)) if isinstance(value, list) else value
+              for key, value in found.hparams["data"].items()}
+    controls = dict(CONTROLS)
+    if found.tuning.get("best_weight") == 0 and "oa" not in found.systems:
+        controls["enhanced"] = (" Observation adding (`oa`) is not listed: the weight of the degraded waveform chosen "
+                                "on validation data is 0, so that it equals `enhanced`.")
+    return (found.hparams["report"]["about"].strip().format(**values)
+            + " Intervals: bootstrap over utterances; p-values: paired bootstrap."
+            + "".join(text for name, text in controls.items() if name in found.systems))
+
+
+def compared(hparams: Mapping, conditions: Sequence[str]) -> tuple[str, list[str]]:
+    """Title and conditions over which a recipe compares strategies."""
+    chosen = hparams["report"]["compared"]
+    return chosen["title"], [name for name in conditions if re.fullmatch(chosen["conditions"], name)]
+
+
+EVALUATION = Evaluation(
+    counted="words", read_noisy=read_noisy, read_clean=read_clean, recognise=recognise, entry=entry,
+    enhanced=lambda result: result.wave, read_rows=read_rows, row_files=row_files, check_rows=check_words,
+    row_key=audio_key, example=lambda pipeline, seconds: noise(seconds, pipeline.sample_rate),
+    scores_file="wer.json", qualities=QUALITIES, measured=("si_sdr",),
+    other_rates={"substitutions": OtherRate("sub %", "substitutions", "words", interval=False),
+                 "deletions": OtherRate("del %", "deletions", "words", interval=False),
+                 "insertions": OtherRate("ins %", "insertions", "words", interval=False),
+                 "cer": OtherRate("CER %", "character_errors", "characters")},
+    averages=averages, item=item, title="WER", unit="recordings", durations="s of audio", about=about,
+    compared=compared, targets=targets)
