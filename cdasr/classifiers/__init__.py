@@ -1,1 +1,1 @@
-"""The frozen side: a waveform or an image goes in, `Logits` come out, and no weight ever changes."""
+"""The frozen classifiers: a waveform or an image goes in, `Logits` come out, and no weight ever changes."""

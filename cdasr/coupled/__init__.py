@@ -1,1 +1,1 @@
-"""What speech and images share between the diffusion core and the user: both models, their sides, the pipeline."""
+"""What both domains share between the diffusion core and the user: domain, models, their run, packages, pipeline."""

@@ -17,7 +17,7 @@ from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import CoupledRun, LogitsModel, SignalModel, strategy_steps, unpadded
 from cdasr.coupled.out_of_domain import DomainCheck, measure
-from cdasr.coupled.strategies import STRATEGIES, check_strategies, needs_logits
+from cdasr.coupled.strategies import STRATEGIES, check_strategies
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device
 
@@ -94,11 +94,13 @@ class CoupledPipeline:
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
         """Raise ValueError for a strategy that does not exist or that this package cannot run, or a count below 1."""
-        check_strategies(names)
+        lacking = [name for name in names if name not in self.strategies]
+        if lacking:
+            check_strategies(lacking)
         for name, count in (("steps", steps), ("samples", samples)):
             if count is not None and count < 1:
                 raise ValueError(f"the number of {name} must be at least 1, got {count}")
-        if lacking := [name for name in names if name not in self.strategies]:
+        if lacking:
             raise ValueError(f"the strategy {lacking[0]!r} needs a logits process, which this package does not have; "
                              f"choose one of {', '.join(self.strategies)}")
 
@@ -156,7 +158,7 @@ class CoupledPipeline:
     def _out_of_domain(self, outcome: Outcome, batch: Batch, strategy: str) -> list[bool] | None:
         """By the package's rule for this kind of strategy; None where it has none, or where nothing was enhanced."""
         rule = self.config.get("out_of_domain", {}).get(
-            "coupled" if needs_logits(strategy) else "enhanced")
+            "coupled" if STRATEGIES[strategy].needs_logits else "enhanced")
         if rule is None or outcome.enhanced is None:
             return None
         measured = measure(outcome.logits, outcome.enhanced_logits, batch.rows(), outcome.enhanced.rows())
@@ -205,7 +207,7 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
                              **sampling)
             result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
             observed = result.observed.context
-            logits = pipeline.logits.decoded(result.logits, observed) if needs_logits(name) else observed
+            logits = pipeline.logits.decoded(result.logits, observed) if STRATEGIES[name].needs_logits else observed
             nfe.update(run.nfe)
             if passes > 1 and not observed.has_hypothesis:
                 raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "

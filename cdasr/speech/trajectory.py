@@ -16,7 +16,7 @@ from cdasr.coupled.strategies import with_both_processes
 from cdasr.diffusion.coupling import ReverseProcess
 from cdasr.speech.audio import file_format, read_audio
 from cdasr.speech.pipeline import Pipeline
-from cdasr.speech.stft import compress
+from cdasr.speech.signal_model import compress
 
 LONGEST = 20  # seconds in a picture
 SHOWN = 24  # at most so many tokens, where there are too many to show

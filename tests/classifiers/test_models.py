@@ -104,7 +104,7 @@ def test_mms_adapters_bring_their_own_weights_and_vocabulary(tmp_path):
     plain.load_adapter("fra")
     inputs = french.processor(wave[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
     torch.testing.assert_close(french(wave, length).values, plain.eval()(inputs).logits, atol=1e-4, rtol=1e-3)
-    assert french.vocab_size == 7 and french.tokens[5:] == ["é", "à"] and english.tokens[5:7] == ["a", "b"]
+    assert french.logits_size == 7 and french.tokens[5:] == ["é", "à"] and english.tokens[5:7] == ["a", "b"]
     french.save_pretrained(tmp_path / "copy")
     copy = load_recogniser(tmp_path / "copy")
     torch.testing.assert_close(copy(wave, length).values, french(wave, length).values, atol=0, rtol=0)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from cdasr.cli import main
-from cdasr.images import recipe as images
-from cdasr.recipe import stages as speech
+from cdasr.coupled.domain import DOMAINS, load_domain
+from cdasr.recipe.command import functions, order
 from cdasr.recipe.hparams import BASES, load_hparams
 from cdasr.recipe.markers import ELSEWHERE, _owner
 from tests.recipe.settings import KEPT, ROOT, SIZES, resolved
@@ -73,16 +73,19 @@ def test_the_command_prints_what_a_recipe_ends_up_with(capsys):
     assert "'signal.epoch' to override; did you mean signal.epochs?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module, base", [(speech, "speech"), (images, "images")])
-def test_every_setting_belongs_to_the_first_stage_that_reads_it(module, base):
-    settings = load_hparams([BASES[base]])
-    named = {key.split(".")[0] for stage in module.ORDER for key in stage.reads}
+@pytest.mark.parametrize("name", DOMAINS)
+def test_every_setting_belongs_to_the_first_stage_that_reads_it(name):
+    domain = load_domain(name)
+    settings, stages, made = load_hparams([BASES[name]]), order(domain), functions(domain)
+    named = {key.split(".")[0] for stage in stages for key in stage.reads}
     assert set(settings) <= named | set(ELSEWHERE), "a setting that no stage names makes all stages stale"
     assert {key for key in named if key not in settings} <= {"download", "manifests"}
-    for number, stage in enumerate(module.ORDER):
-        source = inspect.getsource(module.STAGES[stage.name])
+    for number, stage in enumerate(stages):
+        source = inspect.getsource(made[stage.name])
+        source += "".join(inspect.getsource(getattr(domain.recipe, hook))
+                          for hook in set(re.findall(r"recipe\.(\w+)\(", source)))
         for outer, inner in re.findall(r'hparams\["(\w+)"\](?:\["(\w+)"\])?', source):
             inners = [inner] if inner else list(settings[outer]) if isinstance(settings.get(outer), dict) else []
-            first = min(_owner(module.ORDER, path) for path in [f"{outer}.{key}" for key in inners] or [outer])
-            known = outer in ELSEWHERE or first <= number or (stage.name, inner) == ("recogniser", "hidden_layers")
+            first = min(_owner(stages, path) for path in [f"{outer}.{key}" for key in inners] or [outer])
+            known = outer in ELSEWHERE or first <= number or (number, inner) == (2, "hidden_layers")
             assert known, (stage.name, outer, inner)

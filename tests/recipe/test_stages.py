@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.stages import initial_signal, recogniser, signal
+from cdasr.recipe.stages import classifier, initial_signal, signal
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.pipeline import Pipeline
 from tests.classifiers.whisper import make_whisper
 
@@ -16,7 +17,7 @@ HPARAMS = Path(__file__).parents[2] / "recipes" / "librispeech" / "hparams"
 
 def test_a_coupled_package_gives_its_signal_process_without_the_logits(package_dir, tone):
     trained = Pipeline.from_pretrained(package_dir, device="cpu").signal
-    start = initial_signal(package_dir)
+    start = initial_signal(package_dir, SPEECH)
     assert "tokens" not in start.config["network"] and not any("inject" in name for name in start.state_dict())
     wave = torch.from_numpy(tone(0.5))[None]
     lengths = torch.tensor([wave.shape[1]])
@@ -25,9 +26,9 @@ def test_a_coupled_package_gives_its_signal_process_without_the_logits(package_d
 
 def test_what_cannot_be_started_from_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such model package"):
-        initial_signal(str(tmp_path / "none"))
+        initial_signal(str(tmp_path / "none"), SPEECH)
     with pytest.raises(ValueError, match="no such file"):
-        initial_signal(str(tmp_path / "none.ckpt"))
+        initial_signal(str(tmp_path / "none.ckpt"), SPEECH)
 
 
 @pytest.fixture
@@ -49,14 +50,14 @@ def prepared(tmp_path, recogniser_dir, write_wav, tone):
 
 def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, package_dir, tmp_path):
     with pytest.raises(ValueError, match="untrained"):
-        signal(prepared)
+        signal(prepared, SPEECH)
     with pytest.raises(ValueError, match="works at 16000 Hz and the recipe at 8000"):
-        signal({**prepared, "signal_init": str(package_dir), "sample_rate": 8000})
-    signal({**prepared, "signal_init": str(package_dir)})
+        signal({**prepared, "signal_init": str(package_dir), "sample_rate": 8000}, SPEECH)
+    signal({**prepared, "signal_init": str(package_dir)}, SPEECH)
     tried = json.loads((tmp_path / "exp" / "signal" / "record.json").read_text())["settings"]["tuning"]["steps"]
     assert list(tried) == ["1", "2"], "the recipe's numbers of steps, and the package's own"
     made = Pipeline.from_pretrained(tmp_path / "exp" / "package", device="cpu").signal.network.state_dict()
-    given = initial_signal(str(package_dir)).network.state_dict()
+    given = initial_signal(str(package_dir), SPEECH).network.state_dict()
     assert made.keys() == given.keys()
     assert all(torch.allclose(made[name], given[name], atol=1e-3) for name in given), "up to half precision"
 
@@ -69,13 +70,13 @@ def test_stage_2_takes_whisper_with_a_head_or_as_it_is(prepared, whisper_dir, tm
     settings = {**prepared["recogniser"], "epochs": 1, "batch_seconds": 3, "head": {"dim": 8, "blocks": 1}}
     asked = {**prepared, "asr": str(whisper_dir), "asr_options": {}, "recogniser": settings}
     assert asked["asr_head"] == "whisper"
-    recogniser(asked)
+    classifier(asked, SPEECH)
     assert type(load_recogniser(model)).__name__ == "WhisperCTCRecogniser"
     found = json.loads((model.parent / "record.json").read_text())["settings"]
     assert found["clean"]["words"] == 1 and found["recogniser"]["sample_rate"] == 16_000
 
     make_whisper(tmp_path / "decoder")  # as a whole, through its decoder
-    recogniser({**asked, "asr": str(tmp_path / "decoder"), "asr_head": ""})
+    classifier({**asked, "asr": str(tmp_path / "decoder"), "asr_head": ""}, SPEECH)
     assert type(load_recogniser(model)).__name__ == "WhisperDecoderRecogniser"
     with pytest.raises(ValueError, match="--asr-head is whisper"):
-        recogniser({**asked, "asr_head": "ctc"})
+        classifier({**asked, "asr_head": "ctc"}, SPEECH)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cdasr.speech.segments import split_long
-from cdasr.speech.stft import CompressedSTFT
+from cdasr.speech.signal_model import CompressedSTFT
 
 
 @pytest.mark.parametrize("n_fft, hop", [(510, 255), (510, 128), (512, 160)])
