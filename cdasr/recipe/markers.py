@@ -20,7 +20,7 @@ from pathlib import Path
 from cdasr.runtime.atomic import write_json
 
 ELSEWHERE = ("exp_dir", "device", "threads", "nproc", "tensorboard", "decode.overwrite")  # where and how fast, not what
-ANY_WORKERS = ("workers", "checkpoint_minutes", "jobs")  # likewise, in every section
+ANY_WORKERS = ("workers", "checkpoint_minutes", "tensorboard", "jobs")  # likewise, in every section
 TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2dur", "reco2file_and_channel")  # of Kaldi
 CORPORA = ("CDASR_FSDD", "CDASR_LIBRISPEECH", "CDASR_IMAGES")  # stand for an empty data_dir
 BY_CONTENT = 64 << 20  # bytes; of larger files size and time are taken

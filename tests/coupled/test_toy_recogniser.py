@@ -8,7 +8,6 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
-from cdasr.speech.trajectory import plot_trajectory
 
 from cdasr import Pipeline, evaluate
 from cdasr.classifiers.logits import CTCLogits, Word
@@ -16,6 +15,7 @@ from cdasr.coupled.pipeline import STRATEGIES
 from cdasr.evaluation.tuning import classifier_alone, tune_strategies
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.manifest import read_manifest, write_manifest
+from cdasr.speech.trajectory import plot_trajectory
 from cdasr.training.logits import train_logits
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL, TRAINER
 from tests.training.helpers import cache_of, train_coupled, train_signal

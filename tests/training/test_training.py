@@ -1,6 +1,8 @@
 """Training: a killed run ends at the same numbers, the recogniser never changes, batches follow the curriculum."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from cdasr.training.base import learning_rate_factor, parameter_groups
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, round_up
 from cdasr.training.signal import SignalTrainer
 from tests.conftest import TINY_SIGNAL
-from tests.training.helpers import HPARAMS, add_noise, fingerprint, train_signal
+from tests.training.helpers import HPARAMS, add_noise, fingerprint, log, train_signal
 
 
 def train(corpus, recogniser_dir, folder):
@@ -193,3 +195,27 @@ def test_a_signal_process_that_is_told_logits_from_the_start_listens_to_them(cor
     assert {"wer", "wer_told"} <= set(log[0])
     again = model.with_injection(model.config["network"]["tokens"], 16)
     assert again.config == model.config and fingerprint(again.network) == fingerprint(model.network)
+
+
+def test_curves_are_written_where_they_are_asked_for(corpus, recogniser_dir, tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, *point):
+            written.append(point)
+
+        def flush(self):
+            pass
+
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    hparams = {**HPARAMS, "epochs": 1, "tensorboard": True}
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    train_signal(TINY_SIGNAL, recogniser, *corpus, tmp_path, hparams, add_noise, "cpu")
+    entry = log(tmp_path)[0]
+    assert written == [(name, value, 1) for name, value in entry.items() if name != "epoch"] and len(written) >= 3
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"pip install 'cdasr\[tensorboard\]'"):
+        train_signal(TINY_SIGNAL, recogniser, *corpus, tmp_path / "none", hparams, add_noise, "cpu")
