@@ -45,6 +45,7 @@ setup(
         "metrics": METRICS,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": IMAGES,
+        "tensorboard": ["tensorboard>=2.14"],  # curves of trainings, where a recipe asks for them
         "docs": ["pdoc>=15"],
     },
     entry_points={"console_scripts": ["cdasr = cdasr.cli:main"]},

@@ -14,9 +14,9 @@ import torch
 
 RATE = 16_000
 TRAINER = {  # settings of every training, as a recipe has them
-    "patience": None, "patience_warmup": 0, "lr_factors": {}, "weight_decay": 0.01, "max_grad_norm": 1.0,
-    "valid_batch_seconds": None, "epoch_items": None, "precision": "fp32", "grad_accumulation": 1, "compile": False,
-    "channels_last": False, "workers": 0, "checkpoint_minutes": 10}
+    "tensorboard": False, "patience": None, "patience_warmup": 0, "lr_factors": {}, "weight_decay": 0.01,
+    "max_grad_norm": 1.0, "valid_batch_seconds": None, "epoch_items": None, "precision": "fp32",
+    "grad_accumulation": 1, "compile": False, "channels_last": False, "workers": 0, "checkpoint_minutes": 10}
 TINY_WAV2VEC2 = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
     "conv_dim": [16, 16, 16, 16, 16], "conv_kernel": [20, 8, 4, 4, 4], "conv_stride": [10, 4, 2, 2, 2],

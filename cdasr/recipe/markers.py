@@ -20,7 +20,7 @@ from cdasr.recipe.fingerprints import describe, describe_audio, digest
 from cdasr.runtime.atomic import write_bytes, write_json
 
 ELSEWHERE = ("exp_dir", "device", "threads", "nproc", "tensorboard", "decode.overwrite")  # where and how fast, not what
-ANY_WORKERS = ("workers", "checkpoint_minutes", "jobs")  # likewise, in every section
+ANY_WORKERS = ("workers", "checkpoint_minutes", "tensorboard", "jobs")  # likewise, in every section
 CORPORA = ("CDASR_FSDD", "CDASR_LIBRISPEECH", "CDASR_IMAGES")  # stand for an empty data_dir
 UNKNOWN = "unrecorded"
 

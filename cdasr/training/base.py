@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cdasr.runtime.atomic import to_json, write_bytes
 from cdasr.runtime.device import resolve_precision
+from cdasr.training.curves import Curves
 from cdasr.training.data import DurationBatchSampler, Items, RoundedBatch, batch_limit
 from cdasr.training.distributed import add_up, on_main, shard
 
@@ -68,6 +69,7 @@ class Trainer(sb.Brain):
                                  use_buffers=self.average_buffers)
         for name, part in (("networks", self.networks), ("ema", self.ema), ("counter", self.counter)):
             self.checkpointer.add_recoverable(name, part)
+        self.curves = Curves(self.output_dir / "tensorboard") if hparams["tensorboard"] and on_main() else None
         for network in networks.values():
             if hparams["channels_last"]:
                 network.to(memory_format=torch.channels_last)
@@ -156,6 +158,8 @@ class Trainer(sb.Brain):
         if on_main():
             log_epoch(self.output_dir / "train_log.jsonl", entry)
             print(", ".join(f"{key} {value}" for key, value in entry.items()), flush=True)
+        if self.curves is not None:
+            self.curves.add(entry)
         self.counter.update_metric(metrics[self.metric])
         self.checkpointer.save_and_keep_only(meta={self.metric: metrics[self.metric], "epoch": epoch},
                                              min_keys=[self.metric], num_to_keep=1)

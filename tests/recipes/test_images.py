@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from cdasr.images.data import ImageSet
-from tests.recipes.staged import check_whole_run, copy_of_results, run_recipe
+from tests.recipes.staged import ROOT, check_whole_run, copy_of_results, run_recipe
 
 
 def run(exp_dir, *options):
@@ -70,6 +71,45 @@ def test_training_seeds_are_compared(finished, tmp_path):
     table = text[text.index("## Training seeds"):text.index("## Targets")]
     assert table.count("| 0.00 ") == 10, "the same run three times has no spread"
     assert re.search(r"\| system +\| seed 1 +\| seed 7 +\| seed 1 +\| mean ", table)
+
+
+@pytest.fixture
+def begun(finished, tmp_path):
+    """A copy of the run, whose stages can be done again in another way."""
+    return shutil.copytree(finished[0], tmp_path / "exp", symlinks=True)
+
+
+def again(exp_dir, stage, *options):
+    done = run(exp_dir, "--stage", stage, "--stop-stage", stage, "--redo", "true", *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_several_processes_train_from_another_package(finished, begun):
+    again(begun, "signal", "--nproc", "2", "--signal-init", str(finished[0] / "package"))
+    record = json.loads((begun / "signal" / "record.json").read_text())["settings"]
+    assert record["hparams"]["nproc"] == 2 and set(record["tuning"]["steps"]) == {"1", "2"}
+    config = json.loads((begun / "package" / "config.json").read_text())
+    assert "tokens" not in config["signal"]["network"] and config["about"]["vocabulary"] == "the digits 0 to 9"
+    again(begun, "signal", "--signal-init", str(finished[0] / "package"), "--signal.epochs", "0")
+    assert not (begun / "signal" / "checkpoints").exists(), "it is taken as it is"
+
+
+def test_one_control_and_the_mean_of_samples(begun):
+    again(begun, "controls", "--controls", "[matched]")
+    assert (begun / "matched" / "package").is_dir() and not (begun / "retrained").exists()
+    again(begun, "decode", "--controls", "[matched]", "--decode.samples", "2", "--decode.systems", "[parallel]",
+          "--decode.conditions", "[pixel_noise]")
+    lines = (begun / "results" / "samples-2" / "decode" / "parallel.jsonl").read_text().splitlines()
+    assert len(lines) == 40 and json.loads(lines[0])["condition"] == "pixel_noise"
+    assert json.loads(lines[0])["nfe"]["signal"] == 2 * 2, "of both samples"
+
+
+def test_the_earlier_entry_point_works(finished):
+    command = [sys.executable, "-m", "cdasr.images.recipe", "run", "--recipe", "recipes/images", "--size", "tiny",
+               "--exp-dir", str(finished[0]), "--threads", "1", "--stop-stage", "8"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("done already") == 9
 
 
 def test_wrong_use_is_one_line(tmp_path):

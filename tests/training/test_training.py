@@ -1,6 +1,8 @@
 """Training: a killed run ends at the same numbers, the recogniser never changes, batches follow the curriculum."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from cdasr.training.base import learning_rate_factor, log_epoch, parameter_group
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, round_up
 from cdasr.training.signal import SignalTrainer
 from tests.conftest import TINY_SIGNAL
-from tests.training.helpers import HPARAMS, add_noise, fingerprint, train_signal
+from tests.training.helpers import HPARAMS, add_noise, fingerprint, log, train_signal
 
 
 def train(corpus, recogniser_dir, folder):
@@ -196,12 +198,36 @@ def test_a_signal_process_that_is_told_logits_from_the_start_listens_to_them(cor
 
 
 def test_the_log_has_each_epoch_once_and_no_torn_line(tmp_path):
-    log = tmp_path / "train_log.jsonl"
+    path = tmp_path / "train_log.jsonl"
     for epoch in (1, 2):
-        log_epoch(log, {"epoch": epoch, "wer": 50.0})
-    log_epoch(log, {"epoch": 2, "wer": float("nan")})
-    with log.open("a") as file:
+        log_epoch(path, {"epoch": epoch, "wer": 50.0})
+    log_epoch(path, {"epoch": 2, "wer": float("nan")})
+    with path.open("a") as file:
         file.write('{"epo')
-    log_epoch(log, {"epoch": 3, "wer": 40.0})
-    assert [json.loads(line) for line in log.read_text().splitlines()] == [
+    log_epoch(path, {"epoch": 3, "wer": 40.0})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"epoch": 1, "wer": 50.0}, {"epoch": 2, "wer": None}, {"epoch": 3, "wer": 40.0}]
+
+
+def test_curves_are_written_where_they_are_asked_for(corpus, recogniser_dir, tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, *point):
+            written.append(point)
+
+        def flush(self):
+            pass
+
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    hparams = {**HPARAMS, "epochs": 1, "tensorboard": True}
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    train_signal(TINY_SIGNAL, recogniser, *corpus, tmp_path, hparams, add_noise, "cpu")
+    entry = log(tmp_path)[0]
+    assert written == [(name, value, 1) for name, value in entry.items() if name != "epoch"] and len(written) >= 3
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"pip install 'cdasr\[tensorboard\]'"):
+        train_signal(TINY_SIGNAL, recogniser, *corpus, tmp_path / "none", hparams, add_noise, "cpu")
