@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from cdasr.coupled.strategies import STRATEGIES
 from cdasr.evaluation.report import difference
 from cdasr.evaluation.scoring import pooled, read_scores, score_conditions
 from cdasr.evaluation.store import read_decoded
+from cdasr.runtime.plain_data import read_json
 
 CLASSIFIER_STAGES = ("recogniser", "classifier")  # the latter in image recipes of earlier versions
 STAGES = (*CLASSIFIER_STAGES, "signal", "logits", "coupled", "matched", "retrained")  # that train, in this order
@@ -117,7 +117,8 @@ class Experiment:
         return self._result("ablation.json")
 
     def record(self, stage: str, folder: Path | None = None) -> dict:
-        return read_json((folder or self.exp_dir) / stage / "record.json")
+        path = (folder or self.exp_dir) / stage / "record.json"
+        return read_json(path, called=path, keys=("settings", "machine"))
 
     def extra_errors(self, few: int, many: int) -> float | None:
         """As `extra_errors`, of this experiment's ablation; None where there is none."""
@@ -125,17 +126,13 @@ class Experiment:
 
     def _result(self, name: str) -> dict | None:
         path = self.exp_dir / "results" / name
-        return read_json(path) if path.is_file() else None
+        return read_json(path, called=path) if path.is_file() else None
 
 
 def read_systems(results: Path, systems: Sequence[str]) -> dict[str, list[dict]]:
     """What each of `systems` made of the items; those that were not decoded are left out."""
     paths = {system: results / "decode" / f"{system}.jsonl" for system in systems}
     return {system: read_decoded(path) for system, path in paths.items() if path.is_file()}
-
-
-def read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def extra_errors(found: Mapping, few: int, many: int, rate: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cdasr.evaluation.statistics import (
     paired_p_value,
     relative_interval,
 )
+from cdasr.runtime.plain_data import read_json
 
 COVERAGE = 0.8  # share of the items that a system may answer where it leaves out those it is unsure of
 
@@ -135,7 +135,7 @@ def pooled(runs: Sequence[Mapping[str, Sequence[dict]]], domain: Domain) -> dict
 
 def read_scores(path: Path, domain: Domain) -> dict:
     """Scores that `evaluate` wrote, also in an earlier version, with today's names."""
-    scores = json.loads(Path(path).read_text(encoding="utf-8"))
+    scores = read_json(Path(path), called=path, keys=("conditions", "systems", "record"))
     parts = [*scores["conditions"].values(), scores.get("average", {})]
     for entry in (entry for part in parts for entry in part.values()):
         if (old := f"{domain.rate}_surest") in entry:
