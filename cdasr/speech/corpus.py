@@ -179,7 +179,8 @@ def write_test_set(folder: Path, groups: Mapping[str, Sequence[Row]], kinds: Map
 
 def clean_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows of a fixed test set's clean conditions."""
-    return [row for row in rows if row["condition"].endswith("clean") and not row.get("noise") and not row.get("rir")]
+    return [row for row in rows
+            if row.get("condition", "clean").endswith("clean") and not row.get("noise") and not row.get("rir")]
 
 
 def keep_durations(rows: Sequence[Row], shortest: float, longest: float) -> list[Row]:
