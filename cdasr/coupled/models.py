@@ -86,9 +86,9 @@ class DiffusionModel(nn.Module):
     def _reverse(self, denoiser: NetworkDenoiser, y: Tensor, steps: int | None, method: str | None, noise: FrameNoise,
                  **options) -> ReverseProcess:
         """The process from `y` over the model's own grid, with its own numbers where None is given."""
-        sampling = self.sampling
-        grid = time_grid(self.process, steps or sampling["steps"], sampling["spacing"]).to(y.device)
-        return ReverseProcess(self.process, denoiser, y, grid, method or sampling["method"], noise, **options)
+        own = self.sampling
+        grid = time_grid(self.process, steps or own["steps"], own["spacing"]).to(y.device)
+        return ReverseProcess(self.process, denoiser, y, grid, method or own["method"], noise, **options)
 
 
 class SignalModel(DiffusionModel):

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cdasr.coupled.schema import Sampling, check_sgmse
+from cdasr.coupled.schema import Sampling
 from cdasr.runtime.atomic import replacing_folder
 from cdasr.runtime.plain_data import checked, one_line
 from cdasr.runtime.weights import check_finite, check_fit, sketch, tensors_in
+from cdasr.speech.sgmse_schema import check_sgmse
 from cdasr.speech.signal_model import SpectrogramModel
 
 DEFAULT_ASR = "facebook/wav2vec2-base-960h"
