@@ -25,8 +25,8 @@ from cdasr.training.logits import choose, detached, drawn, drop_hidden, per_item
 class CoupledTrainer(Trainer):
     """Coupled training (method.md, Training 3), along the order in which the strategies work.
 
-    1. The signal network's estimate at t_max, given no logits: C of it is what the logits network gets first. Logits from
-       that, or from C(y).
+    1. The signal network's estimate at t_max, given no logits: C of it is what the logits network gets first. Logits
+       from that, or from C(y).
     2. The signal network's estimate x_hat0 at a random time, given, in the shares of `conditions`: nothing; C(y); the
        logits of 1, a share `swapped` with a span of another item's; C(x0), noised by the logits process. The loss of
        the signal and, by `recogniser_weight`, that of C(x_hat0) against C(x0), whose gradient passes through C and
