@@ -171,7 +171,7 @@ class Markers:
 
 
 def set_aside(exp_dir: Path, part: str) -> Path | None:
-    """Move `exp_dir/part` to `exp_dir/old`, a bank of logits excepted, which is deleted; None where it is not there."""
+    """Move `exp_dir/part` to `exp_dir/old`, its cache of logits excepted, which is deleted; None if it is not there."""
     source = exp_dir / part
     if not os.path.lexists(source):
         return None

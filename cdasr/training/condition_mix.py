@@ -1,4 +1,4 @@
-"""What a signal network is told in training: as uncertain, and as wrong, as what it will be told in sampling."""
+"""The logits that condition a signal network in training: as uncertain, and as wrong, as those in sampling."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def pick(given: Mapping[str, Tensor], shares: Mapping[str, float], generator: to
 def swap_spans(logits: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Logits (batch, frames, vocabulary) in which a `share` of the items hold a span of the next item's.
 
-    The span is up to half of the frames; of logits (batch, classes) the whole item. Told such logits, the signal
-    network learns to weigh what it is told against what it hears.
+    The span is up to half of the frames; of logits (batch, classes) the whole item. From such logits the signal
+    network learns to weigh its condition against the degraded signal.
     """
     swapped = drawn(share, logits, generator)
     if logits.ndim > 2:

@@ -25,9 +25,9 @@ from cdasr.training.logits import choose, detached, drawn, drop_hidden, per_item
 class CoupledTrainer(Trainer):
     """Coupled training (method.md, Training 3), along the order in which the strategies work.
 
-    1. The signal network's estimate at t_max, told nothing: C of it is what the logits network sees first. Logits from
-       that, or from C(y).
-    2. The signal network's estimate x_hat0 at a random time, told, in the shares of `conditions`: nothing; C(y); the
+    1. The signal network's estimate at t_max, given no logits: C of it is what the logits network gets first. Logits
+       from that, or from C(y).
+    2. The signal network's estimate x_hat0 at a random time, given, in the shares of `conditions`: nothing; C(y); the
        logits of 1, a share `swapped` with a span of another item's; C(x0), noised by the logits process. The loss of
        the signal and, by `recogniser_weight`, that of C(x_hat0) against C(x0), whose gradient passes through C and
        leaves C as it is.
@@ -55,32 +55,34 @@ class CoupledTrainer(Trainer):
         with torch.autocast(torch.device(self.device).type, enabled=False), torch.no_grad():
             degraded = signal.analyse(batch.noisy.data, lengths)
             x0 = signal.target(batch.clean.data, degraded)
-            heard = logits.observation(self.classifier(batch.noisy.data, lengths))
-            like = heard.context
+            noisy_obs = logits.observation(self.classifier(batch.noisy.data, lengths))
+            like = noisy_obs.context
             clean = logits.observation(self.classifier(batch.clean.data, lengths, like=like))
         with torch.no_grad():
             start = torch.full((len(x0),), signal.process.t_max, device=self.device)
             x_first = signal.estimate(signal.process.prior(degraded.y, noise(degraded.y)), start, degraded)
-            seen = self._observe(x_first, degraded, like)
-            l_first = self._first_logits(logits, heard, seen, generator)
-            told = self._told(signal, logits, heard, l_first, clean, degraded, generator)
+            enhanced_obs = self._observe(x_first, degraded, like)
+            l_first = self._first_logits(logits, noisy_obs, enhanced_obs, generator)
+            condition = self._condition(signal, logits, noisy_obs, l_first, clean, degraded, generator)
 
         t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
         x_t = perturb(signal.process, self._own(x_first, x0, generator), degraded.y, t, noise)
-        x_hat = signal.estimate(x_t, t, degraded, told)
-        heard_hat = self._observe(x_hat, degraded, like)
+        x_hat = signal.estimate(x_t, t, degraded, condition)
+        obs_hat = self._observe(x_hat, degraded, like)
 
-        seen = choose(where(t == start, detached(heard_hat), seen), heard, self.hparams.drop_seen, generator)
+        enhanced_obs = choose(where(t == start, detached(obs_hat), enhanced_obs), noisy_obs, self.hparams.drop_seen,
+                              generator)
         s = draw_times(logits.process, len(x0), generator, start_share=self.hparams.start_share)
-        l_s = perturb(logits.process, self._own(l_first, clean.logits, generator), heard.logits, s, noise)
-        heard, seen = (drop_hidden(part, self.hparams.drop_hidden, generator) for part in (heard, seen))
-        l_hat = logits.estimate(l_s, s, heard, seen)
-        return x_hat, x0, degraded, heard_hat.logits, l_hat, clean
+        l_s = perturb(logits.process, self._own(l_first, clean.logits, generator), noisy_obs.logits, s, noise)
+        noisy_obs, enhanced_obs = (drop_hidden(observation, self.hparams.drop_hidden, generator)
+                                   for observation in (noisy_obs, enhanced_obs))
+        l_hat = logits.estimate(l_s, s, noisy_obs, enhanced_obs)
+        return x_hat, x0, degraded, obs_hat.logits, l_hat, clean
 
     def compute_objectives(self, predictions, batch, stage):
-        x_hat, x0, degraded, heard_hat, l_hat, clean = predictions
+        x_hat, x0, degraded, obs_hat, l_hat, clean = predictions
         loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
-        for weight, estimate in ((self.hparams.recogniser_weight, heard_hat), (self.hparams.logits_weight, l_hat)):
+        for weight, estimate in ((self.hparams.recogniser_weight, obs_hat), (self.hparams.logits_weight, l_hat)):
             loss = loss + weight * self.domain.logits_loss(estimate, clean, self.logits.space, self.classifier,
                                                          self.hparams)
         return loss
@@ -91,14 +93,15 @@ class CoupledTrainer(Trainer):
             signals = self.signal.synthesise(x_hat, degraded)
             return self.logits.observation(self.classifier(signals, degraded.lengths, like=like))
 
-    def _first_logits(self, logits: LogitsModel, heard: Observation, seen: Observation,
+    def _first_logits(self, logits: LogitsModel, noisy_obs: Observation, enhanced_obs: Observation,
                       generator: torch.Generator) -> Tensor:
         """l_hat0 of the logits process's sampler, given C(x_first); half of the items are given C(y).
 
         On speech to train on, logits made of C(x_first) are better than they will be on other speech: a signal network
-        told only these would trust them too much.
+        given only these would trust them too much.
         """
-        return logits.reverse(heard, self.hparams.told_steps).sample(choose(seen, heard, 0.5, generator))
+        observed = choose(enhanced_obs, noisy_obs, 0.5, generator)
+        return logits.reverse(noisy_obs, self.hparams.told_steps).sample(observed)
 
     def _own(self, estimate: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         """What a state is made of: the network's own `estimate` for a share `own_states` of the items, else `clean`.
@@ -108,14 +111,14 @@ class CoupledTrainer(Trainer):
         own = drawn(self.hparams.own_states, clean, generator)
         return torch.where(per_item(own, clean), estimate, clean)
 
-    def _told(self, signal: SignalModel, logits: LogitsModel, heard: Observation, estimate: Tensor,
+    def _condition(self, signal: SignalModel, logits: LogitsModel, noisy_obs: Observation, estimate: Tensor,
               clean: Observation, degraded: Analysis, generator: torch.Generator) -> Tensor:
         """Logits where the signal network takes them, of the kind that is drawn for each item."""
-        s = draw_times(logits.process, len(heard.logits), generator)
+        s = draw_times(logits.process, len(noisy_obs.logits), generator)
         estimate = swap_spans(estimate, self.hparams.swapped, generator)
-        given = {"none": torch.zeros_like(heard.logits), "heard": heard.logits, "estimate": estimate,
-                 "noised": perturb(logits.process, clean.logits, heard.logits, s, gaussian_noise(generator))}
-        return signal.align(pick(given, self.hparams.conditions, generator), heard.context, degraded)
+        given = {"none": torch.zeros_like(noisy_obs.logits), "heard": noisy_obs.logits, "estimate": estimate,
+                 "noised": perturb(logits.process, clean.logits, noisy_obs.logits, s, gaussian_noise(generator))}
+        return signal.align(pick(given, self.hparams.conditions, generator), noisy_obs.context, degraded)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         signal, logits = self.models(networks)
@@ -125,8 +128,8 @@ class CoupledTrainer(Trainer):
             run = CoupledRun(self.classifier, signal, logits, batch.noisy.data, lengths,
                              *strategy_steps(name, signal, logits))
             result = coupling_function(name)(run.signal, run.start_logits, run.observe)
-            heard = result.observed.context
-            for key, answer in ((name, logits.decoded(result.logits, heard)), (f"{name}_signal", heard)):
+            noisy_obs = result.observed.context
+            for key, answer in ((name, logits.decoded(result.logits, noisy_obs)), (f"{name}_signal", noisy_obs)):
                 sums[key], sums["counted"] = self.domain.count(self.classifier, answer.redecode(), truths)
         return sums
 

@@ -35,22 +35,23 @@ class LogitsTrainer(Trainer):
         batch = batch.to(self.device)
         generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
         model = self.model.with_network(self.modules.network)
-        heard, seen, clean = (self._observation(batch, name) for name in ("heard", "seen", "clean"))
-        seen = choose(seen, heard, self.hparams.drop_seen, generator)
-        heard, seen = (drop_hidden(part, self.hparams.drop_hidden, generator) for part in (heard, seen))
+        noisy_obs, enhanced_obs, clean = (self._observation(batch, name) for name in ("heard", "seen", "clean"))
+        enhanced_obs = choose(enhanced_obs, noisy_obs, self.hparams.drop_seen, generator)
+        noisy_obs, enhanced_obs = (drop_hidden(observation, self.hparams.drop_hidden, generator)
+                                   for observation in (noisy_obs, enhanced_obs))
         s = draw_times(model.process, len(clean.logits), generator, start_share=self.hparams.start_share)
-        l_s = perturb(model.process, clean.logits, heard.logits, s, gaussian_noise(generator))
-        return model.estimate(l_s, s, heard, seen), clean
+        l_s = perturb(model.process, clean.logits, noisy_obs.logits, s, gaussian_noise(generator))
+        return model.estimate(l_s, s, noisy_obs, enhanced_obs), clean
 
     def compute_objectives(self, predictions, batch, stage):
         return self.domain.logits_loss(*predictions, self.model.space, self.classifier, self.hparams)
 
     def validate_batch(self, batch, networks: nn.ModuleDict):
         model, truths = self.model.with_network(networks.network), self.domain.truths(batch)
-        heard, seen, clean = (self._observation(batch, name) for name in ("heard", "seen", "clean"))
-        answers = {"_cascade": model.decoded(model.reverse(heard).sample(seen), heard.context),
-                   "_card": model.decoded(model.reverse(heard).sample(heard), heard.context),
-                   "_enhanced": seen.context, "_clean": clean.context}
+        noisy_obs, enhanced_obs, clean = (self._observation(batch, name) for name in ("heard", "seen", "clean"))
+        answers = {"_cascade": model.decoded(model.reverse(noisy_obs).sample(enhanced_obs), noisy_obs.context),
+                   "_card": model.decoded(model.reverse(noisy_obs).sample(noisy_obs), noisy_obs.context),
+                   "_enhanced": enhanced_obs.context, "_clean": clean.context}
         counts = {name: self.domain.count(self.classifier, logits, truths) for name, logits in answers.items()}
         return {"counted": counts["_clean"][1], **{f"errors{name}": errors for name, (errors, _) in counts.items()}}
 

@@ -25,8 +25,8 @@ class SignalTrainer(Trainer):
     `recogniser_weight` the loss of C(x_hat0) against C(x0) is added, whose gradient passes through C and leaves C as it
     is. Validation samples with the real sampler and reports the classifier's error rate and the quality in dB.
 
-    With shares `told` of what it is told (`none`, `heard`: C(y), `noised`: C(x0) on the way to C(y)) the network learns
-    from the start to listen to logits; validation then reports the error rate of C(x_hat0) told C(x0) too.
+    With shares `told` of what it is conditioned on (`none`, `heard`: C(y), `noised`: C(x0) on the way to C(y)) the
+    network learns from the start to use logits; validation then reports the error rate of C(x_hat0) given C(x0) too.
     """
 
     def __init__(self, model: SignalModel, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
@@ -42,13 +42,13 @@ class SignalTrainer(Trainer):
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
             t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
             x_t = perturb(self.signal.process, x0, degraded.y, t, gaussian_noise(generator))
-            clean, told = None, None
-            if self.told:
-                heard, clean = self._heard(batch, degraded)
-                told = self._told(heard, clean, degraded, generator)
+            clean, condition = None, None
+            if self.condition_probs:
+                noisy_obs, clean = self._observe(batch, degraded)
+                condition = self._condition(noisy_obs, clean, degraded, generator)
             elif self.recogniser_weight:
                 clean = self._clean(batch, degraded)
-        x_hat = self.signal.with_network(self.modules.network).estimate(x_t, t, degraded, told)
+        x_hat = self.signal.with_network(self.modules.network).estimate(x_t, t, degraded, condition)
         return x_hat, x0, degraded, clean
 
     def compute_objectives(self, predictions, batch, stage):
@@ -59,8 +59,8 @@ class SignalTrainer(Trainer):
         return loss
 
     @property
-    def told(self) -> dict:
-        """Shares of what the network is told; empty: nothing."""
+    def condition_probs(self) -> dict:
+        """Shares of what the network is conditioned on; empty: on nothing."""
         return self.hparams.told
 
     @property
@@ -78,19 +78,19 @@ class SignalTrainer(Trainer):
         return self.classifier(batch.clean.data, degraded.lengths, like=like)
 
     @torch.no_grad()
-    def _heard(self, batch, degraded: Analysis) -> tuple[Logits, Logits]:
+    def _observe(self, batch, degraded: Analysis) -> tuple[Logits, Logits]:
         """C(y), and C(x0) at its positions."""
-        heard = self.classifier(batch.noisy.data, degraded.lengths)
-        return heard, self._clean(batch, degraded, like=heard)
+        noisy_obs = self.classifier(batch.noisy.data, degraded.lengths)
+        return noisy_obs, self._clean(batch, degraded, like=noisy_obs)
 
-    def _told(self, heard: Logits, clean: Logits, degraded: Analysis, generator: torch.Generator) -> Tensor:
+    def _condition(self, noisy_obs: Logits, clean: Logits, degraded: Analysis, generator: torch.Generator) -> Tensor:
         """Logits where the network takes them, of the kind that is drawn for each item."""
         space = self._space(clean)
-        y, known = (observation(logits, space).logits for logits in (heard, clean))
+        y, known = (observation(logits, space).logits for logits in (noisy_obs, clean))
         s = draw_times(self.signal.process, len(y), generator)
         noised = perturb(self.signal.process, known, y, s, gaussian_noise(generator))
         given = {"none": torch.zeros_like(y), "heard": y, "noised": swap_spans(noised, self.hparams.swapped, generator)}
-        return self.signal.align(pick(given, self.told, generator), heard, degraded)
+        return self.signal.align(pick(given, self.condition_probs, generator), noisy_obs, degraded)
 
     def _classified_loss(self, x_hat: Tensor, degraded: Analysis, clean: Logits) -> Tensor:
         """The loss of C(x_hat0) against C(x0), in the logits space of this batch's C(x0)."""
@@ -108,18 +108,19 @@ class SignalTrainer(Trainer):
                                             self.domain.truths(batch))
         quality = [measure(*pair) for pair in zip(unpadded(enhanced, lengths), unpadded(batch.clean.data, lengths))]
         sums = {"errors": errors, "counted": counted, name: sum(quality), "items": len(quality)}
-        if self.told:
+        if self.condition_probs:
             sums["errors_told"] = self._oracle_errors(batch, self.signal.with_network(networks.network))
         return sums
 
     def _oracle_errors(self, batch, signal: SignalModel) -> float:
-        """Errors of C(x_hat0) where the signal process is told C(x0)."""
+        """Errors of C(x_hat0) where the signal process is given C(x0)."""
         degraded = signal.analyse(batch.noisy.data, self.domain.lengths(batch.noisy))
-        heard, clean = self._heard(batch, degraded)
-        told = observation(clean, self._space(clean)).logits
-        process = signal.reverse(degraded, lambda logits: signal.align(logits, heard, degraded))
-        seen = self.classifier(signal.synthesise(process.sample(told), degraded), degraded.lengths, like=heard)
-        return self.domain.count(self.classifier, seen, self.domain.truths(batch))[0]
+        noisy_obs, clean = self._observe(batch, degraded)
+        condition = observation(clean, self._space(clean)).logits
+        process = signal.reverse(degraded, lambda logits: signal.align(logits, noisy_obs, degraded))
+        enhanced = signal.synthesise(process.sample(condition), degraded)
+        enhanced_obs = self.classifier(enhanced, degraded.lengths, like=noisy_obs)
+        return self.domain.count(self.classifier, enhanced_obs, self.domain.truths(batch))[0]
 
     def summarise(self, sums):
         (name, _), rate = self.domain.quality, self.domain.rate
