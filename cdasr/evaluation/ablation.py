@@ -36,18 +36,18 @@ def ablate(pipeline: CoupledPipeline, rows: Rows, strategy: str, steps: Sequence
     variants |= {f"{strategy}, {count} + {count} steps": run(steps=count) for count in steps}
     variants |= {"logits to signal: off" if weight == 0 else f"guidance {weight:g}": run(guidance=weight)
                  for weight in guidance}
-    variants["signal to logits: off"] = lambda batch, group: _told(pipeline, batch, None)
+    variants["signal to logits: off"] = lambda batch, group: _conditioned(pipeline, batch, None)
 
     def oracle(batch: Batch, group: Rows) -> Outcome:
-        return _told(pipeline, batch, clean(batch, group))
+        return _conditioned(pipeline, batch, clean(batch, group))
     variants["oracle: signal told C(x0)"] = oracle
 
     found, rate, first = [], pipeline.domain.rate, None
     for name, variant in variants.items():
         outcomes = [(variant(batch, group), group) for batch, group in tqdm(batches, desc=f"ablation: {name}")]
         errors, counted = _errors(pipeline, [(outcome.logits, group) for outcome, group in outcomes])
-        seen = [(outcome.enhanced_logits, group) for outcome, group in outcomes if outcome.enhanced_logits is not None]
-        enhanced = 100.0 * float(_errors(pipeline, seen)[0].sum() / counted.sum()) if seen else None
+        made = [(outcome.enhanced_logits, group) for outcome, group in outcomes if outcome.enhanced_logits is not None]
+        enhanced = 100.0 * float(_errors(pipeline, made)[0].sum() / counted.sum()) if made else None
         first = errors if first is None else first
         draws = bootstrap([(np.stack([errors, first]), counted)])
         found.append({"variant": name, rate: 100.0 * float(errors.sum() / counted.sum()),
@@ -65,20 +65,20 @@ def _errors(pipeline: CoupledPipeline, answers: Sequence[tuple[Logits, Rows]]) -
     return errors, counted
 
 
-def _told(pipeline: CoupledPipeline, batch: Batch, clean: Batch | None) -> Outcome:
-    """The signal process told one thing throughout: C of `clean`, or else the logits of `card`.
+def _conditioned(pipeline: CoupledPipeline, batch: Batch, clean: Batch | None) -> Outcome:
+    """The signal process conditioned on one thing throughout: C of `clean`, or else the logits of `card`.
 
     With `clean` signals the answer is that of the logits process, given C of the resulting signal; else that of `card`.
     """
     run = CoupledRun(pipeline.classifier, pipeline.signal, pipeline.logits, batch.signals, batch.lengths)
-    heard = run.observe(run.signal.y)
-    logits = run.start_logits(heard)
+    noisy_obs = run.observe(run.signal.y)
+    logits = run.start_logits(noisy_obs)
     if clean is None:
-        told = logits.sample(given=heard)
+        condition = logits.sample(given=noisy_obs)
     else:
-        known = pipeline.classifier(clean.signals, clean.lengths, like=heard.context)
-        told = pipeline.logits.observation(known).logits
-    seen = run.observe(run.signal.sample(given=told))
-    answer = told if clean is None else logits.sample(given=seen)
-    answer = pipeline.logits.decoded(answer, (heard if clean is None else seen).context).redecode()
-    return Outcome(answer, enhanced_logits=seen.context.redecode(), nfe=run.nfe)
+        known = pipeline.classifier(clean.signals, clean.lengths, like=noisy_obs.context)
+        condition = pipeline.logits.observation(known).logits
+    enhanced_obs = run.observe(run.signal.sample(given=condition))
+    answer = condition if clean is None else logits.sample(given=enhanced_obs)
+    answer = pipeline.logits.decoded(answer, (noisy_obs if clean is None else enhanced_obs).context).redecode()
+    return Outcome(answer, enhanced_logits=enhanced_obs.context.redecode(), nfe=run.nfe)
