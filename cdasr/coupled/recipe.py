@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class Recipe:
 
     - `classifier`: what the frozen classifier is called: stage 2, its folder in `exp_dir` and its section of `hparams`.
     - `reads` and `files`, by stage: the settings that this domain's stage reads, and those of them that name files, as
-      `recipe.markers.Stage` has them, beside those of every domain.
+      `recipe.markers.Stage` has them, beside those of every domain. `lists`, by stage and setting: the files that such
+      a file names in its turn.
 
     Data:
     - `download(hparams)` and `prepare(hparams)`: stages 0 and 1 of a recipe without a prepare.py.
@@ -76,3 +77,4 @@ class Recipe:
     package_config: Callable[[Hparams], dict] = lambda hparams: {"about": hparams["about"]}
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lists: Mapping[str, Mapping[str, Callable[[str], Iterable[str]]]] = field(default_factory=dict)

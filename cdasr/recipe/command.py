@@ -41,8 +41,7 @@ def order(domain: Domain) -> tuple[Stage, ...]:
     up_to_signal = ("download", "prepare", name, "signal")
     stages = (
         Stage("download", "find the data or download them", own=True, makes=("source",)),
-        Stage("prepare", "what is trained on; what is validated and scored, degraded once", own=True, makes=("data",),
-              manifests=("manifests",)),
+        Stage("prepare", "what is trained on; what is validated and scored, degraded once", own=True, makes=("data",)),
         Stage(name, f"the frozen {name} and its error rate", trains=True, makes=(name,)),
         Stage("signal", "train the signal process, choose its steps, write the model package", trains=True,
               makes=("signal",), files=("signal_init",), package=True,
@@ -59,7 +58,8 @@ def order(domain: Domain) -> tuple[Stage, ...]:
         Stage("score", "tables, plots and RESULTS.md", reads=("results", "other_seeds"),
               files=("other_seeds:results",)))
     own = domain.recipe
-    return tuple(stage.also(own.reads.get(stage.name, ()), own.files.get(stage.name, ())) for stage in stages)
+    return tuple(stage.also(own.reads.get(stage.name, ()), own.files.get(stage.name, ()), own.lists.get(stage.name, {}))
+                 for stage in stages)
 
 
 def main(own: Mapping[str, Callable[[dict], None]] | None = None, module: str = "cdasr.recipe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2dur", "reco2file_and_channel")  # of Kaldi
@@ -30,16 +30,14 @@ def describe(path: str | os.PathLike, exp_dir: Path) -> str:
                     for name, size, modified in sorted(_listing(path, exp_dir.absolute()))))
 
 
-def describe_audio(manifest: str | os.PathLike) -> str:
-    """Size and time of the recordings that a manifest names: one may be replaced while the manifest stays the same."""
+def describe_named(path: str | os.PathLike, named: Callable[[str], Iterable[str]]) -> str:
+    """Size and time of the files that a list of files names: one may be replaced while the list stays the same."""
     from cdasr.runtime.atomic import file_key
-    from cdasr.speech.manifest import read_manifest
 
     try:
-        rows = read_manifest(manifest, check_audio=False, empty_text=True)
+        files = list(named(os.fspath(path)))
     except ValueError:
         return "not known"  # the stage says why
-    files = dict.fromkeys(path for row in rows for path in (row["wav"], row.get("clean_wav")) if path)
     return digest(*(f"{file_key(path)}\n".encode("utf-8", "surrogateescape") for path in files))
 
 

@@ -12,11 +12,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cdasr.recipe.fingerprints import describe, describe_audio, digest
+from cdasr.recipe.fingerprints import describe, describe_named, digest
 from cdasr.runtime.atomic import write_bytes, write_json
 
 ELSEWHERE = ("exp_dir", "device", "threads", "nproc", "tensorboard", "decode.overwrite")  # where and how fast, not what
@@ -32,7 +32,8 @@ class Stage:
     - `own`: the recipe's `prepare.py` has it, where there is one. `trains`: it may run as several processes.
     - `reads`: the settings, as `outer.inner`, of which it is the first reader.
     - `files`: settings that hold paths of files or folders whose content it reads; `key:sub` for a part of a folder.
-    - `manifests`: settings, of those in `files`, whose files name recordings; size and time of these count, too.
+    - `lists`: settings, of those in `files`, whose files name other files, and the function that gives these: size and
+      time of them count, too.
     - `makes`: what it leaves in `exp_dir`, moved to `exp_dir/old` before it is done again.
     - `needs`: the earlier stages that it depends on; None: all.
     - `keyed`: it reuses its own results only where they are those of the same inputs, so that they may stay where it
@@ -46,15 +47,16 @@ class Stage:
     trains: bool = False
     reads: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    manifests: tuple[str, ...] = ()
+    lists: Mapping[str, Callable[[str], Iterable[str]]] = field(default_factory=dict)
     makes: tuple[str, ...] = ()
     needs: tuple[str, ...] | None = None
     keyed: bool = False
     package: bool = False
 
-    def also(self, reads: tuple[str, ...], files: tuple[str, ...]) -> Stage:
+    def also(self, reads: tuple[str, ...], files: tuple[str, ...],
+             lists: Mapping[str, Callable[[str], Iterable[str]]]) -> Stage:
         """The same stage, which is the first reader of further settings and files."""
-        return replace(self, reads=(*self.reads, *reads), files=(*self.files, *files))
+        return replace(self, reads=(*self.reads, *reads), files=(*self.files, *files), lists={**self.lists, **lists})
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class Markers:
         inputs = {}
         for key, place, path in input_paths(stage, hparams):
             inputs[place] = self._once(path, lambda path: describe(path, self.exp_dir))
-            if key in stage.manifests:
-                inputs[f"audio of {place}"] = self._once(f"audio of {path}", lambda _, path=path: describe_audio(path))
+            if key in stage.lists:
+                inputs[f"audio of {place}"] = self._once(
+                    f"audio of {path}", lambda _, key=key, path=path: describe_named(path, stage.lists[key]))
         after = {other.name: self._identity(place) for place, other in enumerate(self.stages[:number])
                  if stage.needs is None or other.name in stage.needs}
         processes = hparams["nproc"] if stage.trains and "nproc" in hparams else 1

@@ -174,6 +174,14 @@ def check_start(model, hparams: Hparams) -> None:
                          f"{hparams['sample_rate']} Hz; start from another signal process")
 
 
+def recordings_in(manifest: str) -> list[str]:
+    """The recordings that a manifest names."""
+    from cdasr.speech.manifest import read_manifest
+
+    rows = read_manifest(manifest, check_audio=False, empty_text=True)
+    return list(dict.fromkeys(path for row in rows for path in (row["wav"], row.get("clean_wav")) if path))
+
+
 RECIPE = Recipe(
     classifier="recogniser", download=download, prepare=prepare, rows=rows, degraded=degraded, fixed=fixed,
     ablation_rows=ablation_rows, make_classifier=make_recogniser, load_classifier=load_frozen,
@@ -185,4 +193,5 @@ RECIPE = Recipe(
            "recogniser": ("asr", "asr_head", "asr_options", "recogniser", "training_seed"), "signal": ("context",),
            "score": ("report",)},
     files={"download": ("data_dir",), "prepare": ("data_dir", "manifests", "noise_dir", "rir_dir"),
-           "recogniser": ("asr",)})
+           "recogniser": ("asr",)},
+    lists={"prepare": {"manifests": recordings_in}})

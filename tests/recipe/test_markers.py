@@ -12,9 +12,11 @@ import pytest
 from cdasr.recipe.markers import Markers, Stage, describe
 from cdasr.recipe.runner import CAUSE, run, tell_cause
 from cdasr.runtime.lock import locked
+from cdasr.speech.recipe import recordings_in
 
 STAGES = (Stage("fetch", "get it", reads=("source",)),
-          Stage("build", "make it", reads=("net", "files"), files=("files",), manifests=("files",), makes=("build",)),
+          Stage("build", "make it", reads=("net", "files"), files=("files",), lists={"files": recordings_in},
+                makes=("build",)),
           Stage("side", "beside", reads=("side",), needs=("fetch",), makes=("side",)),
           Stage("decode", "say it", reads=("decode",), makes=("results",), keyed=True),
           Stage("score", "count it", reads=("score",)))
