@@ -179,8 +179,9 @@ class CTCLogits(Logits):
 
     def loss(self, l_hat: Tensor, l0: Tensor, space: LogitsSpace, weights) -> Tensor:
         """The loss of logits and posteriors, plus `sequence_weight` times the CTC loss, each a mean over frames."""
-        return (super().loss(l_hat, l0, space, weights) + weights.sequence_weight * sequence_loss(
-            space.decode(l_hat), space.decode(l0), self.lengths, self.classifier.blank))
+        estimated, known = space.decode(l_hat), space.decode(l0)  # first: gradients are added up in the order of use
+        return (super().loss(l_hat, l0, space, weights)
+                + weights.sequence_weight * sequence_loss(estimated, known, self.lengths, self.classifier.blank))
 
 
 @dataclass
