@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from cdasr.evaluation.report import table
 from cdasr.evaluation.scoring import score
 from cdasr.evaluation.store import append_decoded, check_same_settings, keep_decoded, model_id, read_decoded
 from cdasr.runtime.atomic import fingerprint, write_json, write_text
+from cdasr.runtime.batching import batches_within
 from cdasr.runtime.lock import locked
 from cdasr.runtime.outputs import check_folder
 from cdasr.runtime.provenance import record
@@ -167,7 +168,7 @@ def decode(rows: Sequence[Row], pipeline: CoupledPipeline, strategy: str, path: 
     """
     done = keep_decoded(path, keys, pipeline.domain.evaluation.unit)
     waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
-    append_decoded(path, _batches(waiting, batch_seconds),
+    append_decoded(path, batches_within(waiting, [float(row["duration"]) for row in waiting], batch_seconds),
                    lambda batch: _decode_batch(batch, pipeline, strategy, batch_seconds, keys, measured, **sampling),
                    len(rows), pipeline.domain.evaluation.unit)
 
@@ -199,15 +200,3 @@ def _quality(row: Row, pipeline: CoupledPipeline, noisy: torch.Tensor, enhanced:
              for name, quality in measured.items()
              for suffix, signal in (("_input", noisy), ("", noisy if enhanced is None else enhanced))}
     return {name: round(value, digits) for name, (value, digits) in found.items() if value is not None}
-
-
-def _batches(rows: Sequence[Row], batch_seconds: float) -> Iterator[list[Row]]:
-    """Consecutive rows, sorted by duration, whose padded size stays within `batch_seconds`."""
-    batch: list[Row] = []
-    for row in rows:
-        if batch and float(row["duration"]) * (len(batch) + 1) > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
