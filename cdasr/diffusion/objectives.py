@@ -9,11 +9,11 @@ from cdasr.diffusion.processes import Process
 from cdasr.diffusion.samplers import Noise
 
 
-def draw_times(process: Process, batch: int, generator: torch.Generator, start_share: float = 0.0) -> Tensor:
+def draw_times(process: Process, batch: int, generator: torch.Generator, start_prob: float = 0.0) -> Tensor:
     """Times (batch,), uniform in [t_min, t_max], but for a share at t_max, where every trajectory starts."""
     uniform = torch.rand(2, batch, generator=generator, device=generator.device)
     t = process.t_min + (process.t_max - process.t_min) * uniform[0]
-    return torch.where(uniform[1] < start_share, torch.full_like(t, process.t_max), t)
+    return torch.where(uniform[1] < start_prob, torch.full_like(t, process.t_max), t)
 
 
 def perturb(process: Process, x0: Tensor, y: Tensor, t: Tensor, noise: Noise) -> Tensor:

@@ -94,7 +94,7 @@ def images_of(rows: Sequence[Mapping], name: str) -> ImageSet:
 def training_degrader(hparams: Mapping) -> TrainingDegrader:
     """The degradations of `data`, on images that are varied as in the training of the classifier."""
     varied = {key: hparams["classifier"][key] for key in ("shift", "flip")}
-    return TrainingDegrader(hparams["data"]["degradations"], hparams["signal"]["clean_share"], **varied)
+    return TrainingDegrader(hparams["data"]["degradations"], hparams["signal"]["clean_prob"], **varied)
 
 
 def ablation_rows(hparams: Mapping) -> list[dict]:

@@ -99,13 +99,13 @@ def augment(image: Tensor, rng: Rng, shift: int, flip: bool) -> Tensor:
 
 @dataclass
 class TrainingDegrader:
-    """Degradation on the fly, `(clean, rng) -> (degraded, clean)`: one of several, and none for `clean_share`.
+    """Degradation on the fly, `(clean, rng) -> (degraded, clean)`: one of several, and none for `clean_prob`.
 
     The clean image is varied first, as `augment` does by up to `shift` pixels and, with `flip`, mirrored.
     """
 
     degradations: Sequence[Mapping]
-    clean_share: float = 0.05
+    clean_prob: float = 0.05
     shift: int = 0
     flip: bool = False
 
@@ -114,7 +114,7 @@ class TrainingDegrader:
 
     def __call__(self, clean: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         clean = augment(clean, rng, self.shift, self.flip)
-        if rng.random() < self.clean_share:
+        if rng.random() < self.clean_prob:
             return clean, clean
         return self.functions[rng.integers(len(self.functions))](clean, rng), clean
 

@@ -17,7 +17,7 @@ OF_NULL = {"epoch_items": int, "size": int, "patience": int, "valid_batch_second
            "grad_accumulation": int, "speeds": list}  # the type of a value that is null by default
 REAL = re.compile(r"(valid_)?batch_seconds|checkpoint_minutes|shortest|longest|(valid_)?snrs|\w+_range|guidance")
 SIGNED = re.compile(r"(valid_)?snrs|snr_range|hidden_layers")
-SHARE = re.compile(r"\w+_share|swapped|drop_\w+|own_states|warmup|ema_decay|label_smoothing|layerdrop|mask_\w+_prob")
+SHARE = re.compile(r"\w+_(share|prob)|swapped|drop_\w+|warmup|ema_decay|label_smoothing|layerdrop")
 POSITIVE = re.compile(r"lr|(valid_)?batch_(seconds|size)|checkpoint_minutes|longest|sample_rate|nproc|n_fft|hop|every"
                       r"|grad_accumulation|passes|samples|channels|widths|dim|heads|strides|hidden_size|speeds")
 NOT_EMPTY = ("steps", "oa_weights", "valid_snrs", "channels", "strides", "widths")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,10 +21,14 @@ from cdasr.recipe.check_hparams import conform
 
 PACKAGE = Path(__file__).parents[1]
 BASES = {"speech": PACKAGE / "recipe" / "base.yaml", "images": PACKAGE / "images" / "base.yaml"}
-OPEN = ("about", "lr_factors", "strategies", "curriculum", "dropout", "told", "conditions", "only", "asr_options",
+OPEN = ("about", "lr_factors", "strategies", "curriculum", "dropout", "conditions", "only", "asr_options",
         "head", "degradations", "unseen")  # their keys are data: a recipe's replace those of the base
 NAMES = ("lr_factors", "strategies")  # mappings whose keys are names that a recipe's default need not mention
 OWN = ("data", "manifests")  # sections in which a recipe may have keys of its own
+RENAMED = {  # settings of earlier versions, which are still read
+    "own_states": "scheduled_sampling_prob", "told": "conditions", "told_steps": "condition_steps",
+    **{f"{name}_share": f"{name}_prob" for name in ("start", "reverb", "clean", "tight", "file", "synthetic")}}
+_noted: set[tuple[str, str]] = set()  # what stderr was told of, once in a process
 CODE_TAGS = re.compile(r"!(new|name|apply|applyref|module|include|!python)\b")
 MAX_BYTES, MAX_NODES, MAX_DEPTH = 200_000, 20_000, 40
 
@@ -97,11 +102,31 @@ def _read(path: Path) -> yaml.MappingNode:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes are no hparams file; at most {MAX_BYTES} are read")
     try:
-        return _tree(path.read_text(encoding="utf-8"))
+        return _with_new_names(_tree(path.read_text(encoding="utf-8")), str(path))
     except RecursionError:
         raise ValueError(f"{path}: is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _with_new_names(node: yaml.Node, place: str) -> yaml.Node:
+    """The tree, in which settings that earlier versions called otherwise have their present names."""
+    parts = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.value = _new_name(key.value, place)
+        parts = [value for _, value in node.value]
+    for part in parts:
+        _with_new_names(part, place)
+    return node
+
+
+def _new_name(name: str, place: str) -> str:
+    if name in RENAMED and (place, name) not in _noted:
+        _noted.add((place, name))
+        print(f"{place}: {name} is called {RENAMED[name]} now", file=sys.stderr)
+    return RENAMED.get(name, name)
 
 
 def _tree(text: str) -> yaml.MappingNode:
@@ -172,7 +197,8 @@ def _parse_overrides(overrides: Sequence[str]) -> yaml.MappingNode:
                 node = _tree(f"value:\n {value}").value[0][1]
             except (yaml.YAMLError, ValueError, IndexError) as error:
                 raise ValueError(f"--{key} {value}: {' '.join(str(error).split())}") from None
-        for name in reversed(key.replace("-", "_").split(".")):
+        _with_new_names(node, f"--{key}")
+        for name in reversed([_new_name(name, f"--{key}") for name in key.replace("-", "_").split(".")]):
             outer = _mapping()
             outer.value.append((yaml.ScalarNode(_tag(name), name), node))
             node = outer

@@ -91,29 +91,29 @@ class TrainingDegrader:
 
     The clean speech is varied first: played at a speed within `speed_range`, and through a microphone whose gains over
     frequency have a standard deviation of `channel_db`. SNR and level (RMS) are uniform within their ranges, in dB.
-    `reverb_share` of the utterances is in a room, and `clean_share` has neither noise nor room, so that a network
-    learns to leave clean speech alone. For `tight_share` of them the pauses at both ends are cut off: people cut
+    `reverb_prob` of the utterances is in a room, and `clean_prob` has neither noise nor room, so that a network
+    learns to leave clean speech alone. For `tight_prob` of them the pauses at both ends are cut off: people cut
     recordings tightly, and what only ever met pauses there takes the first and the last sound for noise.
     """
 
     noise_source: NoiseSource
     room_source: RoomSource | None = None
     snr_range: tuple[float, float] = (-8.0, 20.0)
-    reverb_share: float = 0.3
-    clean_share: float = 0.05
-    tight_share: float = 0.0
+    reverb_prob: float = 0.3
+    clean_prob: float = 0.05
+    tight_prob: float = 0.0
     level_range: tuple[float, float] = (-35.0, -15.0)
     speed_range: tuple[float, float] = (1.0, 1.0)
     channel_db: float = 0.0
 
     def __call__(self, clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if self.tight_share and rng.random() < self.tight_share:
+        if self.tight_prob and rng.random() < self.tight_prob:
             clean = without_pauses(clean, self.noise_source.rate)
         clean = self._varied(clean, rng)
         clean = clean * np.float32(10 ** (rng.uniform(*self.level_range) / 20) / max(rms(clean), SILENT))
-        if rng.random() < self.clean_share:
+        if rng.random() < self.clean_prob:
             return clean, clean
-        rooms = self.room_source if rng.random() < self.reverb_share else None
+        rooms = self.room_source if rng.random() < self.reverb_prob else None
         result = degrade(clean, rng, self.noise_source, rooms, rng.uniform(*self.snr_range))
         return result.noisy, result.clean
 

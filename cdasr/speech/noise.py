@@ -35,7 +35,7 @@ CACHE_BYTES = 400_000_000
 
 
 class NoiseSource:
-    """Draws noise from recordings (a share of `file_share`) and from the generated `families`, at `rate` Hz.
+    """Draws noise from recordings (a share of `file_prob`) and from the generated `families`, at `rate` Hz.
 
     `speech` are utterances, rows of a manifest or paths, for the families that need some (babble, speech_shaped). With
     `warp` a draw is also changed in speed, spectrum and loudness, and sometimes mixed with a second one: for training.
@@ -44,7 +44,7 @@ class NoiseSource:
 
     def __init__(self, files: Sequence[str | os.PathLike] = (), families: Sequence[str] = (),
                  speech: Sequence[Mapping[str, str] | str | os.PathLike] = (), rate: int = 16_000,
-                 file_share: float = 0.5, warp: bool = True):
+                 file_prob: float = 0.5, warp: bool = True):
         unknown = [family for family in families if family not in FAMILIES]
         if unknown:
             raise ValueError(f"no noise family is called {', '.join(unknown)}; use {', '.join(FAMILIES)}")
@@ -55,7 +55,7 @@ class NoiseSource:
             raise ValueError("a noise source needs noise files, families of generated noise, or both")
         self.files, self.families, self.speech = list(files), list(families), list(speech)
         self.rate, self.warp = rate, warp
-        self.file_share = file_share if files and families else float(bool(files))
+        self.file_prob = file_prob if files and families else float(bool(files))
         self._recordings = WaveCache(partial(_recording, rate=rate))
         self._utterances = WaveCache(partial(_speech, speech=self.speech, rate=rate))
 
@@ -71,7 +71,7 @@ class NoiseSource:
         return noise, name
 
     def _draw_plain(self, rng: np.random.Generator, samples: int) -> tuple[np.ndarray, str]:
-        if rng.random() < self.file_share:
+        if rng.random() < self.file_prob:
             path = self.files[rng.integers(len(self.files))]
             return cut(rng, self._recordings(path), samples), Path(path).name
         family = self.families[rng.integers(len(self.families))]

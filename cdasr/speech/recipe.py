@@ -68,12 +68,12 @@ def training_degrader(hparams: Hparams) -> Callable:
     settings, rate, data = hparams["signal"], hparams["sample_rate"], data_folder(hparams)
     lists = read_json(path := data / "noise.json", called=path, keys=("train.files", "train.families", "rooms.train"))
     noise = NoiseSource(files=lists["train"]["files"], families=lists["train"]["families"],
-                        speech=rows(hparams, "train"), rate=rate, file_share=settings["file_share"])
+                        speech=rows(hparams, "train"), rate=rate, file_prob=settings["file_prob"])
     rooms = room_source(lists["rooms"]["train"], hparams["data"]["train_rooms"], hparams["seed"], rate,
                         data / "rooms" / "train")
     return TrainingDegrader(noise, rooms, snr_range=tuple(settings["snr_range"]),
-                            reverb_share=settings["reverb_share"], clean_share=settings["clean_share"],
-                            tight_share=settings["tight_share"], speed_range=tuple(settings["speed_range"]),
+                            reverb_prob=settings["reverb_prob"], clean_prob=settings["clean_prob"],
+                            tight_prob=settings["tight_prob"], speed_range=tuple(settings["speed_range"]),
                             channel_db=settings["channel_db"])
 
 

@@ -20,23 +20,23 @@ MAX_ORDER = 60  # of reflection: what lies beyond has decayed by 30 dB or more
 
 
 class RoomSource:
-    """Draws measured responses (a share of `file_share`) and `simulated` rooms that follow from `seed`.
+    """Draws measured responses (a share of `file_prob`) and `simulated` rooms that follow from `seed`.
 
     A room is simulated when it is first drawn, and kept; with `cache_dir` also on disk, for later runs.
     """
 
     def __init__(self, files: Sequence[str | os.PathLike] = (), simulated: int = 0, seed: int = 0,
-                 rate: int = 16_000, file_share: float = 0.3, cache_dir: str | os.PathLike | None = None):
+                 rate: int = 16_000, file_prob: float = 0.3, cache_dir: str | os.PathLike | None = None):
         if not files and simulated < 1:
             raise ValueError("a room source needs files of room responses, some simulated rooms, or both")
         self.files, self.simulated, self.seed, self.rate = list(files), simulated, seed, rate
-        self.file_share = file_share if files and simulated else float(bool(files))
+        self.file_prob = file_prob if files and simulated else float(bool(files))
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self._responses: dict[int | str, np.ndarray] = {}
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, str]:
         """A response `(samples,)` and its name: a file's, or `room` and a number."""
-        if rng.random() < self.file_share:
+        if rng.random() < self.file_prob:
             path = self.files[rng.integers(len(self.files))]
             return self._keep(str(path), lambda: read_response(path, self.rate)), Path(path).name
         number = int(rng.integers(self.simulated))

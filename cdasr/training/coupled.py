@@ -34,7 +34,8 @@ class CoupledTrainer(Trainer):
     3. The logits network's estimate: its loss. Given C(y) for a share `drop_seen`, else C(x_hat0) of 2 for the items
        whose time was t_max, and of 1 for the others: no estimate that a state near the clean signal has helped.
 
-    For a share `own_states`, the states of 2 and 3 are made of the estimates of 1 in place of the clean variables.
+    With probability `scheduled_sampling_prob`, the states of 2 and 3 are made of the estimates of 1 in place of the
+    clean variables.
     """
 
     def __init__(self, signal: SignalModel, logits: LogitsModel, classifier: nn.Module, output_dir: Path,
@@ -65,14 +66,14 @@ class CoupledTrainer(Trainer):
             l_first = self._first_logits(logits, noisy_obs, enhanced_obs, generator)
             condition = self._condition(signal, logits, noisy_obs, l_first, clean, degraded, generator)
 
-        t = draw_times(signal.process, len(x0), generator, start_share=self.hparams.start_share)
+        t = draw_times(signal.process, len(x0), generator, start_prob=self.hparams.start_prob)
         x_t = perturb(signal.process, self._own(x_first, x0, generator), degraded.y, t, noise)
         x_hat = signal.estimate(x_t, t, degraded, condition)
         obs_hat = self._observe(x_hat, degraded, like)
 
         enhanced_obs = choose(where(t == start, detached(obs_hat), enhanced_obs), noisy_obs, self.hparams.drop_seen,
                               generator)
-        s = draw_times(logits.process, len(x0), generator, start_share=self.hparams.start_share)
+        s = draw_times(logits.process, len(x0), generator, start_prob=self.hparams.start_prob)
         l_s = perturb(logits.process, self._own(l_first, clean.logits, generator), noisy_obs.logits, s, noise)
         noisy_obs, enhanced_obs = (drop_hidden(observation, self.hparams.drop_hidden, generator)
                                    for observation in (noisy_obs, enhanced_obs))
@@ -101,14 +102,14 @@ class CoupledTrainer(Trainer):
         given only these would trust them too much.
         """
         observed = choose(enhanced_obs, noisy_obs, 0.5, generator)
-        return logits.reverse(noisy_obs, self.hparams.told_steps).sample(observed)
+        return logits.reverse(noisy_obs, self.hparams.condition_steps).sample(observed)
 
     def _own(self, estimate: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """What a state is made of: the network's own `estimate` for a share `own_states` of the items, else `clean`.
+        """What a state is made of: the network's own `estimate` with `scheduled_sampling_prob`, else `clean`.
 
         Sampling makes its states of estimates; a network that has only met states made of the truth trusts them.
         """
-        own = drawn(self.hparams.own_states, clean, generator)
+        own = drawn(self.hparams.scheduled_sampling_prob, clean, generator)
         return torch.where(per_item(own, clean), estimate, clean)
 
     def _condition(self, signal: SignalModel, logits: LogitsModel, noisy_obs: Observation, estimate: Tensor,

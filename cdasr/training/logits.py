@@ -39,7 +39,7 @@ class LogitsTrainer(Trainer):
         enhanced_obs = choose(enhanced_obs, noisy_obs, self.hparams.drop_seen, generator)
         noisy_obs, enhanced_obs = (drop_hidden(observation, self.hparams.drop_hidden, generator)
                                    for observation in (noisy_obs, enhanced_obs))
-        s = draw_times(model.process, len(clean.logits), generator, start_share=self.hparams.start_share)
+        s = draw_times(model.process, len(clean.logits), generator, start_prob=self.hparams.start_prob)
         l_s = perturb(model.process, clean.logits, noisy_obs.logits, s, gaussian_noise(generator))
         return model.estimate(l_s, s, noisy_obs, enhanced_obs), clean
 

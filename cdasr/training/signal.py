@@ -25,8 +25,8 @@ class SignalTrainer(Trainer):
     `recogniser_weight` the loss of C(x_hat0) against C(x0) is added, whose gradient passes through C and leaves C as it
     is. Validation samples with the real sampler and reports the classifier's error rate and the quality in dB.
 
-    With shares `told` of what it is conditioned on (`none`, `heard`: C(y), `noised`: C(x0) on the way to C(y)) the
-    network learns from the start to use logits; validation then reports the error rate of C(x_hat0) given C(x0) too.
+    With shares `conditions` of what it is conditioned on (`none`, `heard`: C(y), `noised`: C(x0) on the way to C(y))
+    the network learns from the start to use logits. Validation then reports the error rate conditioned on C(x0) too.
     """
 
     def __init__(self, model: SignalModel, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
@@ -40,7 +40,7 @@ class SignalTrainer(Trainer):
             degraded = self.signal.analyse(batch.noisy.data, self.domain.lengths(batch.noisy))
             x0 = self.signal.target(batch.clean.data, degraded)
             generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
-            t = draw_times(self.signal.process, len(x0), generator, start_share=self.hparams.start_share)
+            t = draw_times(self.signal.process, len(x0), generator, start_prob=self.hparams.start_prob)
             x_t = perturb(self.signal.process, x0, degraded.y, t, gaussian_noise(generator))
             clean, condition = None, None
             if self.condition_probs:
@@ -61,7 +61,7 @@ class SignalTrainer(Trainer):
     @property
     def condition_probs(self) -> dict:
         """Shares of what the network is conditioned on; empty: on nothing."""
-        return self.hparams.told
+        return self.hparams.conditions
 
     @property
     def recogniser_weight(self) -> float:
@@ -135,7 +135,7 @@ def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train:
 
     Returns the EMA model of the best epoch.
     """
-    if hparams["told"]:
+    if hparams["conditions"]:
         channels = classifier.logits_size, hparams["condition"]
         model, start = (process and process.with_injection(*channels) for process in (model, start))
     if start is not None:

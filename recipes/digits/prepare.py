@@ -132,7 +132,7 @@ def synthetic_talkers(folder: Path, seed: int) -> dict[str, dict[int, list[Path]
 
 
 def prepare_split(speakers: dict, split: str, utterances: int, seed: int, folder: Path, talkers: dict | None = None,
-                  talker_share: float = 0.0, processes: int = 1) -> list[dict]:
+                  talker_prob: float = 0.0, processes: int = 1) -> list[dict]:
     """Write `utterances` strings of a split as FLAC with `folder/{split}.csv`; nothing is redone on a second call.
 
     A share of them is spoken by the synthetic `talkers` instead of the corpus's `speakers`.
@@ -141,16 +141,16 @@ def prepare_split(speakers: dict, split: str, utterances: int, seed: int, folder
     if manifest.is_file() and len(rows := read_manifest(manifest)) == utterances:
         return rows
     write = partial(write_string, split=split, seed=seed, folder=folder / "clean" / split, speakers=speakers,
-                    talkers=talkers or {}, talker_share=talker_share)
+                    talkers=talkers or {}, talker_prob=talker_prob)
     write_manifest(manifest, list(ordered_map(write, range(utterances), processes, f"prepare {split}")))
     return read_manifest(manifest)
 
 
 def write_string(number: int, *, split: str, seed: int, folder: Path, speakers: dict, talkers: dict,
-                 talker_share: float) -> dict:
+                 talker_prob: float) -> dict:
     """Write one string of a split; returns its row of the manifest."""
     rng = np.random.default_rng([seed, *split.encode(), number])
-    group = talkers if talkers and rng.random() < talker_share else speakers
+    group = talkers if talkers and rng.random() < talker_prob else speakers
     speaker = sorted(group)[number % len(group)]
     wave, text = draw_string(rng, group[speaker], load_recording)
     name = f"{split}-{speaker}-{number:05d}"
@@ -175,11 +175,11 @@ def prepare(hparams: dict) -> None:
     exp_dir = Path(hparams["exp_dir"])
     folder = exp_dir / "data"
     splits = list_recordings(find_corpus(hparams["data_dir"], exp_dir / "download"))
-    talkers = synthetic_talkers(folder / "synthetic", seed) if sizes["synthetic_share"] else {}
+    talkers = synthetic_talkers(folder / "synthetic", seed) if sizes["synthetic_prob"] else {}
     strings = {split: prepare_split(splits[split], split, sizes[f"{split}_strings"], seed, folder, processes=processes)
                for split in splits if split != "train"}
     strings["train"] = prepare_split(splits["train"], "train", sizes["train_strings"], seed, folder, talkers,
-                                     sizes["synthetic_share"], processes)
+                                     sizes["synthetic_prob"], processes)
     strings["valid"] = prepare_split(splits["dev"], "valid", sizes["valid_strings"], seed, folder, processes=processes)
     if sizes["eval_split"] not in strings:
         raise ValueError(f"there are no {sizes['eval_split']} strings to score; choose --data.eval-split dev or use "

@@ -192,7 +192,7 @@ def test_training_states_have_the_marginal():
 
 
 def test_times_cover_the_process_and_start_where_sampling_starts():
-    t = draw_times(OUVE(), 10_000, torch.Generator().manual_seed(0), start_share=0.3)
+    t = draw_times(OUVE(), 10_000, torch.Generator().manual_seed(0), start_prob=0.3)
     assert float(t.min()) >= OUVE.t_min and float((t == 1.0).float().mean()) == pytest.approx(0.3, abs=0.02)
     assert float(t[t < 1].mean()) == pytest.approx((1 + OUVE.t_min) / 2, abs=0.02)
 

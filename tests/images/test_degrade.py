@@ -60,7 +60,7 @@ def test_a_degraded_set_is_drawn_once_image_by_image():
 
 
 def test_training_draws_among_the_degradations(image):
-    degrade = TrainingDegrader([{"name": "gaussian_blur"}, {"name": "contrast", "factor": 0.0}], clean_share=0.3)
+    degrade = TrainingDegrader([{"name": "gaussian_blur"}, {"name": "contrast", "factor": 0.0}], clean_prob=0.3)
     blurred = make_degradation({"name": "gaussian_blur"})(image, rng())
     kinds = {"clean": 0, "blur": 0, "contrast": 0}
     for seed in range(200):
@@ -71,7 +71,7 @@ def test_training_draws_among_the_degradations(image):
 
 
 def test_training_varies_the_clean_image_before_it_is_degraded(image):
-    degrade = TrainingDegrader([{"name": "contrast", "factor": 1.0}], clean_share=0.0, shift=1, flip=True)
+    degrade = TrainingDegrader([{"name": "contrast", "factor": 1.0}], clean_prob=0.0, shift=1, flip=True)
     pairs = [degrade(image, rng(seed)) for seed in range(200)]
     assert all(torch.allclose(noisy, clean, atol=1e-6) for noisy, clean in pairs)
     assert len({clean.numpy().tobytes() for _, clean in pairs}) == 18, "nine places, mirrored or not"

@@ -36,7 +36,8 @@ def base(tmp_path, monkeypatch):
     ("signal.lr", "0", "must be more than 0"), ("signal.warmup", "1.5", "a share from 0 to 1"),
     ("signal.compile", "1", "must be true or false, got 1"), ("signal.epoch_items", "many", "a whole number"),
     ("signal.precision", "fp8", "is one of auto, fp32, bf16, fp16"), ("signal.snr_range", "[20, -5]", "a lowest and"),
-    ("signal.told", "[heard]", "must be a mapping"), ("signal.told", "{heard: .nan}", "told.heard must be finite"),
+    ("signal.conditions", "[heard]", "must be a mapping"),
+    ("signal.conditions", "{heard: .nan}", "conditions.heard must be finite"),
     ("signal", "5", "signal must be a mapping"), ("data.snrs", "5", "must be a list"),
     ("data.snrs", "[low]", r"data.snrs\[0\] must be a number"), ("data.families", "[1]", "must be a text, got 1"),
     ("data.eval_split", "train", "eval_split is one of dev, test"), ("tuning.steps", "[]", "at least one value"),
@@ -52,7 +53,7 @@ def test_values_that_cannot_be_meant_are_named(base, key, value, said):
 def test_values_that_can_be_meant_are_taken(base):
     found = load_hparams([base], ["--signal.lr", "1e-3", "--signal.batch_seconds", "2.5", "--data.snrs", "[-5, 2.5]",
                                   "--signal.epoch_items", "4", "--process", "{name: other, gamma: [1, 2]}",
-                                  "--signal.told", "{heard: 0.5}", "--asr=", "--curriculum", "{3: 1}"])
+                                  "--signal.conditions", "{heard: 0.5}", "--asr=", "--curriculum", "{3: 1}"])
     assert found["signal"]["lr"] == 0.001 and found["data"]["snrs"] == [-5, 2.5] and found["asr"] == ""
     assert found["process"] == {"name": "other", "gamma": [1, 2]} and found["curriculum"] == {8: 1.3, 3: 1}
     assert load_hparams([base], ["--signal.lr", "1"])["signal"]["lr"] == 1

@@ -89,3 +89,12 @@ def test_every_setting_belongs_to_the_first_stage_that_reads_it(name):
             first = min(_owner(stages, path) for path in [f"{outer}.{key}" for key in inners] or [outer])
             known = outer in ELSEWHERE or first <= number or (number, inner) == (2, "hidden_layers")
             assert known, (stage.name, outer, inner)
+
+
+def test_settings_of_earlier_versions_are_read_with_a_note(tmp_path, capsys):
+    (tmp_path / "old.yaml").write_text("base: speech\nsignal: {start_share: 0.5, told: {none: 1.0}}\n")
+    found = load_hparams([tmp_path / "old.yaml"], ["--coupled.own_states", "0.25", "--signal.reverb-share", "0.1"])
+    assert found["signal"]["start_prob"] == 0.5 and found["signal"]["conditions"] == {"none": 1.0}
+    assert found["coupled"]["scheduled_sampling_prob"] == 0.25 and found["signal"]["reverb_prob"] == 0.1
+    notes = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'old.yaml'}: start_share is called start_prob now" in notes and len(notes) == 4

@@ -65,8 +65,8 @@ def test_degrade_reports_what_it_did(tone):
 
 def test_training_degrader_varies_and_repeats(tone):
     clean = tone(0.3)
-    degrader = TrainingDegrader(COLOURED, RoomSource(simulated=1), snr_range=(0, 10), reverb_share=0.0,
-                                clean_share=0.2)
+    degrader = TrainingDegrader(COLOURED, RoomSource(simulated=1), snr_range=(0, 10), reverb_prob=0.0,
+                                clean_prob=0.2)
     snrs, levels, unchanged = [], [], 0
     for seed in range(120):
         noisy, target = degrader(clean, np.random.default_rng(seed))
@@ -86,15 +86,15 @@ def test_training_degrader_varies_and_repeats(tone):
 
 def test_training_degrader_uses_rooms(tone):
     clean = tone(0.3)
-    degrader = TrainingDegrader(COLOURED, RoomSource(simulated=1), snr_range=(60, 60), reverb_share=1.0,
-                                clean_share=0.0)
+    degrader = TrainingDegrader(COLOURED, RoomSource(simulated=1), snr_range=(60, 60), reverb_prob=1.0,
+                                clean_prob=0.0)
     noisy, target = degrader(clean, np.random.default_rng(0))
     assert rms(noisy - target) > 0.05 * rms(target)
 
 
 def test_training_speech_is_played_at_other_speeds_and_through_other_microphones(tone):
     clean = tone(0.3, 400) + 0.5 * tone(0.3, 1600)
-    degrader = TrainingDegrader(COLOURED, reverb_share=0.0, clean_share=1.0, speed_range=(0.8, 1.25), channel_db=6.0)
+    degrader = TrainingDegrader(COLOURED, reverb_prob=0.0, clean_prob=1.0, speed_range=(0.8, 1.25), channel_db=6.0)
     speeds, balances = [], []
     for seed in range(40):
         noisy, target = degrader(clean, np.random.default_rng(seed))
@@ -117,7 +117,7 @@ def test_pauses_are_cut_off_for_a_share():
     speech = np.concatenate([np.zeros(3000, np.float32), word, np.zeros(5000, np.float32)])
     speech += 1e-4 * rng.standard_normal(len(speech)).astype(np.float32)
     assert len(word) <= len(without_pauses(speech, 16_000)) <= len(word) + 2 * 160
-    degrader = TrainingDegrader(COLOURED, snr_range=(60, 60), reverb_share=0.0, clean_share=1.0, tight_share=0.5)
+    degrader = TrainingDegrader(COLOURED, snr_range=(60, 60), reverb_prob=0.0, clean_prob=1.0, tight_prob=0.5)
     lengths = {len(degrader(speech, np.random.default_rng(seed))[0]) for seed in range(20)}
     assert len(speech) in lengths
     assert min(lengths) < 5000

@@ -75,7 +75,7 @@ def test_source_is_reproducible_and_caches(tmp_path):
 def test_files_and_simulated_rooms_share_the_draws(write_wav):
     impulse = np.zeros(100, np.float32)
     impulse[3] = 0.9
-    source = RoomSource(files=[write_wav("hall.wav", impulse)], simulated=1, file_share=0.5)
+    source = RoomSource(files=[write_wav("hall.wav", impulse)], simulated=1, file_prob=0.5)
     names = [source.draw(np.random.default_rng(seed))[1] for seed in range(40)]
     assert set(names) == {"hall.wav", "room0000"} and 8 < names.count("hall.wav") < 32
 

@@ -187,7 +187,7 @@ def test_each_parameter_learns_at_the_rate_of_its_name():
 
 def test_a_signal_process_that_is_told_logits_from_the_start_listens_to_them(corpus, recogniser_dir, tmp_path):
     recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
-    hparams = {**HPARAMS, "told": {"none": 0.3, "heard": 0.2, "noised": 0.5}, "swapped": 0.3, "condition": 8}
+    hparams = {**HPARAMS, "conditions": {"none": 0.3, "heard": 0.2, "noised": 0.5}, "swapped": 0.3, "condition": 8}
     model = train_signal(TINY_SIGNAL, recogniser, *corpus, tmp_path, hparams, add_noise, "cpu")
     assert model.config["network"]["condition"] == 8
     assert all(weight.abs().sum() > 0 for name, weight in model.network.named_parameters() if "inject" in name)
