@@ -165,7 +165,7 @@ CASES = [
         ("with NaN", "mine --signal.lr .nan", ("signal.lr must be finite",)),
         ("with a list for a number", "mine --signal.lr '[1]'", ("signal.lr must be a number",)),
         ("with a negative number", "mine --seed -1", ("seed must not be negative",)),
-        ("with a share above 1", "mine --signal.clean-share 2", ("clean_prob is a share from 0 to 1",)),
+        ("with a share above 1", "mine --signal.clean-prob 2", ("clean_prob is a share from 0 to 1",)),
         ("with nothing after a key", "mine --signal.lr", ("--signal.lr needs a value",)),
         ("with what is no key", "mine signal.lr", ("expected --option value",)))),
     # -- packages and checkpoints
