@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from cdasr.runtime.plain_data import one_line, read_json
 
 Shapes = Mapping[str, tuple[int, ...]]
-CONVERT = "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE), 'model.safetensors')"
+CONVERT = ("ask for a safetensors file, or convert it where you trust it: "
+           "safetensors.torch.save_file(state_dict, 'model.safetensors')")
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
