@@ -336,7 +336,8 @@ def _pipeline(options: argparse.Namespace):
 
     return introduced(Pipeline.from_pretrained(
         options.model, options.device, options.recogniser, options.precision, options.compile, options.channels_last,
-        dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation), options.model)
+        dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation, fallback=options.fallback),
+        options.model)
 
 
 def _image_pipeline(options: argparse.Namespace):

@@ -14,7 +14,7 @@ Centring and scaling keep the order of a frame's logits, so decoding is the clas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -121,6 +121,14 @@ class Logits:
         """Logits as they are to be decoded: those at the positions of a hypothesis become those of their own."""
         return self
 
+    def with_values(self, values: Tensor) -> Logits:
+        """Other logits at the same positions."""
+        return replace(self, values=values, hidden=None)
+
+    def fused(self, other: Logits, weight: float) -> Logits:
+        """The mean of both log-posteriors at each position, `weight` that of the `other`."""
+        return self.with_values(torch.lerp(self.log_posterior(self.values), self.log_posterior(other.values), weight))
+
     def times(self) -> Tensor:
         """When each position is spoken, in seconds: (M,), or (B, M) where each item has its own."""
         return self.classifier.frame_times(self.values.shape[1]).to(self.values.device)
@@ -190,7 +198,8 @@ class TokenLogits(Logits):
 
     The positions also say when each token begins and the last one ends, `boundaries` (B, M + 1) in seconds; the
     hypothesis with its prefix, `tokens` (B, P + M); and the `audio` (B, S, d) of `samples` (B,) samples as it was
-    encoded. Each position has one token, so the loss has cross-entropy in place of CTC.
+    encoded; the tokens (B, M) that were `read` from these logits, with their `log_probs` (B, M), where they were read
+    already. Each position has one token, so the loss has cross-entropy in place of CTC.
     """
 
     has_hypothesis: ClassVar[bool] = True
@@ -199,9 +208,26 @@ class TokenLogits(Logits):
     tokens: Tensor | None = None
     audio: Tensor | None = None
     samples: Tensor | None = None
+    read: Tensor | None = None
+    log_probs: Tensor | None = None
+
+    @property
+    def cut_off(self) -> Tensor:
+        """Which items (B,) have as many tokens as their duration allows."""
+        return self.lengths >= self.classifier.most_tokens(self.samples)
+
+    def texts(self) -> list[str]:
+        return self.classifier.decode(self.values, self.lengths, self.read)
 
     def words(self) -> list[list[Word]]:
-        return self.classifier.words(self.values, self.lengths, self.boundaries)
+        return self.classifier.words(self.values, self.lengths, self.boundaries, self.read, self.log_probs)
+
+    def with_values(self, values: Tensor) -> TokenLogits:
+        return replace(self, values=values, hidden=None, read=None, log_probs=None)
+
+    def fused(self, other: TokenLogits, weight: float) -> TokenLogits:
+        """Read token by token, both under the prefix that has been read so far (lockstep)."""
+        return self.classifier.lockstep([self, other], lambda values, hidden, step: torch.lerp(*values, weight))[0]
 
     def redecode(self) -> TokenLogits:
         return self.classifier.redecode(self)

@@ -29,6 +29,8 @@ class Domain:
     - `collate(signals)`: signals of one batch to a tensor (B, ...) and their lengths (B,), None where all are whole.
     - `lengths(padded)`: the same lengths from a SpeechBrain `PaddedData`.
     - `signal_loss(x0_hat, x0, analysis, hparams)` and `logits_loss(l_hat, clean, space, classifier, hparams)`.
+    - `excerpt_loss(classifier, estimate, clean, lengths, hparams, generator)`: how far the classifier's hidden states
+      of an excerpt of the estimated signals (B, ...) are from those of the clean ones; None: there is no such loss.
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
     - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
     - `recipe`: its data, its classifier and its packages, as the stages of a recipe need them (`cdasr.coupled.recipe`).
@@ -42,6 +44,7 @@ class Domain:
     lengths: Callable[[object], Tensor | None]
     signal_loss: Callable[[Tensor, Tensor, Analysis, object], Tensor]
     logits_loss: Callable[[Tensor, Observation, LogitsSpace, nn.Module, object], Tensor]
+    excerpt_loss: Callable | None
     quality: tuple[str, Callable[[Tensor, Tensor], float]]
     # evaluation
     evaluation: Evaluation
