@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -33,6 +33,7 @@ class Domain:
       of an excerpt of the estimated signals (B, ...) are from those of the clean ones; None: there is no such loss.
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
     - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
+    - `scored_as(hparams)`: the domain with errors counted as a recipe says; None: they are counted in one way.
     - `recipe`: its data, its classifier and its packages, as the stages of a recipe need them (`cdasr.coupled.recipe`).
     """
 
@@ -50,6 +51,7 @@ class Domain:
     evaluation: Evaluation
     # data, training and packages
     recipe: Recipe
+    scored_as: Callable[[Mapping], Domain] | None = None
 
     def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:
         """Errors of a batch, and what they are counted against."""
