@@ -45,12 +45,12 @@ class Domain:
     lengths: Callable[[object], Tensor | None]
     signal_loss: Callable[[Tensor, Tensor, Analysis, object], Tensor]
     logits_loss: Callable[[Tensor, Observation, LogitsSpace, nn.Module, object], Tensor]
-    excerpt_loss: Callable | None
     quality: tuple[str, Callable[[Tensor, Tensor], float]]
     # evaluation
     evaluation: Evaluation
     # data, training and packages
     recipe: Recipe
+    excerpt_loss: Callable | None = None
     scored_as: Callable[[Mapping], Domain] | None = None
 
     def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:

@@ -42,7 +42,6 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, classifie
 
 IMAGES = Domain(
     name="images", truth="label", rate="error", errors=label_errors, collate=collate_images,
-    lengths=lambda padded: None, signal_loss=signal_loss, logits_loss=logits_loss, excerpt_loss=None,
-    quality=("psnr", psnr),
+    lengths=lambda padded: None, signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr),
     evaluation=EVALUATION,
     recipe=RECIPE)

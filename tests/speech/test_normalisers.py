@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cdasr.speech.normalisers import Normaliser, about_normaliser, spellings_in, spellings_of
+from cdasr.speech.normalisers import Normaliser, _say_once, about_normaliser, spellings_in, spellings_of
 from cdasr.speech.words import correct_words, error_counts, word_errors
 
 ENGLISH = Normaliser("english", lambda: {"colour": "color"})
@@ -41,6 +41,7 @@ def test_spellings_come_with_the_recogniser_and_their_lack_is_told_once(tmp_path
     assert about_normaliser(found.setting) == "Whisper's English normaliser of transformers, with 2 spellings"
     assert spellings_in(whisper_dir) == spellings_in("") == spellings_in("nobody/nothing-at-all") == {}
     capsys.readouterr()
+    _say_once.cache_clear()
     for _ in range(2):
         bare = Normaliser("english", lambda: spellings_in(whisper_dir))
         assert bare("grey Colour") == "grey colour" and bare.setting == "english, 0 spellings"
