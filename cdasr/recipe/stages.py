@@ -16,6 +16,8 @@ from cdasr.runtime.atomic import write_json
 from cdasr.runtime.provenance import record
 
 if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
     from cdasr.coupled.domain import Domain
     from cdasr.coupled.models import SignalModel
     from cdasr.coupled.pipeline import CoupledPipeline
@@ -160,11 +162,16 @@ def coupled(hparams: dict, domain: Domain) -> None:
     from cdasr.evaluation.tuning import tune_strategies
     from cdasr.training.coupled import fit_coupled
     from cdasr.training.distributed import on_main
+    from cdasr.training.guided import fit_guided
 
     exp_dir, settings, device = data_folder(hparams), hparams["coupled"], compute_device(hparams)
     pipeline = domain.recipe.load_package(exp_dir / "logits" / "package", device)
-    models = fit_coupled(pipeline.signal, pipeline.logits, pipeline.classifier, domain,
-                         *training_sets(hparams, domain, settings["seed"]), exp_dir / "coupled", settings, device)
+    train, valid = training_sets(hparams, domain, settings["seed"])
+    fit = fit_coupled
+    if settings.get("from_cache"):
+        train, fit = cached_pairs(hparams, domain), fit_guided
+    models = fit(pipeline.signal, pipeline.logits, pipeline.classifier, domain, train, valid, exp_dir / "coupled",
+                 settings, device)
     if not on_main():
         return
     trained, choices = tuned(type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1]),
@@ -174,6 +181,16 @@ def coupled(hparams: dict, domain: Domain) -> None:
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
+
+
+def cached_pairs(hparams: dict, domain: Domain) -> Dataset:
+    """The training signals of stage 4's cache, with what the classifier makes of them."""
+    from cdasr.training.guided import CachedPairs
+    from cdasr.training.logits_cache import LogitsCache
+
+    recipe = domain.recipe
+    return CachedPairs(recipe.degraded(hparams, recipe.rows(hparams, "train"), hparams["seed"]),
+                       LogitsCache(data_folder(hparams) / "logits" / "bank" / "train"))
 
 
 def controls(hparams: dict, domain: Domain) -> None:
