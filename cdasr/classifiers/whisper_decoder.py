@@ -33,7 +33,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from cdasr.classifiers.fallback import TEMPERATURES, better_rows, doubtful, rows
 from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.logits import TokenLogits, Word, valid
+from cdasr.classifiers.memory import EncoderMemory
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.pretrained import (
     check_kind,
@@ -85,7 +87,7 @@ class WhisperDecoderRecogniser(nn.Module):
     def __init__(self, model: nn.Module, processor, language: str | None = None, task: str | None = None,
                  fallback: bool = True):
         super().__init__()
-        self.fallback = fallback
+        self.fallback, self.memory = fallback, None
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.log_mel = LogMel(processor.feature_extractor)
@@ -157,6 +159,15 @@ class WhisperDecoderRecogniser(nn.Module):
         other._hidden_layers = tuple(layers)
         return other
 
+    @contextmanager
+    def remembering(self, gigabytes: float) -> Iterator[None]:
+        """While this is open, audio that has been encoded already is not encoded again."""
+        before, self.memory = self.memory, EncoderMemory(gigabytes)
+        try:
+            yield
+        finally:
+            self.memory = before
+
     @property
     def logits_size(self) -> int:
         """Numbers d of the coordinates of one position."""
@@ -190,6 +201,11 @@ class WhisperDecoderRecogniser(nn.Module):
 
     def encode(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """The encoder's states (B, S, d)."""
+        if self.memory is None or waves.requires_grad:
+            return self._encode(waves, lengths)
+        return self.memory.get(waves, lengths, lambda: self._encode(waves, lengths))
+
+    def _encode(self, waves: Tensor, lengths: Tensor) -> Tensor:
         features = self.log_mel(waves, lengths).to(self.model.dtype)
         return self.model.get_encoder()(features).last_hidden_state
 
