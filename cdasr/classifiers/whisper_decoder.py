@@ -237,6 +237,10 @@ class WhisperDecoderRecogniser(nn.Module):
         layers = [output.hidden_states[layer][:, first:] for layer in self.hidden_layers]
         return replace(like, values=values, hidden=normalised(layers) * mask, classifier=self, audio=encoded)
 
+    def heard_as(self, audio: Tensor, answer: TokenLogits) -> TokenLogits:
+        """C(x; w) for the tokens w of an `answer`, of audio x (B, S, d) that is encoded already."""
+        return self._teacher_forced(audio, answer)
+
     # -- coordinates and logits ---------------------------------------------------------------------------------------
 
     def coordinates(self, hidden: Tensor) -> Tensor:

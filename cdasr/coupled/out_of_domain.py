@@ -9,45 +9,25 @@ more of the input is taken for noise. A logistic regression on these measures is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.linear_rule import LinearRule, logistic_regression
 
 MEASURES = ("entropy", "confidence", "entropy_enhanced", "confidence_enhanced", "disagreement", "residual")
 
 
 @dataclass(frozen=True)
-class DomainCheck:
-    """A linear rule over `MEASURES`: an input is out of domain where its score is above 0.
-
-    `mean` and `scale` standardise the measures; `bias` holds the threshold.
+class DomainCheck(LinearRule):
+    """A linear rule over `MEASURES`: an input is out of domain where its score is above 0; `bias` holds the threshold.
     """
 
-    mean: Sequence[float]
-    scale: Sequence[float]
-    weights: Sequence[float]
-    bias: float
-
     def __post_init__(self):
-        for name in ("mean", "scale", "weights"):
-            if len(getattr(self, name)) != len(MEASURES):
-                raise ValueError(f"out_of_domain.{name}: expected {len(MEASURES)} numbers, for {', '.join(MEASURES)}; "
-                                 f"got {len(getattr(self, name))}")
-        if not all(value > 0 for value in self.scale):
-            raise ValueError(f"out_of_domain.scale: expected positive numbers, got {list(self.scale)}")
-
-    def score(self, measured: Tensor) -> Tensor:
-        """Scores (B,) of `measure`d items (B, len(MEASURES)); above 0 is out of domain."""
-        mean, scale, weights = (torch.tensor(list(row), dtype=torch.float64)
-                                for row in (self.mean, self.scale, self.weights))
-        return ((measured.double() - mean) / scale) @ weights + self.bias
-
-    def config(self) -> dict:
-        return asdict(self)
+        self.check(len(MEASURES), "out_of_domain", MEASURES)
 
 
 @torch.no_grad()
@@ -62,7 +42,7 @@ def measure(answer: Logits, enhanced: Logits, degraded: Sequence[Tensor], cleane
     columns = [*_sharpness(answer), *_sharpness(enhanced)]
     texts = zip(answer.texts(), enhanced.texts())
     columns.append([1.0 - SequenceMatcher(None, first.split(), second.split()).ratio() for first, second in texts])
-    columns.append([_level(noisy - clean) - _level(clean) for noisy, clean in zip(degraded, cleaned)])
+    columns.append([level(noisy - clean) - level(clean) for noisy, clean in zip(degraded, cleaned)])
     return torch.tensor(columns, dtype=torch.float64).T
 
 
@@ -78,7 +58,7 @@ def _sharpness(logits: Logits) -> tuple[list[float], list[float]]:
     return entropies, confidences
 
 
-def _level(signal: Tensor) -> float:
+def level(signal: Tensor) -> float:
     """Mean power in dB."""
     return float(10.0 * torch.log10(signal.double().square().mean() + 1e-12))
 
@@ -91,21 +71,8 @@ def fit(inside: Tensor, outside: Tensor, false_alarms: float = 0.03, penalty: fl
     """
     if min(len(inside), len(outside)) < 10:
         raise ValueError(f"a domain check needs at least ten items of each kind, got {len(inside)} and {len(outside)}")
-    items = torch.cat([inside, outside]).double()
-    mean, scale = items.mean(dim=0), items.std(dim=0).clamp_min(1e-6)
-    items = (items - mean) / scale
     truth = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).double()
     balance = torch.where(truth > 0, 0.5 / len(outside), 0.5 / len(inside)).double()
-    weights, bias = torch.zeros(items.shape[1], dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    weights.requires_grad_(), bias.requires_grad_()
-    optimiser = torch.optim.LBFGS([weights, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        found = nn.functional.binary_cross_entropy_with_logits(items @ weights + bias, truth, balance, reduction="sum")
-        found = found + penalty * weights.square().sum()
-        found.backward()
-        return found
-    optimiser.step(loss)
-    threshold = float(torch.quantile((items @ weights)[:len(inside)].detach(), 1.0 - false_alarms))
-    return DomainCheck(mean.tolist(), scale.tolist(), weights.tolist(), -threshold)
+    rule = logistic_regression(torch.cat([inside, outside]), truth, balance, penalty)
+    threshold = float(torch.quantile(rule.score(inside), 1.0 - false_alarms))
+    return DomainCheck(rule.mean, rule.scale, rule.weights, rule.bias - threshold)

@@ -67,7 +67,7 @@ def tune_strategies(pipeline: CoupledPipeline, rows: Rows, choices: Mapping[str,
 def classifier_alone(classifier: nn.Module, domain: Domain, rows: Rows, items: int = ITEMS) -> dict:
     """Error rate in per cent of the frozen classifier on rows: `{<rate>, <counted>, "utterances"}`."""
     device, counts = str(next(classifier.parameters()).device), []
-    for group in _groups(rows, items):
+    for group in groups(rows, items):
         signals, lengths = domain.collate([domain.evaluation.read_noisy(row, classifier) for row in group])
         logits = classifier(signals.to(device), None if lengths is None else lengths.to(device))
         counts += domain.errors(classifier, logits, [row[domain.truth] for row in group])
@@ -93,9 +93,10 @@ def batches_of(pipeline: CoupledPipeline, rows: Rows, items: int = ITEMS) -> lis
     """Batches of `items` degraded signals of similar duration, with their rows."""
     read = pipeline.domain.evaluation.read_noisy
     return [(pipeline.batch([read(row, pipeline.classifier) for row in group]), group)
-            for group in _groups(rows, items)]
+            for group in groups(rows, items)]
 
 
-def _groups(rows: Rows, items: int) -> list[Rows]:
+def groups(rows: Rows, items: int) -> list[Rows]:
+    """Rows of similar duration, `items` at a time."""
     rows = sorted(rows, key=lambda row: float(row["duration"]))
     return [rows[start:start + items] for start in range(0, len(rows), items)]

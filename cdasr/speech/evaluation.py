@@ -91,6 +91,7 @@ def entry(row: Row, result) -> dict:
     """What is kept of a transcript."""
     return {"reference": row["text"], "text": result.text, "text_enhanced": result.text_enhanced,
             **error_counts(row["text"], result.text), "nfe": result.nfe, "duration": round(result.duration, 4),
+            **({"chosen": result.chosen} if result.chosen else {}),
             "confidence": [round(word.confidence, 4) for word in result.words],
             "correct": correct_words(row["text"], " ".join(word.word for word in result.words))}
 
