@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from cdasr.classifiers.logits import Logits
-from cdasr.coupled.linear_rule import LinearRule
-from cdasr.coupled.out_of_domain import level
+from cdasr.coupled.out_of_domain import LinearRule, level
 
 SCORES = ("likelihood", "likelihood_enhanced", "confidence", "confidence_none", "difference", "agreement", "length",
           "residual")

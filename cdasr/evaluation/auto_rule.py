@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from cdasr.coupled.auto import AutoRule, Compared, best_of, compare
 from cdasr.coupled.domain import find_domain
-from cdasr.coupled.linear_rule import LinearRule, logistic_regression
+from cdasr.coupled.out_of_domain import LinearRule, logistic_regression
 from cdasr.coupled.package import find_package
 from cdasr.coupled.pipeline import CoupledPipeline, candidates
 from cdasr.coupled.strategies import STRATEGIES

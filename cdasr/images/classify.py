@@ -36,4 +36,5 @@ def classification_json(path: Path, result: Classification) -> str:
     return to_json({
         "file": str(path), "label": result.label, "confidence": round(result.confidence, 4), "top": top,
         "label_enhanced": result.label_enhanced, "strategy": result.strategy,
-        "chosen": result.chosen, "out_of_domain": result.out_of_domain, "nfe": result.nfe})
+        **({"chosen": result.chosen} if result.chosen else {}), "out_of_domain": result.out_of_domain,
+        "nfe": result.nfe})

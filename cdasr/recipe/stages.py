@@ -157,6 +157,7 @@ def logits(hparams: dict, domain: Domain) -> None:
 
 def coupled(hparams: dict, domain: Domain) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
+    from cdasr.evaluation.auto_rule import add_auto
     from cdasr.evaluation.tuning import tune_strategies
     from cdasr.training.coupled import fit_coupled
     from cdasr.training.distributed import on_main
@@ -169,8 +170,10 @@ def coupled(hparams: dict, domain: Domain) -> None:
         return
     trained, choices = tuned(type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1]),
                              hparams)
-    trained, choices["strategies"] = tune_strategies(trained, domain.recipe.rows(hparams, "valid_noisy"),
-                                                     hparams["tuning"]["strategies"], batch_items(hparams))
+    rows, tuning = domain.recipe.rows(hparams, "valid_noisy"), hparams["tuning"]
+    trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], batch_items(hparams))
+    if tuning["auto"] is not None:
+        trained = add_auto(trained, rows, tuning["auto"], batch_items(hparams))
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
