@@ -72,7 +72,7 @@ def best_of(odds: Mapping[str, Tensor], items: int, margin: float = 0.0) -> list
 class Compared:
     """How the answers of a batch compare with that of `none`, by the name of the answer.
 
-    `scores` are `SCORES` (B, len(SCORES)) in float64; `differs` (B,): whether another text is read.
+    `scores` are `SCORES` (B, len(SCORES)) in float64; `differs` (B,): whether another text is read, and can be taken.
     """
 
     scores: Mapping[str, Tensor]
@@ -83,11 +83,13 @@ class Compared:
 
 
 @torch.no_grad()
-def compare(answers: Mapping[str, Logits], degraded: Sequence[Tensor], cleaned: Sequence[Tensor]) -> Compared:
+def compare(answers: Mapping[str, Logits], degraded: Sequence[Tensor], cleaned: Sequence[Tensor],
+            out_of_domain: Sequence[bool] | None = None) -> Compared:
     """The `answers` (`none`: C(y), `enhanced`: C(x_hat), others as they are decoded) against that of `none`.
 
-    `degraded` and `cleaned` are the signals y and x_hat of each item. Scores are 0 where no text differs. Likelihoods
-    are in nats a label:
+    `degraded` and `cleaned` are the signals y and x_hat of each item. Items that are known to be `out_of_domain` do
+    not differ: the package was not trained for them, and `none` is the safe answer. Scores are 0 where no text differs.
+    Likelihoods are in nats a label:
     - `likelihood` and `likelihood_enhanced`: of the answer minus that of `none`, by C(y) and by C(x_hat);
     - `confidence` and `confidence_none`: of the answer by its own logits, of `none` by C(y);
     - `difference`: share of words in which the two differ; `length`: by how much the answer has more labels;
@@ -97,6 +99,8 @@ def compare(answers: Mapping[str, Logits], degraded: Sequence[Tensor], cleaned: 
     texts = {name: answer.texts() for name, answer in answers.items()}
     others = [name for name in answers if name != "none"]
     differs = {name: torch.tensor([text != own for text, own in zip(texts[name], texts["none"])]) for name in others}
+    if out_of_domain is not None:
+        differs = {name: found & ~torch.tensor(out_of_domain) for name, found in differs.items()}
     if not any(bool(found.any()) for found in differs.values()):
         empty = torch.zeros(len(texts["none"]), len(SCORES), dtype=torch.float64)
         return Compared(dict.fromkeys(others, empty), differs)

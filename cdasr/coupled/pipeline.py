@@ -244,6 +244,7 @@ def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | 
     observe y, that takes one more evaluation of the classifier, which is counted.
     """
     outcome, bare = coupled(name)(pipeline, batch, steps, sampling), pipeline.bare(batch)
+    outcome.out_of_domain = pipeline._out_of_domain(outcome, batch, name)
     alone = outcome.noisy_logits
     if alone is None or bare is not batch:
         alone = pipeline.classifier(bare.signals, bare.lengths)
@@ -256,9 +257,9 @@ def auto(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: M
     rule = AutoRule.from_config(pipeline.config["auto"])
     outcome, answers = candidates(pipeline, batch, rule.strategy, steps, sampling)
     names = list(answers)
-    chosen = rule.choose(compare(answers, batch.rows(), outcome.enhanced.rows()))
+    chosen = rule.choose(compare(answers, batch.rows(), outcome.enhanced.rows(), outcome.out_of_domain))
     return replace(outcome, logits=choose_items(list(answers.values()), [names.index(name) for name in chosen]),
-                   chosen=chosen, out_of_domain=pipeline._out_of_domain(outcome, batch, rule.strategy))
+                   chosen=chosen)
 
 
 def coupling_function(name: str) -> Callable[..., coupling.Coupled]:

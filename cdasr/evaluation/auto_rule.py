@@ -50,16 +50,25 @@ class Development:
         """Errors (N,) where of each item the answer of the `chosen` strategy is taken."""
         return torch.stack([self.errors[name][item] for item, name in enumerate(chosen)])
 
-    def worst(self, chosen: Sequence[str]) -> float:
-        """By how many points the worst condition is worse than `none`."""
-        return max(rate - self.rates(["none"] * len(chosen))[name] for name, rate in self.rates(chosen).items())
-
-    def rates(self, chosen: Sequence[str]) -> dict[str, float]:
-        """The error rate in per cent of each condition; an item without anything to count is as one."""
+    def sums(self, chosen: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Errors of each condition and what they are counted against; an item without anything to count is as one."""
         errors, counted = self.taken(chosen), self.counted.clamp_min(1)
         members = {name: [item for item, other in enumerate(self.conditions) if other == name]
                    for name in dict.fromkeys(self.conditions)}
-        return {name: 100.0 * float(errors[items].sum() / counted[items].sum()) for name, items in members.items()}
+        return {name: (int(errors[items].sum()), int(counted[items].sum())) for name, items in members.items()}
+
+    def rates(self, chosen: Sequence[str]) -> dict[str, float]:
+        """The error rate of each condition in per cent."""
+        return {name: 100.0 * errors / counted for name, (errors, counted) in self.sums(chosen).items()}
+
+    def allows(self, chosen: Sequence[str], tolerance: float) -> bool:
+        """Whether no condition is worse than `none` by more than `tolerance` points, or by more than one error.
+
+        A single error of a small condition is more than the tolerance and says nothing.
+        """
+        before = self.sums(["none"] * len(chosen))
+        return all(errors - before[name][0] <= max(1.0, tolerance / 100.0 * counted)
+                   for name, (errors, counted) in self.sums(chosen).items())
 
 
 def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE, items: int = ITEMS
@@ -92,7 +101,8 @@ def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = IT
         outcome, answers = candidates(pipeline, batch, strategy, None, {"seed": [0] * len(group), "method": None})
         counts = {name: domain.errors(pipeline.classifier, logits, [row[domain.truth] for row in group])
                   for name, logits in answers.items()}
-        found.append((compare(answers, batch.rows(), outcome.enhanced.rows()), counts, group))
+        compared = compare(answers, batch.rows(), outcome.enhanced.rows(), outcome.out_of_domain)
+        found.append((compared, counts, group))
     names = found[0][0].differs
     compared = Compared(*({name: torch.cat([getattr(part, of)[name] for part, _, _ in found]) for name in names}
                           for of in ("scores", "differs")))
@@ -123,7 +133,7 @@ def fit_rule(found: Development, strategy: str, tolerance: float = TOLERANCE) ->
     """The rules of all answers, with the margin that gives the fewest errors among those that no condition forbids.
 
     The margin is chosen by scores that were cross-validated: of each group by rules that were fitted on other groups.
-    A condition forbids a margin where it is worse than `none` by more than `tolerance` points.
+    A condition forbids a margin where it is worse than `none` by more than `tolerance` points and one error.
     """
     names = [name for name in found.compared.scores if name != "none"]
     every = torch.ones(len(found.groups), dtype=torch.bool)
@@ -174,7 +184,7 @@ def _margin(found: Development, odds: Mapping[str, Tensor], tolerance: float) ->
     for margin in known[:: max(1, len(known) // 100)].tolist():
         chosen = best_of(odds, len(found.groups), margin)
         errors = float(found.taken(chosen).sum())
-        if errors < best[0] and found.worst(chosen) <= tolerance:
+        if errors < best[0] and found.allows(chosen, tolerance):
             best = (errors, margin, chosen)
     return best[1:]
 
