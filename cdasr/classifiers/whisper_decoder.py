@@ -308,6 +308,10 @@ class WhisperDecoderRecogniser(nn.Module):
         return replace(like, values=values, hidden=normalised(layers) * mask, classifier=self, audio=encoded,
                        read=None, log_probs=None)
 
+    def heard_as(self, audio: Tensor, answer: TokenLogits) -> TokenLogits:
+        """C(x; w) for the tokens w of an `answer`, of audio x (B, S, d) that is encoded already."""
+        return self._teacher_forced(audio, answer)
+
     # -- coordinates and logits ---------------------------------------------------------------------------------------
 
     def coordinates(self, hidden: Tensor) -> Tensor:

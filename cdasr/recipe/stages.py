@@ -113,9 +113,10 @@ def tuned(pipeline: CoupledPipeline, hparams: dict, domain: Domain) -> tuple[Cou
     settings = hparams["tuning"]
     steps = {*settings["steps"], *([pipeline.signal.sampling["steps"]] if hparams["signal_init"] else ())}
     choices = tune(pipeline, domain.recipe.rows(hparams, "valid_noisy"), sorted(steps), settings["oa_weights"],
-                   batch_items(hparams), domain)
-    adding = {"observation_adding": {"weight": choices["best_weight"]}} if settings["oa_weights"] else {}
-    return pipeline.with_choices(choices["best_steps"], **adding), choices
+                   batch_items(hparams), domain, settings["fused_weights"])
+    weights = {name: {"weight": choices[best]} for name, best in (
+        ("observation_adding", "best_weight"), ("fused", "best_fused")) if best in choices}
+    return pipeline.with_choices(choices["best_steps"], **weights), choices
 
 
 def initial_signal(path: str, domain: Domain) -> SignalModel:
@@ -159,6 +160,7 @@ def logits(hparams: dict, domain: Domain) -> None:
 
 def coupled(hparams: dict, domain: Domain) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
+    from cdasr.evaluation.auto_rule import add_auto
     from cdasr.evaluation.tuning import tune_strategies
     from cdasr.training.coupled import fit_coupled
     from cdasr.training.distributed import on_main
@@ -176,8 +178,10 @@ def coupled(hparams: dict, domain: Domain) -> None:
         return
     trained, choices = tuned(type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1]),
                              hparams, domain)
-    trained, choices["strategies"] = tune_strategies(trained, domain.recipe.rows(hparams, "valid_noisy"),
-                                                     hparams["tuning"]["strategies"], batch_items(hparams), domain)
+    rows, tuning = domain.recipe.rows(hparams, "valid_noisy"), hparams["tuning"]
+    trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], batch_items(hparams), domain)
+    if tuning["auto"] is not None:
+        trained = add_auto(trained, rows, tuning["auto"], batch_items(hparams), domain)
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")

@@ -94,7 +94,8 @@ def entry(row: Row, result, normalise: Normaliser = PLAIN) -> dict:
     """What is kept of a transcript, with its errors after `normalise`, which is named where it is not `plain`."""
     return {"reference": row["text"], "text": result.text, "text_enhanced": result.text_enhanced,
             **error_counts(row["text"], result.text, normalise), "nfe": result.nfe,
-            "duration": round(result.duration, 4), "confidence": [round(word.confidence, 4) for word in result.words],
+            "duration": round(result.duration, 4), **({"chosen": result.chosen} if result.chosen else {}),
+            "confidence": [round(word.confidence, 4) for word in result.words],
             "correct": correct_words(row["text"], " ".join(word.word for word in result.words), normalise),
             **({} if normalise.name == "plain" else {"normaliser": normalise.setting})}
 

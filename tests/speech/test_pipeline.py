@@ -15,7 +15,7 @@ def pipeline(package_dir):
     return Pipeline.from_pretrained(package_dir, device="cpu")
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if not STRATEGIES[name].needs_rule])
 def test_batch_equals_single(pipeline, tone, strategy):
     waves = [torch.from_numpy(tone(seconds, hertz)) for seconds, hertz in ((0.7, 300), (1.1, 500), (0.4, 900))]
     together = pipeline.transcribe(waves, strategy)
