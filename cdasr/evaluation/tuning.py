@@ -27,7 +27,7 @@ def tune(pipeline: CoupledPipeline, rows: Rows, steps: Sequence[int], weights: S
 
     `domain`: how errors are counted; by default as the pipeline's does.
     Returns `{"steps": {n: rate}, "best_steps": n}`, with `weights` also `{"weights": {a: rate}, "best_weight": a}`, and
-    with `fused_weights` the same as `fused` and `best_fused`; among equals the fewest steps and the smallest weight win.
+    with `fused_weights` the same as `fused` and `best_fused`. Among equals the fewest steps and the least weight win.
     """
     batches = batches_of(pipeline, rows, items)
     cleaned = {count: [pipeline.signal.enhance(batch.signals, batch.lengths, count)[0] for batch, _ in batches]
