@@ -99,7 +99,8 @@ def load_noisereduce() -> Process:
     from noisereduce import reduce_noise
 
     def process(wave: np.ndarray, rate: int) -> np.ndarray:
-        return np.nan_to_num(reduce_noise(y=wave, sr=rate)).astype(np.float32)  # NaN for digital silence
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(reduce_noise(y=wave, sr=rate)).astype(np.float32)  # NaN in digital silence
     return process
 
 
