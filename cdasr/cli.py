@@ -152,6 +152,11 @@ def _add_evaluate(verbs) -> None:
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
                       "si_sdr, pesq, stoi and estoi; all but the first need cdasr[metrics]; default: si_sdr")
+    verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
+                      "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
+                      "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
+    verb.add_argument("--external-weight", type=finite, metavar="W", help="weight of the degraded audio in NAME_oa; "
+                      "default: the package's for observation adding")
     verb.add_argument("--normaliser", choices=("plain", "basic", "english"), default="plain", help="of texts before "
                       "errors are counted: cdasr's own, or Whisper's basic or English one; default: %(default)s")
     coupling_options(verb, AGREE)
@@ -169,12 +174,15 @@ def evaluate(options: argparse.Namespace) -> int:
     from cdasr.speech.domain import scored_after
     from cdasr.speech.normalisers import Normaliser, spellings_of
 
+    if twice := [name for name, _ in options.external if [other for other, _ in options.external].count(name) > 1]:
+        raise ValueError(f"--external {twice[0]}= is given twice; each enhancer has a name of its own")
     load = cache(partial(_pipeline, options))
     domain = scored_after(Normaliser(options.normaliser, lambda: spellings_of(load().recogniser)))
     print(evaluate(options.manifest, load, options.systems, options.output_dir,
                    steps=options.steps, samples=options.samples, guidance=options.guidance,
                    batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
-                   conditions=options.conditions, domain=domain, quality=options.quality))
+                   conditions=options.conditions, domain=domain, quality=options.quality,
+                   external=dict(options.external), external_weight=options.external_weight))
     return 0
 
 

@@ -65,6 +65,9 @@ class Evaluation:
     - `recognise(pipeline, signals, strategy, batch_seconds, **sampling)`: a result for each signal, in which `nfe` are
       the evaluations of each network and `enhanced(result)` is the signal, None where nothing was enhanced.
     - `entry(row, result)`: errors, what they are counted against, duration, confidences and which of them are right.
+    - `external_files(folder, rows)`: what another enhancer wrote for rows, by ID; `check_external(name, files, rows)`
+      raises ValueError for files that cannot be used; `read_external(path, classifier, degraded)` reads one. None: the
+      domain has no such files.
     - `recount(entry)`: an entry of other `scoring` with its errors counted again; None where that cannot be done.
 
     Scores:
@@ -100,6 +103,9 @@ class Evaluation:
     row_key: Callable[[Row, dict[str, str]], str] = lambda row, known: row["ID"]
     example: Callable[[object, float], Tensor] | None = None
 
+    external_files: Callable[[Path, Sequence[Row]], dict[str, Path]] | None = None
+    check_external: Callable[[str, Mapping[str, Path], Sequence[Row]], None] = lambda name, files, rows: None
+    read_external: Callable[[Path, nn.Module, Tensor], Tensor] | None = None
     recount: Callable[[Mapping], Mapping | None] = lambda entry: entry
 
     scoring: Callable[[], dict] = dict

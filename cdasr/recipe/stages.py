@@ -255,10 +255,11 @@ def decode(hparams: dict, domain: Domain) -> None:
     print(evaluate(domain.recipe.scored(hparams), pipeline, systems,
                    results if samples == 1 else results / f"samples-{samples}", seed=hparams["seed"], samples=samples,
                    batch_seconds=batch_limit(settings), others=others, conditions=settings["conditions"] or None,
-                   only=settings["only"], overwrite=settings["overwrite"], domain=domain))
+                   only=settings["only"], overwrite=settings["overwrite"], domain=domain,
+                   external=settings.get("external"), external_weight=settings.get("external_weight")))
     if settings["timed_utterances"] and samples == 1:
         rows = sample_rows(domain.recipe.rows(hparams, "eval"), settings["timed_utterances"], hparams["seed"])
-        own = [name for name in systems if name not in others]
+        own = [name for name in systems if name in pipeline.strategies]
         write_json(results / "rtf.json", real_time_factors(pipeline, rows, own))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.coupled.evaluation import Evaluation, OtherRate, Quality, Row
+from cdasr.speech.external import check_external, external_files, read_external
 from cdasr.speech.metrics import PESQ_RATE, metric_package, pesq_wb, si_sdr, stoi
 from cdasr.speech.normalisers import PLAIN, Normaliser, about_normaliser
 from cdasr.speech.segments import transcribe_recordings
@@ -173,7 +174,16 @@ def about(found) -> str:
                                 "on validation data is 0, so that it equals `enhanced`.")
     return (found.hparams["report"]["about"].strip().format(**values)
             + _normalised(found) + " Intervals: bootstrap over utterances; p-values: paired bootstrap."
-            + "".join(text for name, text in controls.items() if name in found.systems))
+            + "".join(text for name, text in controls.items() if name in found.systems) + _external(found))
+
+
+def _external(found) -> str:
+    """What the systems of other enhancers are."""
+    settings = found.scores["record"]["settings"]
+    names = ", ".join(f"`{name}`" for name in settings.get("external", ()))
+    return names and (f" {names}: the frozen recogniser on the audio of other enhancers, whose evaluations and time "
+                      "are not counted; `_oa`: on its mix with the degraded waveform, of which the weight is "
+                      f"{settings['external_weight']:g}.")
 
 
 def _normalised(found) -> str:
@@ -197,7 +207,8 @@ EVALUATION = Evaluation(
                  "deletions": OtherRate("del %", "deletions", "words", interval=False),
                  "insertions": OtherRate("ins %", "insertions", "words", interval=False),
                  "cer": OtherRate("CER %", "character_errors", "characters")},
-    recount=recount, scoring=lambda: {"normaliser": PLAIN.setting}, averages=averages, item=item, title="WER",
+    external_files=external_files, check_external=check_external, read_external=read_external, recount=recount,
+    scoring=lambda: {"normaliser": PLAIN.setting}, averages=averages, item=item, title="WER",
     unit="recordings", durations="s of audio", about=about, compared=compared, targets=targets)
 
 
