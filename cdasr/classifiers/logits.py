@@ -121,6 +121,18 @@ class Logits:
         """Logits as they are to be decoded: those at the positions of a hypothesis become those of their own."""
         return self
 
+    def with_values(self, values: Tensor) -> Logits:
+        """Other logits at the same positions."""
+        return replace(self, values=values, hidden=None)
+
+    def fused(self, other: Logits, weight: float) -> Logits:
+        """The mean of both log-posteriors at each position, `weight` that of the `other`."""
+        return self.with_values(torch.lerp(self.log_posterior(self.values), self.log_posterior(other.values), weight))
+
+    def settled(self) -> Logits:
+        """The same logits, which hold what is read of them where that is not their best classes alone."""
+        return self
+
     def label_counts(self) -> Tensor:
         """How many labels (B,) are read from each item: of pictures one."""
         return self.values.new_ones(len(self.values), dtype=torch.long)
@@ -209,7 +221,8 @@ class TokenLogits(Logits):
 
     The positions also say when each token begins and the last one ends, `boundaries` (B, M + 1) in seconds; the
     hypothesis with its prefix, `tokens` (B, P + M); and the `audio` (B, S, d) of `samples` (B,) samples as it was
-    encoded. Each position has one token, so the loss has cross-entropy in place of CTC.
+    encoded; the tokens (B, M) that were `read` from these logits, with their `log_probs` (B, M), where they were read
+    already. Each position has one token, so the loss has cross-entropy in place of CTC.
     """
 
     has_hypothesis: ClassVar[bool] = True
@@ -218,12 +231,35 @@ class TokenLogits(Logits):
     tokens: Tensor | None = None
     audio: Tensor | None = None
     samples: Tensor | None = None
+    read: Tensor | None = None
+    log_probs: Tensor | None = None
+
+    @property
+    def cut_off(self) -> Tensor:
+        """Which items (B,) have as many tokens as their duration allows."""
+        return self.lengths >= self.classifier.most_tokens(self.samples)
+
+    def texts(self) -> list[str]:
+        return self.classifier.decode(self.values, self.lengths, self.read)
 
     def words(self) -> list[list[Word]]:
-        return self.classifier.words(self.values, self.lengths, self.boundaries)
+        return self.classifier.words(self.values, self.lengths, self.boundaries, self.read, self.log_probs)
+
+    def with_values(self, values: Tensor) -> TokenLogits:
+        return replace(self, values=values, hidden=None, read=None, log_probs=None)
+
+    def fused(self, other: TokenLogits, weight: float) -> TokenLogits:
+        """Read token by token, both under the prefix that has been read so far (lockstep)."""
+        return self.classifier.lockstep([self, other], lambda values, hidden, step: torch.lerp(*values, weight))[0]
 
     def redecode(self) -> TokenLogits:
         return self.classifier.redecode(self)
+
+    def settled(self) -> TokenLogits:
+        if self.read is not None:
+            return self
+        best, posterior = self.classifier.best(self.values, self.lengths)
+        return replace(self, read=best, log_probs=posterior.log())
 
     def label_counts(self) -> Tensor:
         return self.lengths
@@ -294,7 +330,7 @@ def choose_items(answers: Sequence[Logits], choice: Sequence[int]) -> Logits:
     Answers with fewer positions are filled up behind their lengths, with ends of text where these are tokens. Hidden
     states are left out.
     """
-    end = getattr(answers[0].classifier, "ends", [0])[0]
+    answers, end = [answer.settled() for answer in answers], getattr(answers[0].classifier, "ends", [0])[0]
 
     def filled(row: Tensor, most: int) -> Tensor:
         last = row[-1:] if row.is_floating_point() else torch.full_like(row[-1:], end)

@@ -127,6 +127,11 @@ class CoupledPipeline:
         return float(self.config.get("observation_adding", {}).get("weight", 0.0))
 
     @property
+    def fused_weight(self) -> float:
+        """Share of the degraded signal's log-posteriors in `fused`, as chosen on development data."""
+        return float(self.config.get("fused", {}).get("weight", 0.5))
+
+    @property
     def about(self) -> str:
         """What the package is for, in one line; empty where it does not say."""
         return ", ".join(f"{name} {value}" for name, value in self.config.get("about", {}).items())
@@ -198,6 +203,15 @@ def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | Non
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
 
+def fused(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
+    """C on the degraded and on the enhanced signal, read together: a weighted mean of their log-posteriors."""
+    signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
+    noisy = pipeline.classifier(batch.signals, batch.lengths)
+    enhanced = pipeline.classifier(signals, batch.lengths, like=noisy)
+    return Outcome(enhanced.fused(noisy, pipeline.fused_weight), replace(batch, signals=signals), enhanced.redecode(),
+                   {"signal": nfe, "classifier": 2})
+
+
 def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> tuple[tuple, float, dict]:
     """What a package stores for a coupled strategy: signal and logits steps, guidance, and the strategy's own options.
 
@@ -225,12 +239,12 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
             result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
             observed = result.observed.context
             noisy = noisy or (run.noisy if STRATEGIES[name].needs_logits else None)  # `enhanced` never observes y
-            logits = pipeline.logits.decoded(result.logits, observed) if STRATEGIES[name].needs_logits else observed
-            nfe.update(run.nfe)
             if passes > 1 and not observed.has_hypothesis:
                 raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
                                  "from; leave passes out")
-            given = logits = logits.redecode()
+            logits, given = run.answer(result.logits, observed) if STRATEGIES[name].needs_logits else (
+                observed.redecode(), observed)
+            nfe.update(run.nfe)
         enhanced = None if result.signal is None else replace(batch, signals=run.synthesise(result.signal))
         return Outcome(logits, enhanced, observed.redecode() if enhanced else None, dict(nfe), noisy_logits=noisy)
     return strategy
@@ -267,7 +281,7 @@ def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
     return STRATEGIES[name].function or coupling.STRATEGIES[name]
 
 
-PLAIN = {"none": none, "oa": observation_adding, "auto": auto}  # those without a function of `coupling.py`
+PLAIN = {"none": none, "oa": observation_adding, "fused": fused, "auto": auto}  # those without one in `coupling.py`
 
 
 def grouped(drawn: Sequence, items: int) -> list[Sequence]:

@@ -108,6 +108,7 @@ class LogitsNet(Strict):
     attention_every: Zero = 0
     heads: Factor = 1
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    kernel: Literal[1, 3, 5, 7, 9] = 5
 
 
 # -- the two models of a package --------------------------------------------------------------------------------------
@@ -273,6 +274,7 @@ class Package(Strict):
     strategy: str = "enhanced"
     strategies: dict[str, dict] = {}  # their options are checked by `strategy_options`
     observation_adding: Mixing = Mixing()
+    fused: Mixing = Mixing()
     image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=2)] | None = None
     imported: dict[str, str] | None = None  # where an imported checkpoint came from
     about: About = About()

@@ -56,6 +56,7 @@ STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (
     Strategy("none", "the frozen recogniser or classifier alone", needs_signal=False, needs_logits=False),
     Strategy("enhanced", "enhance the signal, then recognise it", needs_logits=False, baseline=True),
     Strategy("oa", "recognise a mix of enhanced and degraded signal (observation adding)", needs_logits=False),
+    Strategy("fused", "recognise both signals and average their log-posteriors", needs_logits=False),
     Strategy("card", "refine the logits alone, the signal stays degraded", needs_signal=False, baseline=True),
     Strategy("cascade", "enhance the signal, then refine the logits of it", baseline=True),
     Strategy("parallel", "signal and logits take their steps in turn, each guides the other", coupled=True,

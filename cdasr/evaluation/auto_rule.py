@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdasr.coupled.auto import AutoRule, Compared, best_of, compare
-from cdasr.coupled.domain import find_domain
+from cdasr.coupled.domain import Domain, find_domain
 from cdasr.coupled.out_of_domain import LinearRule, logistic_regression
 from cdasr.coupled.package import find_package
 from cdasr.coupled.pipeline import CoupledPipeline, candidates
@@ -71,8 +71,8 @@ class Development:
                    for name, (errors, counted) in self.sums(chosen).items())
 
 
-def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE, items: int = ITEMS
-             ) -> CoupledPipeline:
+def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE, items: int = ITEMS,
+             domain: Domain | None = None) -> CoupledPipeline:
     """The pipeline with a rule for `auto` in its config, fitted on development rows with their clean versions.
 
     It is one for the package's strategy, or for `enhanced` where that gives no signal. The pipeline stays without a
@@ -80,7 +80,7 @@ def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE
     """
     own = pipeline.default_strategy
     strategy = own if STRATEGIES[own].needs_signal and own not in ("oa", "auto") else "enhanced"
-    rule = fit_rule(gather(pipeline, rows, strategy, items), strategy, tolerance)
+    rule = fit_rule(gather(pipeline, rows, strategy, items, domain), strategy, tolerance)
     if not rule.rules:
         print(f"auto: none of the answers of {strategy} is often enough right where `none` is wrong, no rule is fitted")
         return pipeline
@@ -93,9 +93,10 @@ def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE
 
 
 @torch.inference_mode()
-def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = ITEMS) -> Development:
-    """The answers to all rows, and to the clean version of each item."""
-    domain, found = pipeline.domain, []
+def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = ITEMS,
+           domain: Domain | None = None) -> Development:
+    """The answers to all rows, and to the clean version of each item; errors are those of the `domain`."""
+    domain, found = domain or pipeline.domain, []
     for group in tqdm(groups(_with_clean(pipeline, rows), items), desc="answers for auto"):
         batch = pipeline.batch([pipeline.surround(row["signal"]) for row in group])
         outcome, answers = candidates(pipeline, batch, strategy, None, {"seed": [0] * len(group), "method": None})

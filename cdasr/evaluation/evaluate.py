@@ -37,11 +37,12 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     """Decode `rows` with each of `systems`, write scores (`wer.json`), `table.txt` and `table.md`; return the table.
 
     `rows` are a manifest or its rows. `model` is a package's name or folder, a pipeline, or a function that loads one
-    of `domain` when all else is checked; `systems` None means all that it can run; `others` are systems of further
-    packages, each a pipeline and its strategy, by the names that `systems` has for them. `limit` keeps the first rows
-    only, `conditions` those of some conditions, `only` those of which the condition fits a system's regular expression;
-    a later run can add others. `batch_seconds`: total duration of a batch; an image counts as 1. `steps`, `samples`,
-    `guidance`: as in `CoupledPipeline.run`. `quality`: measures of the enhanced signals, by default the domain's.
+    of `domain` when all else is checked. `domain`: how errors are counted; by default the pipeline's or package's.
+    `systems` None means all that it can run; `others` are systems of further packages, each a pipeline and its
+    strategy, by the names that `systems` has for them. `limit` keeps the first rows only, `conditions` those of some
+    conditions, `only` those of which the condition fits a system's regular expression; a later run can add others.
+    `batch_seconds`: total duration of a batch; an image counts as 1. `steps`, `samples`, `guidance`: as in
+    `CoupledPipeline.run`. `quality`: measures of the enhanced signals, by default the domain's.
     Rows of which the signals have changed since they were decoded are decoded again.
     Raises ValueError for an unknown system, condition or measure, rows that cannot be used, a condition without an
     error rate, or an `output_dir` that cannot be written to, that another run writes to, or that holds results of other
@@ -73,15 +74,15 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
         check_same_settings(output_dir, settings, overwrite)
         for system in systems:
             decode(wanted[system], *others.get(system, (pipeline, system)), output_dir / "decode" / f"{system}.jsonl",
-                   batch_seconds, keys, measured, steps=steps, samples=samples, guidance=guidance, seed=seed)
-        return _write_scores(pipeline, systems, rows, output_dir, record(
-            **settings, systems=list(systems), batch_seconds=batch_seconds, device=pipeline.device,
+                   batch_seconds, keys, measured, how, steps=steps, samples=samples, guidance=guidance, seed=seed)
+        return _write_scores(domain, systems, rows, output_dir, record(
+            **settings, **how.scoring(), systems=list(systems), batch_seconds=batch_seconds, device=pipeline.device,
             threads=torch.get_num_threads()))
 
 
 def _domain(model, domain: Domain | None) -> Domain:
-    """That of the pipeline or package, or the one that is given."""
-    if isinstance(model, CoupledPipeline):
+    """The one that is given, or that of the pipeline or package."""
+    if domain is None and isinstance(model, CoupledPipeline):
         return model.domain
     if domain is None and isinstance(model, (str, os.PathLike)):
         return find_domain(model)
@@ -117,10 +118,9 @@ def _rows(how: Evaluation, rows: str | os.PathLike | Sequence[Row]) -> tuple[Seq
         "manifest_sha256": fingerprint(path.read_bytes() for path in how.row_files(rows))}
 
 
-def _write_scores(pipeline: CoupledPipeline, systems: Sequence[str], rows: Sequence[Row], output_dir: Path,
+def _write_scores(domain: Domain, systems: Sequence[str], rows: Sequence[Row], output_dir: Path,
                   record: Mapping) -> str:
     """Score what was decoded; returns the table."""
-    domain = pipeline.domain
     scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems}, domain,
                    list(dict.fromkeys(map(_condition, rows))))
     write_json(output_dir / domain.evaluation.scores_file, {**scores, "record": record})
@@ -161,21 +161,21 @@ def _wanted(rows: Sequence[Row], systems: Sequence[str], only: Mapping[str, str]
 
 
 def decode(rows: Sequence[Row], pipeline: CoupledPipeline, strategy: str, path: Path, batch_seconds: float,
-           keys: Mapping[str, str], measured: Mapping, **sampling) -> None:
+           keys: Mapping[str, str], measured: Mapping, how: Evaluation, **sampling) -> None:
     """Append what `strategy` makes of every row that `path` does not hold yet, in batches sorted by duration.
 
     `keys`: a fingerprint of each ID's signals; entries of other signals are replaced. `measured`: quality by name.
+    Entries whose errors were counted otherwise are counted again.
     """
-    done = keep_decoded(path, keys, pipeline.domain.evaluation.unit)
+    done = keep_decoded(path, keys, how.unit, how.recount)
     waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
     append_decoded(path, batches_within(waiting, [float(row["duration"]) for row in waiting], batch_seconds),
-                   lambda batch: _decode_batch(batch, pipeline, strategy, batch_seconds, keys, measured, **sampling),
-                   len(rows), pipeline.domain.evaluation.unit)
+                   lambda batch: _decode_batch(batch, pipeline, strategy, batch_seconds, keys, measured, how,
+                                               **sampling), len(rows), how.unit)
 
 
 def _decode_batch(batch: Sequence[Row], pipeline: CoupledPipeline, strategy: str, batch_seconds: float,
-                  keys: Mapping[str, str], measured: Mapping, **sampling) -> list[dict]:
-    how = pipeline.domain.evaluation
+                  keys: Mapping[str, str], measured: Mapping, how: Evaluation, **sampling) -> list[dict]:
     signals = [how.read_noisy(row, pipeline.classifier) for row in batch]
     started = time.perf_counter()
     results = how.recognise(pipeline, signals, strategy, batch_seconds, **sampling)

@@ -20,16 +20,17 @@ ITEMS = 16  # in a batch
 
 @torch.inference_mode()
 def tune(pipeline: CoupledPipeline, rows: Rows, steps: Sequence[int], weights: Sequence[float] = (),
-         items: int = ITEMS) -> dict:
+         items: int = ITEMS, domain: Domain | None = None) -> dict:
     """Error rate in per cent by number of signal steps, and by weight of the degraded signal at the chosen number.
 
+    `domain`: how errors are counted; by default as the pipeline's does.
     Returns `{"steps": {n: rate}, "best_steps": n}` and, with `weights`, `{"weights": {a: rate}, "best_weight": a}`;
     among equals the cheapest (fewest steps, smallest weight) wins.
     """
     batches = batches_of(pipeline, rows, items)
     cleaned = {count: [pipeline.signal.enhance(batch.signals, batch.lengths, count)[0] for batch, _ in batches]
                for count in tqdm(steps, desc="choose steps")}
-    by_steps = {count: classifier_rate(pipeline, batches, signals) for count, signals in cleaned.items()}
+    by_steps = {count: classifier_rate(pipeline, batches, signals, domain) for count, signals in cleaned.items()}
     best_steps = min(by_steps, key=lambda count: (by_steps[count], count))
     found = {"steps": by_steps, "best_steps": best_steps}
     if not weights:
@@ -37,18 +38,18 @@ def tune(pipeline: CoupledPipeline, rows: Rows, steps: Sequence[int], weights: S
     by_weight = {}
     for weight in tqdm(weights, desc="choose observation adding"):
         mixed = [torch.lerp(signal, batch.signals, weight) for signal, (batch, _) in zip(cleaned[best_steps], batches)]
-        by_weight[weight] = classifier_rate(pipeline, batches, mixed)
+        by_weight[weight] = classifier_rate(pipeline, batches, mixed, domain)
     return {**found, "weights": by_weight,
             "best_weight": min(by_weight, key=lambda weight: (by_weight[weight], weight))}
 
 
 def tune_strategies(pipeline: CoupledPipeline, rows: Rows, choices: Mapping[str, Mapping[str, Sequence]],
-                    items: int = ITEMS) -> tuple[CoupledPipeline, dict[str, list]]:
+                    items: int = ITEMS, domain: Domain | None = None) -> tuple[CoupledPipeline, dict[str, list]]:
     """Error rate in per cent of each strategy with every combination of its `choices`, e.g. `{"parallel": {"steps":
     [2, 4]}}`.
 
     Returns the pipeline with the best combination of each strategy (among equals the first) in its `strategies`, of
-    which the best is its default; and `{strategy: [{"options", <rate>}, ...]}`.
+    which the best is its default; and `{strategy: [{"options", <rate>}, ...]}`. `domain` as in `tune`.
     """
     batches, rate = batches_of(pipeline, rows, items), pipeline.domain.rate
     tried: dict[str, list] = {}
@@ -57,7 +58,8 @@ def tune_strategies(pipeline: CoupledPipeline, rows: Rows, choices: Mapping[str,
             options = dict(zip(lists, values))
             trial = pipeline.with_choices(strategies={name: options})
             answers = [trial.run(batch.rows(), name)[0].logits for batch, _ in batches]
-            tried.setdefault(name, []).append({"options": options, rate: error_rate(pipeline, batches, answers)})
+            tried.setdefault(name, []).append(
+                {"options": options, rate: error_rate(pipeline, batches, answers, domain)})
     best = {name: min(entries, key=lambda entry: entry[rate]) for name, entries in tried.items()}
     options = {name: entry["options"] for name, entry in best.items()}
     return pipeline.with_choices(strategies=options, strategy=min(best, key=lambda name: best[name][rate])), tried
@@ -75,15 +77,18 @@ def classifier_alone(classifier: nn.Module, domain: Domain, rows: Rows, items: i
     return {domain.rate: 100.0 * errors / counted, domain.evaluation.counted: counted, "utterances": len(counts)}
 
 
-def classifier_rate(pipeline: CoupledPipeline, batches: Batches, signals: Sequence[Tensor]) -> float:
+def classifier_rate(pipeline: CoupledPipeline, batches: Batches, signals: Sequence[Tensor],
+                    domain: Domain | None = None) -> float:
     """Error rate in per cent of the classifier alone on `signals`, one tensor a batch."""
     return error_rate(pipeline, batches, [pipeline.classifier(made, batch.lengths)
-                                          for made, (batch, _) in zip(signals, batches)])
+                                          for made, (batch, _) in zip(signals, batches)], domain)
 
 
-def error_rate(pipeline: CoupledPipeline, batches: Batches, answers: Iterable[Logits]) -> float:
-    """Error rate in per cent of the answers to each batch."""
-    counts = [pipeline.domain.count(pipeline.classifier, logits, [row[pipeline.domain.truth] for row in group])
+def error_rate(pipeline: CoupledPipeline, batches: Batches, answers: Iterable[Logits],
+               domain: Domain | None = None) -> float:
+    """Error rate in per cent of the answers to each batch, counted as `domain` does, by default the pipeline's."""
+    domain = domain or pipeline.domain
+    counts = [domain.count(pipeline.classifier, logits, [row[domain.truth] for row in group])
               for logits, (_, group) in zip(answers, batches)]
     errors, counted = map(sum, zip(*counts))
     return 100.0 * errors / counted

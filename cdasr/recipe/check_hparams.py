@@ -22,7 +22,8 @@ POSITIVE = re.compile(r"lr|(valid_)?batch_(seconds|size)|checkpoint_minutes|long
                       r"|grad_accumulation|passes|samples|channels|widths|dim|heads|strides|hidden_size|speeds")
 NOT_EMPTY = ("steps", "oa_weights", "valid_snrs", "channels", "strides", "widths")
 CHOICES = {"precision": ("auto", "fp32", "bf16", "fp16"), "units": ("characters", "words"),
-           "eval_split": ("dev", "test"), "asr_head": ("", "whisper"), "controls": ("matched", "retrained")}
+           "eval_split": ("dev", "test"), "asr_head": ("", "whisper"),
+           "normaliser": ("plain", "basic", "english"), "controls": ("matched", "retrained")}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list such as [a, b]",
          dict: "a mapping such as {key: value}"}
 

@@ -111,7 +111,12 @@ def _domain(path: str | os.PathLike, base: str) -> Domain:
 
 
 def _of(domain: Domain) -> dict[str, Callable[[dict], None]]:
-    return {name: partial(stage, domain=domain) for name, stage in functions(domain).items()}
+    return {name: partial(_stage, stage, domain) for name, stage in functions(domain).items()}
+
+
+def _stage(stage: Callable[[dict, Domain], None], domain: Domain, hparams: dict) -> None:
+    """Run a stage, in which errors are counted as the recipe says."""
+    stage(hparams, domain=domain.scored_as(hparams) if domain.scored_as else domain)
 
 
 def _begin_alone(stages: Sequence[Stage], name: str, hparams: dict) -> None:

@@ -107,7 +107,7 @@ def test_logits_guide_the_signal_and_the_signal_the_logits(pipeline, tone):
 
 def test_a_package_without_a_logits_process_says_so(pipeline, tone):
     plain = Pipeline(pipeline.recogniser, pipeline.signal, device="cpu")
-    assert plain.strategies == ["none", "enhanced", "oa"]
+    assert plain.strategies == ["none", "enhanced", "oa", "fused"]
     with pytest.raises(ValueError, match="'nested' needs a logits process.*choose one of none, enhanced, oa"):
         plain(tone(0.5), strategy="nested")
 
