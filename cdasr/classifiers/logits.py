@@ -129,6 +129,10 @@ class Logits:
         """The mean of both log-posteriors at each position, `weight` that of the `other`."""
         return self.with_values(torch.lerp(self.log_posterior(self.values), self.log_posterior(other.values), weight))
 
+    def settled(self) -> Logits:
+        """The same logits, which hold what is read of them where that is not their best classes alone."""
+        return self
+
     def label_counts(self) -> Tensor:
         """How many labels (B,) are read from each item: of pictures one."""
         return self.values.new_ones(len(self.values), dtype=torch.long)
@@ -251,6 +255,12 @@ class TokenLogits(Logits):
     def redecode(self) -> TokenLogits:
         return self.classifier.redecode(self)
 
+    def settled(self) -> TokenLogits:
+        if self.read is not None:
+            return self
+        best, posterior = self.classifier.best(self.values, self.lengths)
+        return replace(self, read=best, log_probs=posterior.log())
+
     def label_counts(self) -> Tensor:
         return self.lengths
 
@@ -320,7 +330,7 @@ def choose_items(answers: Sequence[Logits], choice: Sequence[int]) -> Logits:
     Answers with fewer positions are filled up behind their lengths, with ends of text where these are tokens. Hidden
     states are left out.
     """
-    end = getattr(answers[0].classifier, "ends", [0])[0]
+    answers, end = [answer.settled() for answer in answers], getattr(answers[0].classifier, "ends", [0])[0]
 
     def filled(row: Tensor, most: int) -> Tensor:
         last = row[-1:] if row.is_floating_point() else torch.full_like(row[-1:], end)

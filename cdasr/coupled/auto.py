@@ -22,6 +22,7 @@ from cdasr.coupled.out_of_domain import LinearRule, level
 
 SCORES = ("likelihood", "likelihood_enhanced", "confidence", "confidence_none", "difference", "agreement", "length",
           "residual")
+CAUTION = 1.0  # by which the log-odds are lower for an input out of domain
 MOST = 20.0  # nats a label; beyond that one likelihood says no more than another
 
 
@@ -54,8 +55,7 @@ class AutoRule:
 
     def choose(self, compared: Compared) -> list[str]:
         """The name of the answer that is taken for each item."""
-        odds = {name: rule.score(compared.scores[name]).masked_fill(~compared.differs[name], -torch.inf)
-                for name, rule in self.rules.items()}
+        odds = {name: compared.odds(name, rule) for name, rule in self.rules.items()}
         return best_of(odds, len(compared))
 
 
@@ -72,11 +72,20 @@ def best_of(odds: Mapping[str, Tensor], items: int, margin: float = 0.0) -> list
 class Compared:
     """How the answers of a batch compare with that of `none`, by the name of the answer.
 
-    `scores` are `SCORES` (B, len(SCORES)) in float64; `differs` (B,): whether another text is read, and can be taken.
+    `scores` are `SCORES` (B, len(SCORES)) in float64; `differs` (B,): whether another text is read; `strange` (B,):
+    which items are out of domain.
     """
 
     scores: Mapping[str, Tensor]
     differs: Mapping[str, Tensor]
+    strange: Tensor
+
+    def odds(self, name: str, rule: LinearRule) -> Tensor:
+        """The log-odds (B,) that an answer is better than that of `none`; -inf where the two are the same.
+
+        They are lower by `CAUTION` for what the package was not trained for: there its own answers are worth less.
+        """
+        return (rule.score(self.scores[name]) - CAUTION * self.strange).masked_fill(~self.differs[name], -torch.inf)
 
     def __len__(self) -> int:
         return len(next(iter(self.differs.values())))
@@ -87,9 +96,8 @@ def compare(answers: Mapping[str, Logits], degraded: Sequence[Tensor], cleaned: 
             out_of_domain: Sequence[bool] | None = None) -> Compared:
     """The `answers` (`none`: C(y), `enhanced`: C(x_hat), others as they are decoded) against that of `none`.
 
-    `degraded` and `cleaned` are the signals y and x_hat of each item. Items that are known to be `out_of_domain` do
-    not differ: the package was not trained for them, and `none` is the safe answer. Scores are 0 where no text differs.
-    Likelihoods are in nats a label:
+    `degraded` and `cleaned` are the signals y and x_hat of each item, `out_of_domain` (B,) what the package says of
+    them. Scores are 0 where no text differs. Likelihoods are in nats a label:
     - `likelihood` and `likelihood_enhanced`: of the answer minus that of `none`, by C(y) and by C(x_hat);
     - `confidence` and `confidence_none`: of the answer by its own logits, of `none` by C(y);
     - `difference`: share of words in which the two differ; `length`: by how much the answer has more labels;
@@ -99,11 +107,10 @@ def compare(answers: Mapping[str, Logits], degraded: Sequence[Tensor], cleaned: 
     texts = {name: answer.texts() for name, answer in answers.items()}
     others = [name for name in answers if name != "none"]
     differs = {name: torch.tensor([text != own for text, own in zip(texts[name], texts["none"])]) for name in others}
-    if out_of_domain is not None:
-        differs = {name: found & ~torch.tensor(out_of_domain) for name, found in differs.items()}
+    strange = torch.tensor(out_of_domain or [False] * len(texts["none"]))
     if not any(bool(found.any()) for found in differs.values()):
         empty = torch.zeros(len(texts["none"]), len(SCORES), dtype=torch.float64)
-        return Compared(dict.fromkeys(others, empty), differs)
+        return Compared(dict.fromkeys(others, empty), differs, strange)
     noisy, enhanced = answers["none"], answers["enhanced"]
     counts = {name: answer.label_counts().double() for name, answer in answers.items()}
     by_noisy = {name: noisy.log_likelihood(answer).double() for name, answer in answers.items()}
@@ -123,7 +130,7 @@ def compare(answers: Mapping[str, Logits], degraded: Sequence[Tensor], cleaned: 
             torch.stack([_alike(texts[name], other) for other in rest]).mean(dim=0) if rest else torch.ones(len(most)),
             (counts[name] - counts["none"]).to("cpu") / most.to("cpu"),
             residual], dim=1)
-    return Compared(found, differs)
+    return Compared(found, differs, strange)
 
 
 def _bounded(values: Tensor) -> Tensor:

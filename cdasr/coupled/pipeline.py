@@ -289,7 +289,7 @@ def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
     return STRATEGIES[name].function or coupling.STRATEGIES[name]
 
 
-PLAIN = {"none": none, "oa": observation_adding, "fused": fused, "auto": auto}  # no function of `coupling.py`
+PLAIN = {"none": none, "oa": observation_adding, "fused": fused, "auto": auto}  # those without one in `coupling.py`
 
 
 def grouped(drawn: Sequence, items: int) -> list[Sequence]:

@@ -93,9 +93,9 @@ def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE
 
 
 @torch.inference_mode()
-def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = ITEMS, domain: Domain | None = None
-           ) -> Development:
-    """The answers to all rows, and to the clean version of each item."""
+def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = ITEMS,
+           domain: Domain | None = None) -> Development:
+    """The answers to all rows, and to the clean version of each item; errors are those of the `domain`."""
     domain, found = domain or pipeline.domain, []
     for group in tqdm(groups(_with_clean(pipeline, rows), items), desc="answers for auto"):
         batch = pipeline.batch([pipeline.surround(row["signal"]) for row in group])
@@ -106,7 +106,7 @@ def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = IT
         found.append((compared, counts, group))
     names = found[0][0].differs
     compared = Compared(*({name: torch.cat([getattr(part, of)[name] for part, _, _ in found]) for name in names}
-                          for of in ("scores", "differs")))
+                          for of in ("scores", "differs")), torch.cat([part.strange for part, _, _ in found]))
     counts = {name: torch.tensor([pair for _, part, _ in found for pair in part[name]]) for name in found[0][1]}
     every = [row for _, _, group in found for row in group]
     return Development(compared, {name: pairs[:, 0] for name, pairs in counts.items()}, counts["none"][:, 1],
@@ -171,9 +171,9 @@ def _cross_validated(found: Development, name: str) -> Tensor:
     folds = torch.tensor([place[group] for group in found.groups])
     odds = torch.full((len(folds),), -torch.inf, dtype=torch.float64)
     for fold in range(FOLDS):
-        rule, inside = fit_answer(found, name, folds != fold, 2), (folds == fold) & found.compared.differs[name]
+        rule, inside = fit_answer(found, name, folds != fold, 2), folds == fold
         if rule is not None:
-            odds[inside] = rule.score(found.compared.scores[name][inside])
+            odds[inside] = found.compared.odds(name, rule)[inside]
     return odds
 
 

@@ -98,6 +98,7 @@ def entry(row: Row, result, normalise: Normaliser = PLAIN) -> dict:
             "duration": round(result.duration, 4), **({"chosen": result.chosen} if result.chosen else {}),
             "confidence": [round(word.confidence, 4) for word in result.words],
             "correct": correct_words(row["text"], " ".join(word.word for word in result.words), normalise),
+            **({"chosen": result.chosen} if result.chosen else {}),
             **({} if normalise.name == "plain" else {"normaliser": normalise.setting})}
 
 

@@ -74,8 +74,9 @@ def test_scores_say_how_likely_an_answer_is_by_each_signal():
         assert scores["likelihood"] < 0 < scores["likelihood_enhanced"] and scores["confidence"] <= 0
         assert scores["agreement"] == 1.0 and scores["length"] == pytest.approx(0.5)
         assert scores["residual"] == pytest.approx(0.0, abs=1e-6) and bool(found.differs[name])
-    strange = compare(answers, [signal], [signal], out_of_domain=[True])
-    assert not any(bool(differs.any()) for differs in strange.differs.values())
+    rule = AutoRule.from_config(always(["parallel"], "parallel", bias=0.5))
+    for out, chosen in ((None, "parallel"), ([False], "parallel"), ([True], "none")):
+        assert rule.choose(compare(answers, [2 * signal], [signal], out)) == [chosen], "more caution out of domain"
     alike = compare({**answers, "enhanced": answers["none"], "parallel": answers["none"]}, [signal], [signal])
     assert not any(bool(differs.any()) for differs in alike.differs.values())
     assert AutoRule.from_config(always(["parallel"], "parallel")).choose(alike) == ["none"]

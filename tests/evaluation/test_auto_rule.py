@@ -20,7 +20,8 @@ def development(clean_loss=0.5):
     better = torch.sigmoid(4 * scores[:, 0]) > torch.rand(ITEMS, generator=generator)
     better &= ~clean | (torch.rand(ITEMS, generator=generator) > clean_loss)
     none = torch.where(better, 2, 0)
-    return Development(Compared({"enhanced": scores}, {"enhanced": torch.ones(ITEMS, dtype=torch.bool)}),
+    return Development(Compared({"enhanced": scores}, {"enhanced": torch.ones(ITEMS, dtype=torch.bool)},
+                                torch.zeros(ITEMS, dtype=torch.bool)),
                        {"none": none, "enhanced": torch.where(better, 0, 1)}, torch.full((ITEMS,), 4),
                        ["clean" if row else "noisy" for row in clean.tolist()], [str(item) for item in range(ITEMS)])
 
@@ -48,7 +49,7 @@ def test_an_answer_that_is_hardly_ever_better_has_no_rule():
 
 
 def test_one_error_of_a_small_condition_forbids_nothing():
-    found = Development(Compared({}, {"enhanced": torch.ones(2, dtype=torch.bool)}),
+    found = Development(Compared({}, {"enhanced": torch.ones(2, dtype=torch.bool)}, torch.zeros(2)),
                         {"none": torch.tensor([0, 0]), "enhanced": torch.tensor([1, 2])}, torch.tensor([3, 0]),
                         ["noisy", "noise alone"], ["a", "b"])
     assert found.allows(["enhanced", "none"], 0.3) and not found.allows(["none", "enhanced"], 0.3)

@@ -42,7 +42,7 @@ def test_a_batch_equals_its_images(pipeline, images, strategy):
 
 def test_evaluations_are_counted_and_never_doubled(pipeline, images):
     counts = {name: tuple(pipeline(images[0], name).nfe.values()) for name in pipeline.strategies}
-    assert counts == {"none": (0, 0, 1), "enhanced": (2, 0, 1), "oa": (2, 0, 1), "card": (0, 2, 1),
+    assert counts == {"none": (0, 0, 1), "enhanced": (2, 0, 1), "oa": (2, 0, 1), "fused": (2, 0, 2), "card": (0, 2, 1),
                       "cascade": (2, 2, 2), "parallel": (2, 2, 3), "alternating": (4, 4, 3), "nested": (6, 2, 4)}
     assert tuple(pipeline(images[0], "cascade", samples=3).nfe.values()) == (6, 6, 6)
 
