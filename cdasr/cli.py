@@ -155,6 +155,8 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
+    verb.add_argument("--remember", type=finite, default=0.0, metavar="GB", help="memory for Whisper's encoder states, "
+                      "which the systems then share; default: none")
     verb.add_argument("--external-weight", type=finite, metavar="W", help="weight of the degraded audio in NAME_oa; "
                       "default: the package's for observation adding")
     verb.add_argument("--normaliser", choices=("plain", "basic", "english"), default="plain", help="of texts before "
@@ -182,7 +184,8 @@ def evaluate(options: argparse.Namespace) -> int:
                    steps=options.steps, samples=options.samples, guidance=options.guidance,
                    batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
                    conditions=options.conditions, domain=domain, quality=options.quality,
-                   external=dict(options.external), external_weight=options.external_weight))
+                   external=dict(options.external), external_weight=options.external_weight,
+                   remember=options.remember))
     return 0
 
 

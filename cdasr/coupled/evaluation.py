@@ -106,6 +106,7 @@ class Evaluation:
     external_files: Callable[[Path, Sequence[Row]], dict[str, Path]] | None = None
     check_external: Callable[[str, Mapping[str, Path], Sequence[Row]], None] = lambda name, files, rows: None
     read_external: Callable[[Path, nn.Module, Tensor], Tensor] | None = None
+    fuse_external: Callable | None = None
     recount: Callable[[Mapping], Mapping | None] = lambda entry: entry
 
     scoring: Callable[[], dict] = dict

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
              limit: int | None = None, overwrite: bool = False,
              others: Mapping[str, tuple[CoupledPipeline, str]] | None = None, conditions: Sequence[str] | None = None,
              only: Mapping[str, str] | None = None, quality: Sequence[str] | None = None,
-             external: Mapping[str, str | os.PathLike] | None = None, external_weight: float | None = None) -> str:
+             external: Mapping[str, str | os.PathLike] | None = None, external_weight: float | None = None,
+             remember: float = 0.0) -> str:
     """Decode `rows` with each of `systems`, write scores (`wer.json`), `table.txt` and `table.md`; return the table.
 
     `rows` are a manifest or its rows. `model` is a package's name or folder, a pipeline, or a function that loads one
@@ -49,7 +51,8 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     `CoupledPipeline.run`. `quality`: measures of the enhanced signals, by default the domain's.
     `external`: folders of what other enhancers made of the rows, by names; each is scored as the systems of
     `external.VARIANTS`, those of which `systems` names none behind `none`. `external_weight`: of the degraded signal in
-    NAME_oa, by default the package's.
+    NAME_oa, by default the package's. `remember`: gigabytes for what a slow classifier makes of audio before it decodes
+    (encoder states), so that systems share it; 0: nothing is kept.
     Rows of which the signals have changed since they were decoded are decoded again.
     Raises ValueError for an unknown system, condition or measure, rows that cannot be used, a condition without an
     error rate, or an `output_dir` that cannot be written to, that another run writes to, or that holds results of other
@@ -89,13 +92,20 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     wanted = _wanted({name: own[name].rows for name in systems}, only, source)
     with locked(output_dir):
         check_same_settings(output_dir, settings, overwrite)
-        for name in systems:
-            decode(wanted[name], own[name], output_dir / "decode" / f"{name}.jsonl", batch_seconds, measured, how,
-                   steps=steps, samples=samples, guidance=guidance, seed=seed)
+        with remembering(pipeline.classifier, remember):
+            for name in systems:
+                decode(wanted[name], own[name], output_dir / "decode" / f"{name}.jsonl", batch_seconds, measured, how,
+                       steps=steps, samples=samples, guidance=guidance, seed=seed)
         about = {"external": {name: found.about for name, found in enhancers.items()}, "external_weight": weight}
         return _write_scores(domain, systems, rows, output_dir, record(
             **settings, **how.scoring(), **(about if enhancers else {}), systems=list(systems),
             batch_seconds=batch_seconds, device=pipeline.device, threads=torch.get_num_threads()))
+
+
+def remembering(classifier: nn.Module, gigabytes: float) -> AbstractContextManager:
+    """A context in which the classifier encodes nothing twice, where it can remember."""
+    keep = getattr(classifier, "remembering", None)
+    return keep(gigabytes) if keep is not None and gigabytes else nullcontext()
 
 
 def _domain(model, domain: Domain | None) -> Domain:

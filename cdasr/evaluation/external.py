@@ -1,8 +1,8 @@
 """Signals that another enhancer made, scored as systems beside the package's own.
 
 Each external enhancer NAME gives one system for each entry of `VARIANTS`: NAME itself, the frozen classifier on its
-signals, and NAME_oa, on their mix with the degraded ones. The enhancer has run before, elsewhere: these systems count
-the classifier's evaluations and time alone.
+signals; NAME_oa, on their mix with the degraded ones; and NAME_fused, on both, read together. The enhancer has run
+before, elsewhere: these systems count the classifier's evaluations and time alone.
 """
 
 from __future__ import annotations
@@ -75,6 +75,11 @@ def observation_added(frozen: Frozen, degraded: Sequence[Tensor], external: Sequ
     return frozen(mixed), mixed
 
 
+def fused(frozen: Frozen, degraded: Sequence[Tensor], external: Sequence[Tensor], weight: float) -> Made:
+    """The frozen classifier on both, read together, as the strategy `fused` does with the package's own weight."""
+    return frozen.how.fuse_external(frozen.pipeline, degraded, external, frozen.batch_seconds), external
+
+
 @dataclass(frozen=True)
 class Variant:
     """A way to use external signals; `weighted`: it takes the weight, and equals `alone` where that is 0."""
@@ -83,7 +88,8 @@ class Variant:
     weighted: bool = False
 
 
-VARIANTS = {"": Variant(alone), "_oa": Variant(observation_added, weighted=True)}  # by what is added to the name
+VARIANTS = {"": Variant(alone), "_oa": Variant(observation_added, weighted=True),
+            "_fused": Variant(fused)}  # by what is added to the name
 
 
 # -- which there are, and of what -------------------------------------------------------------------------------------

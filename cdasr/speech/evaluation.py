@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.coupled.evaluation import Evaluation, OtherRate, Quality, Row
-from cdasr.speech.external import check_external, external_files, read_external
+from cdasr.speech.external import check_external, external_files, fuse_external, read_external
 from cdasr.speech.metrics import PESQ_RATE, metric_package, pesq_wb, si_sdr, stoi
 from cdasr.speech.normalisers import PLAIN, Normaliser, about_normaliser
 from cdasr.speech.segments import transcribe_recordings
@@ -208,7 +208,8 @@ EVALUATION = Evaluation(
                  "deletions": OtherRate("del %", "deletions", "words", interval=False),
                  "insertions": OtherRate("ins %", "insertions", "words", interval=False),
                  "cer": OtherRate("CER %", "character_errors", "characters")},
-    external_files=external_files, check_external=check_external, read_external=read_external, recount=recount,
+    external_files=external_files, check_external=check_external, read_external=read_external,
+    fuse_external=fuse_external, recount=recount,
     scoring=lambda: {"normaliser": PLAIN.setting}, averages=averages, item=item, title="WER",
     unit="recordings", durations="s of audio", about=about, compared=compared, targets=targets)
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.coupled.evaluation import Row
+from cdasr.coupled.pipeline import Outcome, fused_answer
+from cdasr.runtime.batching import batches_within
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import audio_format, fit_length, read_audio
+from cdasr.speech.segments import join, split_long
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 TOLERANCE = 0.05  # seconds that an enhanced recording may be longer or shorter
@@ -70,3 +73,20 @@ def check_external(name: str, files: Mapping[str, Path], rows: Sequence[Row]) ->
 def read_external(path: Path, recogniser: nn.Module, degraded: Tensor) -> Tensor:
     """The waveform of an enhanced recording at the recogniser's rate, as long as the `degraded` one (samples,)."""
     return torch.from_numpy(fit_length(read_audio(path, recogniser.sample_rate)[0], len(degraded)).copy())
+
+
+def fuse_external(pipeline, degraded: Sequence[Tensor], external: Sequence[Tensor], batch_seconds: float) -> list:
+    """A transcript of each pair of recordings (samples,), read as by the strategy `fused`; long ones are cut alike."""
+    parts = [split_long(wave, pipeline.sample_rate) for wave in degraded]
+    places = [(number, place) for number, pieces in enumerate(parts) for place in range(len(pieces))]
+    others = [piece for pieces, wave in zip(parts, external) for piece in wave.split([len(piece) for piece in pieces])]
+    found = {}
+    for group in batches_within(list(range(len(places))), [len(other) for other in others],
+                                batch_seconds * pipeline.sample_rate):
+        batch = pipeline.batch([parts[places[at][0]][places[at][1]] for at in group])
+        cleaned = pipeline.batch([others[at] for at in group])
+        with torch.inference_mode():
+            logits, _ = fused_answer(pipeline.classifier, batch, cleaned.signals, pipeline.fused_weight)
+        outcome = Outcome(logits, nfe={"classifier": 2})
+        found |= {places[at]: made for at, made in zip(group, pipeline.transcripts(outcome, batch, "none"))}
+    return [join([found[number, place] for place in range(len(pieces))]) for number, pieces in enumerate(parts)]

@@ -142,10 +142,10 @@ class Pipeline(CoupledPipeline):
         answer is the transcript nearest to all of them, and a word's confidence is the share that agrees. Raises
         ValueError for an unknown strategy, or one that needs a logits process where the package has none.
         """
-        drawn = self._transcripts(*self.run(waves, strategy, steps, seed, samples, guidance))
+        drawn = self.transcripts(*self.run(waves, strategy, steps, seed, samples, guidance))
         return [_agree(same) for same in grouped(drawn, len(waves))]
 
-    def _transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
+    def transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
         """One transcript for each item of the batch, without the context around it."""
         words = outcome.logits.words()
         margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)

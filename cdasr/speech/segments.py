@@ -42,7 +42,7 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
         results = pipeline.transcribe([pieces[number][place] for number, place in batch], strategy=strategy,
                                       steps=steps, seed=seed, samples=samples, guidance=guidance)
         found |= dict(zip(batch, results))
-    joined = [_join([found[number, place] for place in range(len(parts))]) for number, parts in enumerate(pieces)]
+    joined = [join([found[number, place] for place in range(len(parts))]) for number, parts in enumerate(pieces)]
     return [result if gain == 1.0 or result.wave is None else replace(result, wave=result.wave / gain)
             for result, gain in zip(joined, gains)]
 
@@ -53,7 +53,7 @@ def _gain(wave: Tensor) -> float:
     return QUIET / level if 1e-12 < level < QUIET else 1.0
 
 
-def _join(parts: Sequence[Transcript]) -> Transcript:
+def join(parts: Sequence[Transcript]) -> Transcript:
     """One transcript of the consecutive segments of a recording."""
     if len(parts) == 1:
         return parts[0]

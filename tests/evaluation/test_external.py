@@ -10,6 +10,7 @@ import torch
 
 from cdasr import Pipeline
 from cdasr.cli import main
+from cdasr.coupled.pipeline import fused_answer
 from cdasr.evaluation.evaluate import evaluate, read_decoded
 from cdasr.evaluation.external import VARIANTS, Variant
 from cdasr.speech.audio import read_audio
@@ -57,10 +58,10 @@ def scores_of(folder):
 def test_external_audio_is_scored_alone_and_mixed(noisy, peer, pipeline, tmp_path):
     evaluate(noisy, pipeline, ["none", "enhanced"], tmp_path / "out", external={"peer": peer}, external_weight=0.4)
     scores = scores_of(tmp_path / "out")
-    assert scores["systems"] == ["none", "peer", "peer_oa", "enhanced"]
+    assert scores["systems"] == ["none", "peer", "peer_oa", "peer_fused", "enhanced"]
     assert scores["record"]["settings"]["external_weight"] == 0.4
     assert scores["record"]["settings"]["external"]["peer"]["signals"] == 6
-    assert set(scores["conditions"]["city_5dB"]["enhanced"]["p_values"]) == {"none", "peer", "peer_oa"}
+    assert set(scores["conditions"]["city_5dB"]["enhanced"]["p_values"]) == {"none", "peer", "peer_oa", "peer_fused"}
     found = {name: {entry["ID"]: entry for entry in read_decoded(tmp_path / "out" / "decode" / f"{name}.jsonl")}
              for name in scores["systems"]}
     for row in read_manifest(noisy):
@@ -69,6 +70,10 @@ def test_external_audio_is_scored_alone_and_mixed(noisy, peer, pipeline, tmp_pat
             entry = found[name][row["ID"]]
             assert entry["text"] == pipeline(wave, "none").text
             assert entry["nfe"] == {"signal": 0, "logits": 0, "classifier": 1}
+        batch, other = (pipeline.batch([wave]) for wave in (given, made))
+        entry = found["peer_fused"][row["ID"]]
+        assert entry["text"] == pipeline.decode(fused_answer(pipeline.recogniser, batch, other.signals, 0.5)[0])[0]
+        assert entry["nfe"] == {"signal": 0, "logits": 0, "classifier": 2}
     some = found["peer"]["0_city_5dB"]
     assert some["si_sdr"] != some["si_sdr_input"] == found["none"]["0_city_5dB"]["si_sdr_input"]
 
@@ -94,7 +99,7 @@ def test_changed_audio_is_decoded_again_and_nothing_else(noisy, peer, pipeline, 
 
 def test_a_weight_of_zero_is_said_and_not_decoded_twice(noisy, peer, pipeline, tmp_path, capsys):
     evaluate(noisy, pipeline, ["none"], tmp_path / "out", external={"peer": peer}, external_weight=0.0)
-    assert scores_of(tmp_path / "out")["systems"] == ["none", "peer"]
+    assert scores_of(tmp_path / "out")["systems"] == ["none", "peer", "peer_fused"]
     assert "peer_oa: the weight of the degraded signal is 0" in capsys.readouterr().err
 
 
@@ -173,14 +178,15 @@ def test_a_further_variant_is_one_function(noisy, peer, pipeline, tmp_path, monk
         return frozen(degraded), external
     monkeypatch.setitem(VARIANTS, "_last", Variant(last, weighted=True))
     evaluate(noisy, pipeline, ["none"], tmp_path / "out", external={"peer": peer})
-    assert scores_of(tmp_path / "out")["systems"] == ["none", "peer", "peer_oa", "peer_last"]
+    assert scores_of(tmp_path / "out")["systems"] == ["none", "peer", "peer_oa", "peer_fused", "peer_last"]
 
 
 def test_the_command_takes_several(noisy, peer, package_dir, tmp_path, capsys):
     command = ["evaluate", "--manifest", str(noisy), "--model", str(package_dir), "--systems", "none", "--device",
                "cpu", "--output-dir", str(tmp_path / "out"), "--external", f"peer={peer}"]
     assert main([*command, "--external", f"same={peer}", "--external-weight", "0.5"]) == 0
-    assert scores_of(tmp_path / "out")["systems"] == ["none", "peer", "peer_oa", "same", "same_oa"]
+    assert scores_of(tmp_path / "out")["systems"] == [
+        "none", "peer", "peer_oa", "peer_fused", "same", "same_oa", "same_fused"]
     assert main([*command, "--external", f"peer={peer}"]) == 2
     assert "--external peer= is given twice" in capsys.readouterr().err
     assert main([*command[:-1], "peer"]) == 2
