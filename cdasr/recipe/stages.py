@@ -234,7 +234,8 @@ def decode(hparams: dict, domain: Domain) -> None:
     print(evaluate(domain.recipe.scored(hparams), pipeline, systems,
                    results if samples == 1 else results / f"samples-{samples}", seed=hparams["seed"], samples=samples,
                    batch_seconds=batch_limit(settings), others=others, conditions=settings["conditions"] or None,
-                   only=settings["only"], overwrite=settings["overwrite"]))
+                   only=settings["only"], overwrite=settings["overwrite"],
+                   quality=settings.get("quality") or None))
     if settings["timed_utterances"] and samples == 1:
         rows = sample_rows(domain.recipe.rows(hparams, "eval"), settings["timed_utterances"], hparams["seed"])
         own = [name for name in systems if name not in others]

@@ -4,7 +4,8 @@ Read are CSV, TSV and JSON lines files and Kaldi data directories (manifest_form
 CSV files, with audio paths relative to the manifest's own folder, so that a corpus can be moved as a whole. Columns:
 ID, duration (seconds), wav, text, spk_id. A row that is a stretch of its recording also has `offset` (seconds; then
 `duration` is the stretch's), and one that is a single channel `channel`, counted from 0. Fixed noisy sets add
-clean_wav, noise, rir, snr (dB), condition and seed. Other columns come through as they are.
+clean_wav, noise, rir, snr (dB), condition and seed; training sets may add noisy_wav, a noisy recording of the same
+utterance. Other columns come through as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cdasr.speech.audio import AudioFormat, audio_format, fit_length, read_audio
 from cdasr.speech.manifest_formats import ALIASES, Entry, read_entries
 from cdasr.speech.manifest_kaldi import kaldi_files, read_kaldi
 
-PATHS = ("wav", "clean_wav")
+PATHS = ("wav", "clean_wav", "noisy_wav")
 TOLERANCE = 0.1  # seconds by which durations may disagree with the file
 LISTED = 10  # faults that a message shows
 
