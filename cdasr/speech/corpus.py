@@ -127,19 +127,19 @@ def recorded_pair(row: Row, condition: str, noise: str = "recorded", snr: str = 
             "noise": noise, "rir": "", "snr": snr, "condition": condition, "seed": ""}
 
 
-def report_missing(missing: Sequence[str], total: int, skip: bool) -> None:
-    """Say what a copy of a corpus lacks, `file: why` each, of `total` utterances.
+def report_missing(missing: Sequence[str], total: int, skip: bool, what: str = "utterances") -> None:
+    """Say what a copy of a corpus lacks, `file: why` each, of `total` utterances or other parts (`what`).
 
     Raises ValueError with the list unless what is not whole is to be left out (`skip`).
     """
     if not missing:
         return
     if not skip:
-        raise Faults([f"{len(missing)} of {total} utterances are not whole in this copy; complete it, or leave them "
+        raise Faults([f"{len(missing)} of {total} {what} are not whole in this copy; complete it, or leave them "
                       "out with --data.skip-missing true", *missing])
     for line in missing[:10]:
         print(f"left out: {line}")
-    print(f"left out {len(missing)} of {total} utterances, which are not whole in this copy", flush=True)
+    print(f"left out {len(missing)} of {total} {what}, which are not whole in this copy", flush=True)
 
 
 def hold_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
