@@ -3,10 +3,10 @@
 Read are CSV, TSV and JSON lines files, lhotse's cuts, folders of Hugging Face's datasets, and data directories of
 Kaldi and ESPnet (manifest_formats.py, manifest_lhotse.py, manifest_kaldi.py). Written are CSV files, with audio paths
 relative to the manifest's own folder, so that a corpus can be moved as a whole. Columns: ID, duration (seconds), wav,
-text, spk_id. A row that is a stretch of its recording also has `offset` (seconds; then `duration` is the stretch's), and
-one that is a single channel `channel`, counted from 0. Fixed noisy sets add clean_wav, noise, rir, snr (dB), condition
-and seed; training sets may add noisy_wav, a noisy recording of the same utterance. Other columns come through as they
-are.
+text, spk_id. A row that is a stretch of its recording also has `offset` (seconds; then `duration` is the stretch's),
+and one that is a single channel `channel`, counted from 0. Fixed noisy sets add clean_wav, noise, rir, snr (dB),
+condition and seed; training sets may add noisy_wav, a noisy recording of the same utterance. Other columns come through
+as they are.
 """
 
 from __future__ import annotations
