@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 def is_cut(row: Mapping) -> bool:
     """Whether a JSON object is a cut of lhotse."""
-    return "supervisions" in row and ("recording" in row or str(row.get("type", "")).endswith("Cut"))
+    return str(row.get("type", "")).endswith("Cut") or ("supervisions" in row and "recording" in row)
 
 
 def read_cut(row: Mapping) -> dict[str, str]:
@@ -23,7 +23,7 @@ def read_cut(row: Mapping) -> dict[str, str]:
     kind = row.get("type", "MonoCut")
     if kind not in ("MonoCut", "MultiCut"):
         raise ValueError(f"the cut is a {kind}; save it as audio first, with lhotse's save_audios")
-    said, recording = row["supervisions"], row.get("recording")
+    said, recording = row.get("supervisions"), row.get("recording")
     if not isinstance(said, list) or len(said) != 1:
         raise ValueError(f"the cut has {len(said) if isinstance(said, list) else 'no list of'} supervisions; one is "
                          "expected: cut it with lhotse's trim_to_supervisions")

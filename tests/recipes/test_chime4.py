@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from cdasr.speech.audio import write_audio
+from cdasr.speech.corpus import recorded_pair
 from cdasr.speech.evaluation import averages
 from cdasr.speech.manifest import read_manifest
+from cdasr.speech.utterances import FixedPairs
 from tests.recipes.staged import check_whole_run, load_prepare, make_ctc, run_recipe, spoken, tiny_hparams
 
 ENVIRONMENTS = ("bus", "caf", "ped", "str")
@@ -156,6 +158,13 @@ def test_what_a_copy_lacks_is_listed_and_wrong_use_is_named(home, prepare, tmp_p
     (corpus / "annotations" / "et05_real.json").write_text("[1]")
     with pytest.raises(ValueError, match="et05_real.json: expected a list of entries"):
         prepare.read_set(corpus, "et05", False)
+
+
+def test_fixed_pairs_leave_out_rows_without_a_reference(home, prepare):
+    rows = [recorded_pair(row, "valid") for row in prepare.read_set(home / "data", "dt05", False)]
+    assert len(rows) == 16 and len(FixedPairs(rows, 16_000)) == 8
+    with pytest.raises(ValueError, match="none of the 8 rows .* has a clean_wav"):
+        FixedPairs([row for row in rows if not row["clean_wav"]], 16_000)
 
 
 def test_averages_are_over_the_environments_of_a_set():

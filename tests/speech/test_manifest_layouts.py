@@ -91,7 +91,10 @@ def test_cuts_of_lhotse_are_stretches_of_a_channel(folder, packed):
     ({"supervisions": ["text"]}, "not a cut as lhotse writes it")])
 def test_cuts_that_are_no_audio_on_the_disk_are_refused_in_one_line(folder, monkeypatch, capsys, more, reason):
     monkeypatch.chdir(folder)
-    (folder / "cuts.jsonl").write_text(json.dumps(cut(**more)) + "\n")
+    row = cut(**more)
+    if row["type"] == "MixedCut":
+        row = {"id": "c-0", "tracks": [{"cut": cut(), "type": "MonoCut"}], "type": "MixedCut"}
+    (folder / "cuts.jsonl").write_text(json.dumps(row) + "\n")
     assert main(["new-recipe", "mine", "--manifest", "train=cuts.jsonl", "--manifest", "test=cuts.jsonl"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "cuts.jsonl: line 1: " in said[0] and reason in said[0]
