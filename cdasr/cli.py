@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cdasr
@@ -152,6 +152,13 @@ def _add_evaluate(verbs) -> None:
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
                       "si_sdr, pesq, stoi and estoi; all but the first need cdasr[metrics]; default: si_sdr")
+    verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
+                      "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
+                      "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
+    verb.add_argument("--external-weight", type=finite, metavar="W", help="weight of the degraded audio in NAME_oa; "
+                      "default: the package's for observation adding")
+    verb.add_argument("--normaliser", choices=("plain", "basic", "english"), default="plain", help="of texts before "
+                      "errors are counted: cdasr's own, or Whisper's basic or English one; default: %(default)s")
     coupling_options(verb, AGREE)
     verb.add_argument("--batch-seconds", type=seconds, default=20.0,
                       help="audio in a batch, more on a GPU; default: %(default)s")
@@ -164,12 +171,18 @@ def evaluate(options: argparse.Namespace) -> int:
     """Decode a manifest with each system and print the table of word error rates."""
     check_folder(options.output_dir)
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.speech.domain import SPEECH
+    from cdasr.speech.domain import scored_after
+    from cdasr.speech.normalisers import Normaliser, spellings_of
 
-    print(evaluate(options.manifest, partial(_pipeline, options), options.systems, options.output_dir,
+    if twice := [name for name, _ in options.external if [other for other, _ in options.external].count(name) > 1]:
+        raise ValueError(f"--external {twice[0]}= is given twice; each enhancer has a name of its own")
+    load = cache(partial(_pipeline, options))
+    domain = scored_after(Normaliser(options.normaliser, lambda: spellings_of(load().recogniser)))
+    print(evaluate(options.manifest, load, options.systems, options.output_dir,
                    steps=options.steps, samples=options.samples, guidance=options.guidance,
                    batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
-                   conditions=options.conditions, domain=SPEECH, quality=options.quality))
+                   conditions=options.conditions, domain=domain, quality=options.quality,
+                   external=dict(options.external), external_weight=options.external_weight))
     return 0
 
 
@@ -336,7 +349,8 @@ def _pipeline(options: argparse.Namespace):
 
     return introduced(Pipeline.from_pretrained(
         options.model, options.device, options.recogniser, options.precision, options.compile, options.channels_last,
-        dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation), options.model)
+        dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation, fallback=options.fallback),
+        options.model)
 
 
 def _image_pipeline(options: argparse.Namespace):

@@ -13,7 +13,7 @@ def test_demo_prints_and_writes(package_dir, tmp_path, capsys):
     demo(tmp_path, model=str(package_dir), device="cpu")
     shown = capsys.readouterr().out
     assert all(text in shown for text, *_ in SCENES)
-    for system in ("none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested"):
+    for system in ("none", "enhanced", "oa", "fused", "card", "cascade", "parallel", "alternating", "nested"):
         assert re.search(rf"^{system} .* \d+ of 17$", shown, re.MULTILINE)
     for number in range(1, len(SCENES) + 1):
         lengths = {soundfile.info(tmp_path / f"{number}.{name}.wav").frames for name in ("clean", "noisy", "enhanced")}

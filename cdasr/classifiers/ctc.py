@@ -60,7 +60,7 @@ class CTCRecogniser(nn.Module):
         from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
         options = checked_options({**options, "target_lang": target_lang})
-        without(options, ("language", "task"), "it is of Whisper; leave it out")
+        without(options, ("language", "task", "fallback"), "it is of Whisper; leave it out")
         place = Path(locate(name_or_dir, options))
         with loading(name_or_dir, "CTC recogniser"):
             config, model_class = _described(read_config(place))
@@ -226,6 +226,11 @@ class CTCRecogniser(nn.Module):
             values[rows, :part.values.shape[1]] = part.values
             hidden[rows, :part.hidden.shape[1]] = part.hidden
         return CTCLogits(values, frames, hidden, self)
+
+    def excerpt_states(self, waves: Tensor) -> list[Tensor]:
+        """The hidden states (B, M, H) of each layer, of short excerpts `waves` (B, T); with gradients."""
+        waves = normalise_waves(waves, torch.ones_like(waves, dtype=torch.bool)) if self.normalise else waves
+        return list(self.model(waves.to(self.model.dtype), output_hidden_states=True).hidden_states[1:])
 
     def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
         """Greedy CTC transcripts of logits `values` (B, M, V): best token a frame, repeats and blanks removed."""

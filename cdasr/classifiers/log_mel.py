@@ -33,7 +33,10 @@ class LogMel(nn.Module):
                              f"window of {self.window_samples / self.sample_rate:.0f} s; cut it into shorter segments")
         valid = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
         waves = torch.where(valid, waves.float(), 0.0)[:, :self.window_samples]
-        waves = F.pad(waves, (0, self.window_samples - waves.shape[1]))
+        return self.features(F.pad(waves, (0, self.window_samples - waves.shape[1])))
+
+    def features(self, waves: Tensor) -> Tensor:
+        """Features (B, mels, T // hop) of `waves` (B, T) as they are, with no silence put behind them."""
         spectra = torch.stft(waves, self.n_fft, self.hop, window=self.window.float(), return_complex=True)[..., :-1]
         power = torch.view_as_real(spectra).square().sum(dim=-1)
         levels = (self.filters.float() @ power).clamp_min(1e-10).log10()

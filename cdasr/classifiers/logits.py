@@ -14,7 +14,7 @@ Centring and scaling keep the order of a frame's logits, so decoding is the clas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import ClassVar
 
 import torch
@@ -121,6 +121,23 @@ class Logits:
         """Logits as they are to be decoded: those at the positions of a hypothesis become those of their own."""
         return self
 
+    def with_values(self, values: Tensor) -> Logits:
+        """Other logits at the same positions."""
+        return replace(self, values=values, hidden=None)
+
+    def fused(self, other: Logits, weight: float) -> Logits:
+        """The mean of both log-posteriors at each position, `weight` that of the `other`."""
+        return self.with_values(torch.lerp(self.log_posterior(self.values), self.log_posterior(other.values), weight))
+
+    def label_counts(self) -> Tensor:
+        """How many labels (B,) are read from each item: of pictures one."""
+        return self.values.new_ones(len(self.values), dtype=torch.long)
+
+    def log_likelihood(self, answer: Logits) -> Tensor:
+        """Log-probability (B,) in nats, by these logits, of what is read from the `answer`, of the same items."""
+        best = answer.values.argmax(dim=-1, keepdim=True)
+        return self.log_posterior(self.values).gather(-1, best)[..., 0]
+
     def times(self) -> Tensor:
         """When each position is spoken, in seconds: (M,), or (B, M) where each item has its own."""
         return self.classifier.frame_times(self.values.shape[1]).to(self.values.device)
@@ -177,6 +194,16 @@ class CTCLogits(Logits):
     def shown(self, posteriors: Tensor, most: int) -> list[int]:
         return [index for index in range(posteriors.shape[-1]) if index != self.classifier.blank]
 
+    def label_counts(self) -> Tensor:
+        return best_path(self.values, self.lengths, self.classifier.blank)[1].sum(dim=1)
+
+    def log_likelihood(self, answer: CTCLogits) -> Tensor:
+        """The sum over all alignments of the answer's labels, as in the CTC loss; -inf where they have no room."""
+        best, labels = best_path(answer.values, answer.lengths, self.classifier.blank)
+        scores = self.log_posterior(self.values).transpose(0, 1)
+        return -F.ctc_loss(scores, best[labels], self.lengths, labels.sum(dim=1), blank=self.classifier.blank,
+                           reduction="none")
+
     def loss(self, l_hat: Tensor, l0: Tensor, space: LogitsSpace, weights) -> Tensor:
         """The loss of logits and posteriors, plus `sequence_weight` times the CTC loss, each a mean over frames."""
         estimated, known = space.decode(l_hat), space.decode(l0)  # first: gradients are added up in the order of use
@@ -190,7 +217,8 @@ class TokenLogits(Logits):
 
     The positions also say when each token begins and the last one ends, `boundaries` (B, M + 1) in seconds; the
     hypothesis with its prefix, `tokens` (B, P + M); and the `audio` (B, S, d) of `samples` (B,) samples as it was
-    encoded. Each position has one token, so the loss has cross-entropy in place of CTC.
+    encoded; the tokens (B, M) that were `read` from these logits, with their `log_probs` (B, M), where they were read
+    already. Each position has one token, so the loss has cross-entropy in place of CTC.
     """
 
     has_hypothesis: ClassVar[bool] = True
@@ -199,12 +227,40 @@ class TokenLogits(Logits):
     tokens: Tensor | None = None
     audio: Tensor | None = None
     samples: Tensor | None = None
+    read: Tensor | None = None
+    log_probs: Tensor | None = None
+
+    @property
+    def cut_off(self) -> Tensor:
+        """Which items (B,) have as many tokens as their duration allows."""
+        return self.lengths >= self.classifier.most_tokens(self.samples)
+
+    def texts(self) -> list[str]:
+        return self.classifier.decode(self.values, self.lengths, self.read)
 
     def words(self) -> list[list[Word]]:
-        return self.classifier.words(self.values, self.lengths, self.boundaries)
+        return self.classifier.words(self.values, self.lengths, self.boundaries, self.read, self.log_probs)
+
+    def with_values(self, values: Tensor) -> TokenLogits:
+        return replace(self, values=values, hidden=None, read=None, log_probs=None)
+
+    def fused(self, other: TokenLogits, weight: float) -> TokenLogits:
+        """Read token by token, both under the prefix that has been read so far (lockstep)."""
+        return self.classifier.lockstep([self, other], lambda values, hidden, step: torch.lerp(*values, weight))[0]
 
     def redecode(self) -> TokenLogits:
         return self.classifier.redecode(self)
+
+    def label_counts(self) -> Tensor:
+        return self.lengths
+
+    def log_likelihood(self, answer: TokenLogits) -> Tensor:
+        """Of the answer's tokens, each given those before it: a pass of the decoder; the audio is encoded already."""
+        given = self if answer is self else self.classifier.heard_as(self.audio, answer)
+        tokens = answer.tokens[:, -answer.values.shape[1]:]
+        found = [self.log_posterior(values).gather(-1, token[:, None])[:, 0].where(inside, 0.0).sum()
+                 for values, token, inside in zip(given.values, tokens, answer.mask)]
+        return torch.stack(found)
 
     def times(self) -> Tensor:
         return (self.boundaries[:, :-1] + self.boundaries[:, 1:]) / 2
@@ -245,9 +301,36 @@ def posterior_loss(l_hat: Tensor, l0: Tensor, space: LogitsSpace, mask: Tensor |
 
 def sequence_loss(estimated: Tensor, known: Tensor, lengths: Tensor, blank: int) -> Tensor:
     """CTC loss in nats a frame of `estimated` logits (B, M, V), for the labels of the best path of `known` ones."""
-    best = known.argmax(dim=-1).masked_fill(~valid(known, lengths), blank)
-    new = best.diff(dim=1, prepend=torch.full_like(best[:, :1], blank)) != 0
-    labels = new & (best != blank)
+    best, labels = best_path(known, lengths, blank)
     loss = F.ctc_loss(estimated.float().log_softmax(dim=-1).transpose(0, 1), best[labels], lengths,
                       labels.sum(dim=1), blank=blank, reduction="sum", zero_infinity=True)
     return loss / lengths.sum()
+
+
+def best_path(values: Tensor, lengths: Tensor, blank: int) -> tuple[Tensor, Tensor]:
+    """The best class of each frame (B, M) of CTC logits (B, M, V), and whether it is the first of a label (B, M)."""
+    best = values.argmax(dim=-1).masked_fill(~valid(values, lengths), blank)
+    new = best.diff(dim=1, prepend=torch.full_like(best[:, :1], blank)) != 0
+    return best, new & (best != blank)
+
+
+def choose_items(answers: Sequence[Logits], choice: Sequence[int]) -> Logits:
+    """For each item (B,) that of the answer with the chosen index; the answers are of one kind and one classifier.
+
+    Answers with fewer positions are filled up behind their lengths, with ends of text where these are tokens. Hidden
+    states are left out.
+    """
+    end = getattr(answers[0].classifier, "ends", [0])[0]
+
+    def filled(row: Tensor, most: int) -> Tensor:
+        last = row[-1:] if row.is_floating_point() else torch.full_like(row[-1:], end)
+        return torch.cat([row, last.expand(most - len(row), *row.shape[1:])])
+
+    def chosen(name: str) -> Tensor | None:
+        parts = [getattr(answer, name) for answer in answers]
+        if name == "hidden" or any(part is None for part in parts):
+            return None
+        rows = [parts[index][item] for item, index in enumerate(choice)]
+        return torch.stack([filled(row, max(part.shape[1] for part in parts)) if row.dim() else row for row in rows])
+    tensors = {one.name: chosen(one.name) for one in fields(answers[0]) if one.name != "classifier"}
+    return replace(answers[0], **tensors)

@@ -35,6 +35,7 @@ class Options(Strict):
     language: Annotated[str, Field(pattern=r"^[A-Za-z0-9_<|> -]{1,64}$")] = "en"
     task: Literal["transcribe", "translate"] = "transcribe"
     target_lang: Word = "eng"
+    fallback: bool = True
     revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$", max_length=200)] = "main"
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "fp16"
     local_files_only: bool = False

@@ -38,6 +38,7 @@ from cdasr.classifiers.pretrained import (
     refuse_code,
 )
 from cdasr.classifiers.schema import WhisperCTC
+from cdasr.classifiers.whisper_parts import hidden_states
 from cdasr.runtime.plain_data import checked, read_json
 from cdasr.runtime.weights import load_weights
 
@@ -108,7 +109,8 @@ class WhisperCTCRecogniser(CTCRecogniser):
         from transformers import Wav2Vec2CTCTokenizer
 
         folder, options = Path(folder), checked_options(options)
-        without(options, ("language", "task", "target_lang"), "its head has the language that it was trained on")
+        without(options, ("language", "task", "target_lang", "fallback"),
+                "its head has the language that it was trained on")
         with loading(folder, "Whisper CTC recogniser"):
             found = read_json(folder / "config.json")
             refuse_code(found, "config.json")
@@ -185,6 +187,9 @@ class WhisperCTCRecogniser(CTCRecogniser):
         values = self.head(states, frames)
         return CTCLogits(values, frames, self._hidden(states, values.shape[1]), self)
 
+    def excerpt_states(self, waves: Tensor) -> list[Tensor]:
+        return hidden_states(self.model, self.features.features(waves.float()))
+
     def encode(self, waves: Tensor, lengths: Tensor) -> list[Tensor]:
         """All hidden states of the encoder, each (B, M, H), for the frames of the longest waveform."""
         window = self.features.window_samples
@@ -217,7 +222,7 @@ def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, 
         _keys_to_ignore_on_load_unexpected = (r"decoder\.", r"proj_out\.")
 
     options = checked_options(options)
-    without(options, ("language", "task", "target_lang"), "an encoder has no language to choose")
+    without(options, ("language", "task", "target_lang", "fallback"), "an encoder has no language to choose")
     place = Path(locate(name_or_dir, options))
     with loading(name_or_dir, "Whisper encoder"):
         found = read_config(place)

@@ -33,17 +33,20 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.decoding_steps import DecodingSteps, normalised
+from cdasr.classifiers.decoding_steps import Combine, DecodingSteps, normalised
+from cdasr.classifiers.fallback import TEMPERATURES, better_rows, doubtful, rows_of, with_rows
 from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.logits import TokenLogits, Word, valid
+from cdasr.classifiers.memory import EncoderMemory
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.pretrained import (
     check_kind,
@@ -56,8 +59,17 @@ from cdasr.classifiers.pretrained import (
     read_generation,
 )
 from cdasr.classifiers.token_times import centred_boundaries, warped_boundaries
-from cdasr.classifiers.whisper_parts import greedy, isometry, language_of, marked, split_words, watched_heads
+from cdasr.classifiers.whisper_parts import (
+    greedy,
+    hidden_states,
+    isometry,
+    language_of,
+    marked,
+    split_words,
+    watched_heads,
+)
 
+TOKENS_PER_SECOND, SPARE_TOKENS = 6.0, 10
 ITEMS = 8  # whose logits over the whole vocabulary are in memory at once
 
 
@@ -66,13 +78,16 @@ class WhisperDecoderRecogniser(nn.Module):
     `protocol.Recogniser`.
 
     Language, task and suppressed tokens are those of the model's generation configuration; `language` and `task` set
-    them there. Multilingual models without a language detect it.
+    them there. Multilingual models without a language detect it. `fallback`: whether doubtful answers are decoded again
+    (`fallback.py`).
     """
 
     kind = TokenLogits
 
-    def __init__(self, model: nn.Module, processor, language: str | None = None, task: str | None = None):
+    def __init__(self, model: nn.Module, processor, language: str | None = None, task: str | None = None,
+                 fallback: bool = True):
         super().__init__()
+        self.fallback, self.memory = fallback, None
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.log_mel = LogMel(processor.feature_extractor)
@@ -90,7 +105,7 @@ class WhisperDecoderRecogniser(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, language: str | None = None, task: str | None = None,
-                        **options) -> WhisperDecoderRecogniser:
+                        fallback: bool = True, **options) -> WhisperDecoderRecogniser:
         """Load from a local folder, the hub's cache or the hub.
 
         `options` (`dtype`, `attn_implementation`, `revision`, ...) go to transformers. Raises ValueError in one line
@@ -116,7 +131,7 @@ class WhisperDecoderRecogniser(nn.Module):
             processor = WhisperProcessor(extractor, load_tokenizer(WhisperTokenizer, place))
             model = load_model(WhisperForConditionalGeneration, config, place, for_model(options),
                                generation_config=generation)
-        return cls(model, processor, language, task)
+        return cls(model, processor, language, task, fallback)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write model (safetensors), generation configuration and processor as transformers would."""
@@ -144,6 +159,15 @@ class WhisperDecoderRecogniser(nn.Module):
         other._hidden_layers = tuple(layers)
         return other
 
+    @contextmanager
+    def remembering(self, gigabytes: float) -> Iterator[None]:
+        """While this is open, audio that has been encoded already is not encoded again."""
+        before, self.memory = self.memory, EncoderMemory(gigabytes)
+        try:
+            yield
+        finally:
+            self.memory = before
+
     @property
     def logits_size(self) -> int:
         """Numbers d of the coordinates of one position."""
@@ -170,15 +194,24 @@ class WhisperDecoderRecogniser(nn.Module):
         """
         encoded = self.encode(waves, lengths)
         if like is None:
-            like = self._hypothesise(encoded.detach(), lengths)
+            like, _ = self._hypothesise([encoded.detach()], lengths)
             if not encoded.requires_grad:
                 return like
         return self._teacher_forced(encoded, like)
 
     def encode(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """The encoder's states (B, S, d)."""
+        if self.memory is None or waves.requires_grad:
+            return self._encode(waves, lengths)
+        return self.memory.get(waves, lengths, lambda: self._encode(waves, lengths))
+
+    def _encode(self, waves: Tensor, lengths: Tensor) -> Tensor:
         features = self.log_mel(waves, lengths).to(self.model.dtype)
         return self.model.get_encoder()(features).last_hidden_state
+
+    def excerpt_states(self, waves: Tensor) -> list[Tensor]:
+        """The encoder's states (B, S, d) after each layer, of short excerpts `waves` (B, T); with gradients."""
+        return hidden_states(self.model.get_encoder(), self.log_mel.features(waves.float()))
 
     def redecode(self, logits: TokenLogits) -> TokenLogits:
         """The answer that `logits` at the positions of a hypothesis stand for, as logits of a hypothesis of its own.
@@ -187,45 +220,82 @@ class WhisperDecoderRecogniser(nn.Module):
         from there on the decoder goes on greedily with their audio. Up to there `values` are those given, so that
         `decode` gives what was read.
         """
+        if logits.read is not None:
+            return logits
         best, _ = self.best(logits.values, logits.lengths)
         same = (best == logits.tokens[:, -best.shape[1]:]) | ~valid(logits.values, logits.lengths)
         if bool(same.all()):
             return logits
         kept = (same.cumprod(dim=1).sum(dim=1) + 1).minimum(logits.lengths)
-        answer = self._hypothesise(logits.audio, logits.samples, best, kept)
+        answer, _ = self._generate([logits.audio], logits.samples, given=best, kept=kept)
         count = min(best.shape[1], answer.values.shape[1])
         old = (torch.arange(count, device=kept.device) < kept[:, None])[..., None]
         answer.values[:, :count] = torch.where(old, logits.values[:, :count], answer.values[:, :count])
         return answer
 
-    def _hypothesise(self, encoded: Tensor, samples: Tensor, given: Tensor | None = None,
-                     kept: Tensor | None = None) -> TokenLogits:
-        """Greedy decoding of all items at once with a KV cache; coordinates and times come from the same pass.
+    def lockstep(self, versions: Sequence[TokenLogits], combine: Combine) -> tuple[TokenLogits, list[TokenLogits]]:
+        """One answer of several `versions` of the audio, which are decoded side by side with one common prefix.
 
-        The first `kept` (B,) tokens of `given` (B, L) are taken as they are.
+        Each token is read from the coordinates that `combine` makes of those of all versions. Returns the answer, and
+        C of each version at its positions. The encoder does not run again.
         """
+        return self._hypothesise([version.audio for version in versions], versions[0].samples, combine)
+
+    def _hypothesise(self, encoded: Sequence[Tensor], samples: Tensor, combine: Combine | None = None
+                     ) -> tuple[TokenLogits, list[TokenLogits]]:
+        """Greedy decoding of all items at once; then of doubtful answers with tokens that are drawn (`fallback.py`)."""
+        found = self._generate(encoded, samples, combine)
+        for temperature in TEMPERATURES if self.fallback else ():
+            again = doubtful(found[0]).nonzero()[:, 0]
+            if not len(again):
+                break
+            tried = self._generate([states[again] for states in encoded], samples[again], combine,
+                                   temperature=temperature)
+            wins = better_rows(rows_of(found[0], again), tried[0]).nonzero()[:, 0]
+            pairs = zip((found[0], *found[1]), (tried[0], *tried[1]))
+            answer, *versions = [with_rows(before, again[wins], rows_of(after, wins)) for before, after in pairs]
+            found = answer, versions
+        return found
+
+    def _generate(self, encoded: Sequence[Tensor], samples: Tensor, combine: Combine | None = None,
+                  given: Tensor | None = None, kept: Tensor | None = None, temperature: float = 0.0
+                  ) -> tuple[TokenLogits, list[TokenLogits]]:
+        """One decoding with a KV cache; coordinates and times come from the same pass."""
         from transformers import LogitsProcessorList
         from transformers.modeling_outputs import BaseModelOutput
 
-        steps = DecodingSteps(self, given, kept)
+        durations, states = samples / self.sample_rate, torch.cat(list(encoded))
+        steps = DecodingSteps(self, self.most_tokens(samples), len(encoded), combine, given, kept, temperature)
         with steps.watching():
             tokens = self.model.generate(
-                encoder_outputs=BaseModelOutput(last_hidden_state=encoded), generation_config=self.generation,
-                attention_mask=torch.ones_like(encoded[..., 0], dtype=torch.long),
-                logits_processor=LogitsProcessorList([steps]), force_unique_generate_call=True)
-        values, hidden, attention = steps.values(), steps.hidden(), steps.attention()
-        ended = self._ended(tokens[:, -values.shape[1]:])
+                encoder_outputs=BaseModelOutput(last_hidden_state=states), generation_config=self.generation,
+                attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
+                logits_processor=LogitsProcessorList([steps]), force_unique_generate_call=True)[:len(samples)]
+        values, attention = steps.values(), steps.attention()
+        read = tokens[:, -values.shape[1]:]
+        ended = self._ended(read)
         lengths = torch.where(ended.any(dim=1), ended.int().argmax(dim=1) + 1, values.shape[1])
-        step = self.log_mel.window_samples / self.sample_rate / encoded.shape[1]
-        durations = samples / self.sample_rate
-        frames = (durations / step).floor().long().clamp(1, encoded.shape[1])
+        mask = valid(values, lengths)
+        answer = TokenLogits(values * mask[..., None], lengths, None, self,
+                             self._boundaries(attention, lengths, durations), tokens, encoded[-1], samples,
+                             read.masked_fill(~mask, self.ends[0]), steps.log_probs() * mask)
+        own = combine is None  # what is read is what the only version says
+        versions = [replace(answer, values=values * mask[..., None], hidden=hidden * mask[..., None], audio=audio,
+                            read=answer.read if own else None, log_probs=answer.log_probs if own else None)
+                    for values, hidden, audio in zip(steps.version_values(), steps.version_hidden(), encoded)]
+        return replace(answer, hidden=versions[0].hidden), versions
+
+    def most_tokens(self, samples: Tensor) -> Tensor:
+        """The most tokens (B,) that are decoded of `samples` (B,): more than anybody says, less than a loop would."""
+        return (TOKENS_PER_SECOND * samples / self.sample_rate).ceil().long() + SPARE_TOKENS
+
+    def _boundaries(self, attention: Tensor, lengths: Tensor, durations: Tensor) -> Tensor:
+        """When each token begins and the last one ends, (B, L + 1) in seconds."""
+        step = self.log_mel.window_samples / self.sample_rate / attention.shape[-1]
+        frames = (durations / step).floor().long().clamp(1, attention.shape[-1])
         if getattr(self.generation, "alignment_heads", None):
-            boundaries = warped_boundaries(attention, lengths, frames, durations, step,
-                                           self.model.config.median_filter_width)
-        else:
-            boundaries = centred_boundaries(attention, lengths, frames, durations, step)
-        mask = valid(values, lengths)[..., None]
-        return TokenLogits(values * mask, lengths, hidden * mask, self, boundaries, tokens, encoded, samples)
+            return warped_boundaries(attention, lengths, frames, durations, step, self.model.config.median_filter_width)
+        return centred_boundaries(attention, lengths, frames, durations, step)
 
     def _teacher_forced(self, encoded: Tensor, like: TokenLogits) -> TokenLogits:
         """C(x; w) of the audio `encoded`, for the hypothesis of `like`."""
@@ -235,7 +305,12 @@ class WhisperDecoderRecogniser(nn.Module):
         mask = valid(like.values, like.lengths)[..., None]
         values = self.coordinates(output.last_hidden_state[:, first:]) * mask
         layers = [output.hidden_states[layer][:, first:] for layer in self.hidden_layers]
-        return replace(like, values=values, hidden=normalised(layers) * mask, classifier=self, audio=encoded)
+        return replace(like, values=values, hidden=normalised(layers) * mask, classifier=self, audio=encoded,
+                       read=None, log_probs=None)
+
+    def heard_as(self, audio: Tensor, answer: TokenLogits) -> TokenLogits:
+        """C(x; w) for the tokens w of an `answer`, of audio x (B, S, d) that is encoded already."""
+        return self._teacher_forced(audio, answer)
 
     # -- coordinates and logits ---------------------------------------------------------------------------------------
 
@@ -267,18 +342,22 @@ class WhisperDecoderRecogniser(nn.Module):
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def decode(self, values: Tensor, lengths: Tensor) -> list[str]:
-        """Transcripts of coordinates `values` (B, L, d): the best token of each position, up to the end of text."""
-        best, _ = self.best(values, lengths)
+    def decode(self, values: Tensor, lengths: Tensor, read: Tensor | None = None) -> list[str]:
+        """Transcripts of coordinates `values` (B, L, d): the best token of each position, up to the end of text.
+
+        Tokens (B, L) that were `read` already are taken as they are.
+        """
+        best = self.best(values, lengths)[0] if read is None else read
         texts = self.processor.tokenizer.batch_decode(best.cpu(), skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
-    def words(self, values: Tensor, lengths: Tensor, boundaries: Tensor) -> list[list[Word]]:
+    def words(self, values: Tensor, lengths: Tensor, boundaries: Tensor, read: Tensor | None = None,
+              log_probs: Tensor | None = None) -> list[list[Word]]:
         """The words of `decode` with times from `boundaries` (B, L + 1) in seconds.
 
-        A word's confidence is the mean posterior of its tokens.
+        A word's confidence is the mean posterior of its tokens: of the best ones, or of those `read` with `log_probs`.
         """
-        best, posterior = self.best(values, lengths)
+        best, posterior = self.best(values, lengths) if read is None else (read, log_probs.exp())
         texts = ~(self._ended(best) | torch.isin(best, self._special(best.device)))
         tokenizer, language = self.processor.tokenizer, language_of(self.generation)
         return [split_words(tokenizer, language, *item)

@@ -6,8 +6,24 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cdasr.classifiers.logits import Word
+
+
+def hidden_states(encoder: nn.Module, features: Tensor) -> list[Tensor]:
+    """The states (B, S, d) after each layer of a Whisper `encoder`, of features (B, mels, 2 S) of any length.
+
+    transformers' own forward takes 30 s and no less. An excerpt costs its share of that, and more silence behind it
+    changes its states little: enough for a loss, not for recognition.
+    """
+    states = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features.to(encoder.conv1.weight.dtype))))).transpose(1, 2)
+    states, found = states + encoder.embed_positions.weight[:states.shape[1]], []
+    for layer in encoder.layers:
+        states = layer(states, None)
+        states = states[0] if isinstance(states, tuple) else states
+        found.append(states)
+    return [*found[:-1], encoder.layer_norm(states)]
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -29,8 +29,11 @@ class Domain:
     - `collate(signals)`: signals of one batch to a tensor (B, ...) and their lengths (B,), None where all are whole.
     - `lengths(padded)`: the same lengths from a SpeechBrain `PaddedData`.
     - `signal_loss(x0_hat, x0, analysis, hparams)` and `logits_loss(l_hat, clean, space, classifier, hparams)`.
+    - `excerpt_loss(classifier, estimate, clean, lengths, hparams, generator)`: how far the classifier's hidden states
+      of an excerpt of the estimated signals (B, ...) are from those of the clean ones; None: there is no such loss.
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
     - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
+    - `scored_as(hparams)`: the domain with errors counted as a recipe says; None: they are counted in one way.
     - `recipe`: its data, its classifier and its packages, as the stages of a recipe need them (`cdasr.coupled.recipe`).
     """
 
@@ -47,6 +50,8 @@ class Domain:
     evaluation: Evaluation
     # data, training and packages
     recipe: Recipe
+    excerpt_loss: Callable | None = None
+    scored_as: Callable[[Mapping], Domain] | None = None
 
     def count(self, classifier: nn.Module, logits: Logits, truths: Sequence) -> tuple[int, int]:
         """Errors of a batch, and what they are counted against."""

@@ -65,8 +65,13 @@ class Evaluation:
     - `recognise(pipeline, signals, strategy, batch_seconds, **sampling)`: a result for each signal, in which `nfe` are
       the evaluations of each network and `enhanced(result)` is the signal, None where nothing was enhanced.
     - `entry(row, result)`: errors, what they are counted against, duration, confidences and which of them are right.
+    - `external_files(folder, rows)`: what another enhancer wrote for rows, by ID; `check_external(name, files, rows)`
+      raises ValueError for files that cannot be used; `read_external(path, classifier, degraded)` reads one. None: the
+      domain has no such files.
+    - `recount(entry)`: an entry of other `scoring` with its errors counted again; None where that cannot be done.
 
     Scores:
+    - `scoring()`: how errors are counted, for the record of scores.
     - `counted`: what errors are counted against, as entries name it; `scores_file`: where scores are written.
     - `qualities` by name, of which `measured` are the default; `other_rates` by name.
     - `average(conditions)`: those over which `average` is taken, called `average_title`; none: no such average.
@@ -98,6 +103,12 @@ class Evaluation:
     row_key: Callable[[Row, dict[str, str]], str] = lambda row, known: row["ID"]
     example: Callable[[object, float], Tensor] | None = None
 
+    external_files: Callable[[Path, Sequence[Row]], dict[str, Path]] | None = None
+    check_external: Callable[[str, Mapping[str, Path], Sequence[Row]], None] = lambda name, files, rows: None
+    read_external: Callable[[Path, nn.Module, Tensor], Tensor] | None = None
+    recount: Callable[[Mapping], Mapping | None] = lambda entry: entry
+
+    scoring: Callable[[], dict] = dict
     scores_file: str = "scores.json"
     qualities: Mapping[str, Quality] = field(default_factory=dict)
     measured: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -202,6 +201,11 @@ class LogitsModel(DiffusionModel):
         """Layers of the classifier whose hidden states the network is given."""
         return tuple(self.config.get("hidden_layers", (-1,)))
 
+    @property
+    def framewise(self) -> bool:
+        """Whether each position is estimated by itself."""
+        return getattr(self.network, "framewise", False)
+
     def observation(self, logits: Logits) -> Observation:
         """`observation` in the model's space."""
         return observation(logits, self.space)
@@ -229,7 +233,7 @@ class LogitsModel(DiffusionModel):
 
     def decoded(self, l_hat: Tensor, like: Logits) -> Logits:
         """An estimate in the space as logits that the classifier decodes."""
-        return replace(like, values=self.space.decode(l_hat), hidden=None)
+        return like.with_values(self.space.decode(l_hat))
 
 
 def observation(logits: Logits, space: LogitsSpace) -> Observation:
@@ -271,6 +275,29 @@ class CoupledRun:
         found = self.classifier(signals, self.lengths, like=self.noisy)
         self.noisy = self.noisy or found
         return Observation(found.values, found) if self.logits_model is None else self.logits_model.observation(found)
+
+    def answer(self, l_hat: Tensor, enhanced: Logits) -> tuple[Logits, Logits]:
+        """The logits that are decoded, and C(y) at their positions; `enhanced` is C of the last signal estimate.
+
+        Where the logits belong to a hypothesis and the network sees each position by itself, the answer is read token
+        by token: the logits process is sampled at each, given C(y) and C(x_hat) under the prefix that has been read.
+        """
+        if not (enhanced.has_hypothesis and self.logits_model.framewise):
+            return (answer := self.logits_model.decoded(l_hat, enhanced).redecode()), answer
+        heard = [self.noisy] if enhanced is self.noisy else [self.noisy, enhanced]
+        answer, versions = self.classifier.lockstep(heard, self._next_logits)
+        return answer, versions[0]
+
+    def _next_logits(self, values: list[Tensor], hidden: list[Tensor], step: int) -> Tensor:
+        """Logits (B, V) of one more token, of those of each version; `step` sets the noise apart."""
+        one = torch.ones(len(values[0]), dtype=torch.long, device=values[0].device)
+        noisy_obs, *others = [self.logits_model.observation(self.classifier.kind(
+            value[:, None], one, state[:, None], self.classifier)) for value, state in zip(values, hidden)]
+        seed = self.logits_options["seed"]
+        options = {**self.logits_options, "seed": [item + 1_000_003 * step for item in seed]
+                   if isinstance(seed, list) else seed + 1_000_003 * step}
+        process = self.logits_model.reverse(noisy_obs, **options)
+        return self.logits_model.space.decode(process.sample(others[0] if others else noisy_obs))[:, 0]
 
     def synthesise(self, x: Tensor) -> Tensor:
         """Signals (B, ...) of a signal estimate."""

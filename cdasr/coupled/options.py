@@ -41,7 +41,10 @@ def model_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", default="digits", metavar="NAME_OR_DIR", help="model package; default: %(default)s")
     verb.add_argument("--recogniser", metavar="NAME_OR_DIR", help="where the package's frozen recogniser is, if not "
                       "where the package says: a folder or a name on the Hugging Face hub")
-    verb.add_argument("--recogniser-dtype", metavar="DTYPE", help="of its weights, e.g. bfloat16; default: as stored")
+    verb.add_argument("--recogniser-dtype", metavar="DTYPE", help="of its weights, e.g. bfloat16; default: float32")
+    verb.add_argument("--no-fallback", action="store_const", const=False, dest="fallback", help="of Whisper: keep its "
+                      "greedy answers; by default those that repeat themselves or are unlikely are decoded again at "
+                      "higher temperatures")
     verb.add_argument("--attn-implementation", metavar="NAME", help="its attention: eager, sdpa, ...")
     sampling_options(verb)
     verb.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="fp32", help="of the processes' "

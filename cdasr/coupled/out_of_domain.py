@@ -21,33 +21,41 @@ MEASURES = ("entropy", "confidence", "entropy_enhanced", "confidence_enhanced", 
 
 
 @dataclass(frozen=True)
-class DomainCheck:
-    """A linear rule over `MEASURES`: an input is out of domain where its score is above 0.
-
-    `mean` and `scale` standardise the measures; `bias` holds the threshold.
-    """
+class LinearRule:
+    """`mean` and `scale` standardise the measures; the score is their sum with `weights`, plus `bias`."""
 
     mean: Sequence[float]
     scale: Sequence[float]
     weights: Sequence[float]
     bias: float
 
-    def __post_init__(self):
-        for name in ("mean", "scale", "weights"):
-            if len(getattr(self, name)) != len(MEASURES):
-                raise ValueError(f"out_of_domain.{name}: expected {len(MEASURES)} numbers, for {', '.join(MEASURES)}; "
-                                 f"got {len(getattr(self, name))}")
+    def check(self, count: int, name: str, measures: Sequence[str]) -> None:
+        """Raise ValueError where it is not over `count` `measures` with positive scales; `name` is what it is of."""
+        for part in ("mean", "scale", "weights"):
+            if len(getattr(self, part)) != count:
+                raise ValueError(f"{name}.{part}: expected {count} numbers, for {', '.join(measures)}; "
+                                 f"got {len(getattr(self, part))}")
         if not all(value > 0 for value in self.scale):
-            raise ValueError(f"out_of_domain.scale: expected positive numbers, got {list(self.scale)}")
+            raise ValueError(f"{name}.scale: expected positive numbers, got {list(self.scale)}")
 
     def score(self, measured: Tensor) -> Tensor:
-        """Scores (B,) of `measure`d items (B, len(MEASURES)); above 0 is out of domain."""
+        """Scores (B,) of items (B, measures)."""
         mean, scale, weights = (torch.tensor(list(row), dtype=torch.float64)
                                 for row in (self.mean, self.scale, self.weights))
         return ((measured.double() - mean) / scale) @ weights + self.bias
 
     def config(self) -> dict:
+        """Plain data from which the rule can be built again."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class DomainCheck(LinearRule):
+    """A linear rule over `MEASURES`: an input is out of domain where its score is above 0; `bias` holds the threshold.
+    """
+
+    def __post_init__(self):
+        self.check(len(MEASURES), "out_of_domain", MEASURES)
 
 
 @torch.no_grad()
@@ -62,7 +70,7 @@ def measure(answer: Logits, enhanced: Logits, degraded: Sequence[Tensor], cleane
     columns = [*_sharpness(answer), *_sharpness(enhanced)]
     texts = zip(answer.texts(), enhanced.texts())
     columns.append([1.0 - SequenceMatcher(None, first.split(), second.split()).ratio() for first, second in texts])
-    columns.append([_level(noisy - clean) - _level(clean) for noisy, clean in zip(degraded, cleaned)])
+    columns.append([level(noisy - clean) - level(clean) for noisy, clean in zip(degraded, cleaned)])
     return torch.tensor(columns, dtype=torch.float64).T
 
 
@@ -78,7 +86,7 @@ def _sharpness(logits: Logits) -> tuple[list[float], list[float]]:
     return entropies, confidences
 
 
-def _level(signal: Tensor) -> float:
+def level(signal: Tensor) -> float:
     """Mean power in dB."""
     return float(10.0 * torch.log10(signal.double().square().mean() + 1e-12))
 
@@ -91,21 +99,31 @@ def fit(inside: Tensor, outside: Tensor, false_alarms: float = 0.03, penalty: fl
     """
     if min(len(inside), len(outside)) < 10:
         raise ValueError(f"a domain check needs at least ten items of each kind, got {len(inside)} and {len(outside)}")
-    items = torch.cat([inside, outside]).double()
-    mean, scale = items.mean(dim=0), items.std(dim=0).clamp_min(1e-6)
-    items = (items - mean) / scale
     truth = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).double()
     balance = torch.where(truth > 0, 0.5 / len(outside), 0.5 / len(inside)).double()
+    rule = logistic_regression(torch.cat([inside, outside]), truth, balance, penalty)
+    threshold = float(torch.quantile(rule.score(inside), 1.0 - false_alarms))
+    return DomainCheck(rule.mean, rule.scale, rule.weights, rule.bias - threshold)
+
+
+def logistic_regression(items: Tensor, truth: Tensor, importance: Tensor, penalty: float) -> LinearRule:
+    """A rule whose score is the log-odds of `truth` (N,), 0 or 1, given `items` (N, measures).
+
+    `importance` (N,) weighs the cross-entropy of each item; `penalty` is that of the squared weights.
+    """
+    items, truth, importance = items.double(), truth.double(), importance.double()
+    mean, scale = items.mean(dim=0), items.std(dim=0).clamp_min(1e-6)
+    items = (items - mean) / scale
     weights, bias = torch.zeros(items.shape[1], dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     weights.requires_grad_(), bias.requires_grad_()
     optimiser = torch.optim.LBFGS([weights, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        found = nn.functional.binary_cross_entropy_with_logits(items @ weights + bias, truth, balance, reduction="sum")
+        found = nn.functional.binary_cross_entropy_with_logits(items @ weights + bias, truth, importance,
+                                                               reduction="sum")
         found = found + penalty * weights.square().sum()
         found.backward()
         return found
     optimiser.step(loss)
-    threshold = float(torch.quantile((items @ weights)[:len(inside)].detach(), 1.0 - false_alarms))
-    return DomainCheck(mean.tolist(), scale.tolist(), weights.tolist(), -threshold)
+    return LinearRule(mean.tolist(), scale.tolist(), weights.detach().tolist(), float(bias.detach()))

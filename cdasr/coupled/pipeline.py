@@ -13,11 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.logits import Logits
+from cdasr.classifiers.logits import Logits, choose_items
+from cdasr.coupled.auto import AutoRule, compare
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import CoupledRun, LogitsModel, SignalModel, strategy_steps, unpadded
 from cdasr.coupled.out_of_domain import DomainCheck, measure
-from cdasr.coupled.strategies import STRATEGIES, check_strategies
+from cdasr.coupled.strategies import STRATEGIES, Strategy, check_strategies
 from cdasr.diffusion import coupling
 from cdasr.runtime.device import resolve_device
 
@@ -38,7 +39,8 @@ class Batch:
 class Outcome:
     """What a strategy returns for a batch.
 
-    `out_of_domain` (B,): whether each item looks unlike what the package was trained for; None where that is not known.
+    `noisy_logits`: C(y), where it was observed. `out_of_domain` (B,): whether each item looks unlike what the package
+    was trained for; None where that is not known. `chosen` (B,): the strategy whose answer `auto` took.
     """
 
     logits: Logits
@@ -46,6 +48,8 @@ class Outcome:
     enhanced_logits: Logits | None = None
     nfe: dict[str, int] = field(default_factory=dict)
     out_of_domain: list[bool] | None = None
+    noisy_logits: Logits | None = None
+    chosen: list[str] | None = None
 
     @property
     def evaluations(self) -> dict[str, int]:
@@ -90,7 +94,13 @@ class CoupledPipeline:
     @property
     def strategies(self) -> list[str]:
         """The strategies that this package can run."""
-        return [name for name, strategy in STRATEGIES.items() if self.logits is not None or not strategy.needs_logits]
+        return [name for name, strategy in STRATEGIES.items() if self._can_run(strategy)]
+
+    def _can_run(self, strategy: Strategy) -> bool:
+        if strategy.needs_rule:
+            rule = self.config.get("auto")
+            return rule is not None and self._can_run(STRATEGIES[rule["strategy"]])
+        return self.logits is not None or not strategy.needs_logits
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
         """Raise ValueError for a strategy that does not exist or that this package cannot run, or a count below 1."""
@@ -101,7 +111,9 @@ class CoupledPipeline:
             if count is not None and count < 1:
                 raise ValueError(f"the number of {name} must be at least 1, got {count}")
         if lacking:
-            raise ValueError(f"the strategy {lacking[0]!r} needs a logits process, which this package does not have; "
+            need = ("a rule fitted on development data," if STRATEGIES[lacking[0]].needs_rule
+                    else "a logits process,")
+            raise ValueError(f"the strategy {lacking[0]!r} needs {need} which this package does not have; "
                              f"choose one of {', '.join(self.strategies)}")
 
     @property
@@ -115,6 +127,11 @@ class CoupledPipeline:
         return float(self.config.get("observation_adding", {}).get("weight", 0.0))
 
     @property
+    def fused_weight(self) -> float:
+        """Share of the degraded signal's log-posteriors in `fused`, as chosen on development data."""
+        return float(self.config.get("fused", {}).get("weight", 0.5))
+
+    @property
     def about(self) -> str:
         """What the package is for, in one line; empty where it does not say."""
         return ", ".join(f"{name} {value}" for name, value in self.config.get("about", {}).items())
@@ -122,6 +139,10 @@ class CoupledPipeline:
     def surround(self, signal: Tensor) -> Tensor:
         """A signal as the processes take it: with context around it, where the package and the domain have some."""
         return signal
+
+    def bare(self, batch: Batch) -> Batch:
+        """A batch without the context of `surround`; the batch itself where there is none."""
+        return batch
 
     def batch(self, signals: Sequence[Tensor]) -> Batch:
         """Signals (...) of their own lengths as a batch on the device."""
@@ -152,7 +173,8 @@ class CoupledPipeline:
         if not bool(outcome.logits.values.isfinite().all()):
             raise ValueError(f"the strategy {strategy!r} gave logits that are not finite: the input, an option such as "
                              "the guidance, or the package's weights are out of any range")
-        outcome.out_of_domain = self._out_of_domain(outcome, batch, strategy)
+        if strategy != "auto":  # else it is that of the strategy among whose answers it has chosen
+            outcome.out_of_domain = self._out_of_domain(outcome, batch, strategy)
         return outcome, batch, strategy
 
     def _out_of_domain(self, outcome: Outcome, batch: Batch, strategy: str) -> list[bool] | None:
@@ -181,6 +203,23 @@ def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | Non
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
 
+def fused(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
+    """C on the degraded and on the enhanced signal, read together: a weighted mean of their log-posteriors."""
+    signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
+    logits, enhanced = fused_answer(pipeline.classifier, batch, signals, pipeline.fused_weight)
+    return Outcome(logits, replace(batch, signals=signals), enhanced.redecode(), {"signal": nfe, "classifier": 2})
+
+
+def fused_answer(classifier: nn.Module, batch: Batch, enhanced: Tensor, weight: float) -> tuple[Logits, Logits]:
+    """C of the degraded `batch` and of other versions of its signals (B, ...) read together, and C of the others.
+
+    `weight` is that of the degraded signals' log-posteriors.
+    """
+    noisy = classifier(batch.signals, batch.lengths)
+    other = classifier(enhanced, batch.lengths, like=noisy)
+    return other.fused(noisy, weight), other
+
+
 def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> tuple[tuple, float, dict]:
     """What a package stores for a coupled strategy: signal and logits steps, guidance, and the strategy's own options.
 
@@ -201,21 +240,48 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
     def strategy(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
         counts, guidance, options = stored_options(pipeline, name, steps)
         sampling, models = {"guidance": guidance, **sampling}, (pipeline.signal, pipeline.logits)
-        nfe, given = Counter(), None
+        nfe, given, noisy = Counter(), None, None
         for _ in range(passes := options.pop("passes", 1)):
             run = CoupledRun(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, noisy=given,
                              **sampling)
             result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
             observed = result.observed.context
-            logits = pipeline.logits.decoded(result.logits, observed) if STRATEGIES[name].needs_logits else observed
-            nfe.update(run.nfe)
+            noisy = noisy or (run.noisy if STRATEGIES[name].needs_logits else None)  # `enhanced` never observes y
             if passes > 1 and not observed.has_hypothesis:
                 raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
                                  "from; leave passes out")
-            given = logits = logits.redecode()
+            logits, given = run.answer(result.logits, observed) if STRATEGIES[name].needs_logits else (
+                observed.redecode(), observed)
+            nfe.update(run.nfe)
         enhanced = None if result.signal is None else replace(batch, signals=run.synthesise(result.signal))
-        return Outcome(logits, enhanced, observed.redecode() if enhanced else None, dict(nfe))
+        return Outcome(logits, enhanced, observed.redecode() if enhanced else None, dict(nfe), noisy_logits=noisy)
     return strategy
+
+
+def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | None, sampling: Mapping
+               ) -> tuple[Outcome, dict[str, Logits]]:
+    """The outcome of the strategy `name`, and the answers at hand then, by strategy; `none` is always among them.
+
+    `none` is the frozen classifier as it is, without context. Where there is context, or where the strategy does not
+    observe y, that takes one more evaluation of the classifier, which is counted.
+    """
+    outcome, bare = coupled(name)(pipeline, batch, steps, sampling), pipeline.bare(batch)
+    outcome.out_of_domain = pipeline._out_of_domain(outcome, batch, name)
+    alone = outcome.noisy_logits
+    if alone is None or bare is not batch:
+        alone = pipeline.classifier(bare.signals, bare.lengths)
+        outcome.nfe["classifier"] += 1
+    return outcome, {"none": alone, "enhanced": outcome.enhanced_logits, name: outcome.logits}
+
+
+def auto(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
+    """For each item the best of several answers, by the package's rule (`cdasr.coupled.auto`)."""
+    rule = AutoRule.from_config(pipeline.config["auto"])
+    outcome, answers = candidates(pipeline, batch, rule.strategy, steps, sampling)
+    names = list(answers)
+    chosen = rule.choose(compare(answers, batch.rows(), outcome.enhanced.rows(), outcome.out_of_domain))
+    return replace(outcome, logits=choose_items(list(answers.values()), [names.index(name) for name in chosen]),
+                   chosen=chosen)
 
 
 def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
@@ -223,7 +289,7 @@ def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
     return STRATEGIES[name].function or coupling.STRATEGIES[name]
 
 
-PLAIN = {"none": none, "oa": observation_adding}  # those without a function of `coupling.py`
+PLAIN = {"none": none, "oa": observation_adding, "fused": fused, "auto": auto}  # no function of `coupling.py`
 
 
 def grouped(drawn: Sequence, items: int) -> list[Sequence]:

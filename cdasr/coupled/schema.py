@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, create_model, model_validator
 
-from cdasr.coupled.strategies import options_of
+from cdasr.coupled.strategies import STRATEGIES, check_strategies, options_of
 from cdasr.runtime.plain_data import Count, Many, Positive, Share, Size, Steps, Strict, Width, checked
 
 Zero = Annotated[int, Field(ge=0, le=1024)]  # a number of layers or heads, 0 for none
@@ -108,6 +108,7 @@ class LogitsNet(Strict):
     attention_every: Zero = 0
     heads: Factor = 1
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    kernel: Literal[1, 3, 5, 7, 9] = 5
 
 
 # -- the two models of a package --------------------------------------------------------------------------------------
@@ -224,6 +225,36 @@ class DomainChecks(Strict):
     measured: dict = {}  # how it was fitted, and its error rates
 
 
+Number = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+
+class Linear(Strict):
+    """A `LinearRule`; how many measures it takes is checked by what it is for."""
+
+    mean: Many[Number]
+    scale: Many[Positive]
+    weights: Many[Number]
+    bias: Number
+
+
+class Auto(Strict):
+    """An `AutoRule`."""
+
+    strategy: str
+    rules: dict[str, Linear]
+    measured: dict = {}  # how it was fitted, and what it is expected to give
+
+    @model_validator(mode="after")
+    def _strategies(self):
+        check_strategies([self.strategy])
+        chosen = STRATEGIES[self.strategy]
+        if chosen.needs_rule or not chosen.needs_signal or self.strategy == "oa":
+            raise ValueError(f"strategy {self.strategy!r}: expected enhanced, or one that moves both processes")
+        if unknown := [name for name in self.rules if name not in ("enhanced", self.strategy)]:
+            raise ValueError(f"rules.{unknown[0]}: there are rules for enhanced and for {self.strategy}")
+        return self
+
+
 class About(Strict):
     """What a package is for, in words that are shown when it is used."""
 
@@ -243,11 +274,13 @@ class Package(Strict):
     strategy: str = "enhanced"
     strategies: dict[str, dict] = {}  # their options are checked by `strategy_options`
     observation_adding: Mixing = Mixing()
+    fused: Mixing = Mixing()
     image_size: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=2)] | None = None
     imported: dict[str, str] | None = None  # where an imported checkpoint came from
     about: About = About()
     context: Context = Context()
     out_of_domain: DomainChecks = DomainChecks()
+    auto: Auto | None = None
 
     @model_validator(mode="after")
     def _options(self):

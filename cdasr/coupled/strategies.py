@@ -28,8 +28,9 @@ class Strategy:
     """A strategy by its `name`; `about` says in half a line what it does.
 
     `needs_signal`, `needs_logits`: which process it runs. `coupled`: each process guides the other. `baseline`: reports
-    compare the coupled ones with it. `same_steps`: both processes take as many steps. `options`: its own, beside
-    `COMMON`. `function`: as those of `cdasr/diffusion/coupling.py`; None for the one of this name.
+    compare the coupled ones with it. `same_steps`: both processes take as many steps. `needs_rule`: it runs another
+    strategy and chooses among the answers by a rule of the package. `options`: its own, beside `COMMON`. `function`: as
+    those of `cdasr/diffusion/coupling.py`; None for the one of this name.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Strategy:
     coupled: bool = False
     baseline: bool = False
     same_steps: bool = False
+    needs_rule: bool = False
     options: tuple[Option, ...] = ()
     function: Callable | None = None
 
@@ -54,6 +56,7 @@ STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (
     Strategy("none", "the frozen recogniser or classifier alone", needs_signal=False, needs_logits=False),
     Strategy("enhanced", "enhance the signal, then recognise it", needs_logits=False, baseline=True),
     Strategy("oa", "recognise a mix of enhanced and degraded signal (observation adding)", needs_logits=False),
+    Strategy("fused", "recognise both signals and average their log-posteriors", needs_logits=False),
     Strategy("card", "refine the logits alone, the signal stays degraded", needs_signal=False, baseline=True),
     Strategy("cascade", "enhance the signal, then refine the logits of it", baseline=True),
     Strategy("parallel", "signal and logits take their steps in turn, each guides the other", coupled=True,
@@ -65,6 +68,7 @@ STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (
     Strategy("nested", "enhance the signal again before each of the last steps of the logits", coupled=True, options=(
         Option("inner", "logits steps before which the signal is sampled; default: all", int, 0, 10_000,
                optional=True), FIRST)),
+    Strategy("auto", "the best of several answers, that of none where in doubt", needs_logits=False, needs_rule=True),
 )}
 
 

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from cdasr.classifiers.logits import Logits
+from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.pipeline import Batch, CoupledPipeline, Outcome
 from cdasr.evaluation.statistics import bootstrap, interval
@@ -17,14 +18,15 @@ from cdasr.evaluation.tuning import ITEMS, Rows, batches_of
 
 @torch.inference_mode()
 def ablate(pipeline: CoupledPipeline, rows: Rows, strategy: str, steps: Sequence[int], guidance: Sequence[float],
-           items: int = ITEMS) -> dict:
+           items: int = ITEMS, domain: Domain | None = None) -> dict:
     """Error rates over `rows` of variants of one coupled strategy; "": the package's.
 
     Variants: as the package runs it; other numbers of `steps` for both processes; other `guidance` weights (0: the
     signal process is not given the logits); a logits process that does not see the enhanced signal; and the oracle, a
     signal process that is given C(x0), where all rows have a clean signal. `difference`: interval of the difference to
-    the first, in points, paired.
+    the first, in points, paired. `domain`: how errors are counted; by default as the pipeline's does.
     """
+    domain = domain or pipeline.domain
     strategy, read_clean = strategy or pipeline.default_strategy, pipeline.domain.evaluation.read_clean
     batches = batches_of(pipeline, rows, items)
 
@@ -47,9 +49,9 @@ def ablate(pipeline: CoupledPipeline, rows: Rows, strategy: str, steps: Sequence
     found, rate, first = [], pipeline.domain.rate, None
     for name, variant in variants.items():
         outcomes = [(variant(batch, group), group) for batch, group in tqdm(batches, desc=f"ablation: {name}")]
-        errors, counted = _errors(pipeline, [(outcome.logits, group) for outcome, group in outcomes])
+        errors, counted = _errors(pipeline, domain, [(outcome.logits, group) for outcome, group in outcomes])
         made = [(outcome.enhanced_logits, group) for outcome, group in outcomes if outcome.enhanced_logits is not None]
-        enhanced = 100.0 * float(_errors(pipeline, made)[0].sum() / counted.sum()) if made else None
+        enhanced = 100.0 * float(_errors(pipeline, domain, made)[0].sum() / counted.sum()) if made else None
         first = errors if first is None else first
         draws = bootstrap([(np.stack([errors, first]), counted)])
         found.append({"variant": name, rate: 100.0 * float(errors.sum() / counted.sum()),
@@ -65,10 +67,11 @@ def _has_clean(pipeline: CoupledPipeline, batch: Batch, group: Rows) -> bool:
     return all(read(row, pipeline.classifier, noisy) is not None for row, noisy in zip(group, batch.rows()))
 
 
-def _errors(pipeline: CoupledPipeline, answers: Sequence[tuple[Logits, Rows]]) -> tuple[np.ndarray, np.ndarray]:
+def _errors(pipeline: CoupledPipeline, domain: Domain,
+            answers: Sequence[tuple[Logits, Rows]]) -> tuple[np.ndarray, np.ndarray]:
     """Errors of each item, and what they are counted against."""
-    counts = [count for logits, group in answers for count in pipeline.domain.errors(
-        pipeline.classifier, logits, [row[pipeline.domain.truth] for row in group])]
+    counts = [count for logits, group in answers for count in domain.errors(
+        pipeline.classifier, logits, [row[domain.truth] for row in group])]
     errors, counted = np.array(counts).T
     return errors, counted
 

@@ -36,10 +36,12 @@ def read_decoded(path: Path) -> list[dict]:
     return list(entries.values())
 
 
-def keep_decoded(path: Path, keys: Mapping[str, str], unit: str = "items") -> set[str]:
+def keep_decoded(path: Path, keys: Mapping[str, str], unit: str = "items",
+                 recount: Callable[[Mapping], Mapping | None] = lambda entry: entry) -> set[str]:
     """The IDs in `path` decoded from the signals that `keys`, fingerprints by ID, says; entries of others are removed.
 
-    IDs that `keys` does not have are left alone. Entries of earlier versions call the fingerprint `audio`.
+    IDs that `keys` does not have are left alone. Entries of earlier versions call the fingerprint `audio`. `recount`
+    gives an entry with its errors counted as they are now, the same one where they are; None: decode it again.
     """
     entries = read_decoded(path)
     known = {entry["ID"]: entry.get("source", entry.get("audio")) for entry in entries}
@@ -47,8 +49,12 @@ def keep_decoded(path: Path, keys: Mapping[str, str], unit: str = "items") -> se
     if len(kept) < len(entries):
         print(f"{path}: {len(entries) - len(kept)} of {len(entries)} {unit} have changed since they were decoded; "
               "decoding them again", file=sys.stderr)
-        write_bytes(path, b"".join(map(_line, kept)))
-    return {entry["ID"] for entry in kept}
+    counted = [found for found in map(recount, kept) if found is not None]
+    if again := sum(new is not old for new, old in zip(counted, kept)) if len(counted) == len(kept) else len(kept):
+        print(f"{path}: errors of {again} {unit} were counted in another way; counting them again", file=sys.stderr)
+    if again or len(kept) < len(entries):
+        write_bytes(path, b"".join(map(_line, counted)))
+    return {entry["ID"] for entry in counted}
 
 
 def append_decoded(path: Path, batches: Iterable[Sequence], decode: Callable[[Sequence], Iterable[dict]], total: int,

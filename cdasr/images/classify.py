@@ -35,5 +35,6 @@ def classification_json(path: Path, result: Classification) -> str:
     top = [{"label": name, "probability": round(value, 4)} for name, value in result.probabilities]
     return to_json({
         "file": str(path), "label": result.label, "confidence": round(result.confidence, 4), "top": top,
-        "label_enhanced": result.label_enhanced, "strategy": result.strategy, "out_of_domain": result.out_of_domain,
+        "label_enhanced": result.label_enhanced, "strategy": result.strategy,
+        **({"chosen": result.chosen} if result.chosen else {}), "out_of_domain": result.out_of_domain,
         "nfe": result.nfe})

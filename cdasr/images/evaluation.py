@@ -53,7 +53,8 @@ def entry(row: Row, result) -> dict:
     wrong = result.label != row["class"]
     return {"label": row["class"], "answer": result.label, "answer_enhanced": result.label_enhanced,
             "errors": int(wrong), "errors_top5": int(row["class"] not in dict(result.probabilities)), "images": 1,
-            "duration": 1.0, "nfe": result.nfe, "confidence": [round(result.confidence, 4)], "correct": [not wrong]}
+            "duration": 1.0, "nfe": result.nfe, "confidence": [round(result.confidence, 4)], "correct": [not wrong],
+            **({"chosen": result.chosen} if result.chosen else {})}
 
 
 def degraded(conditions: Sequence[str]) -> list[str]:

@@ -37,6 +37,7 @@ class Classification:
     that of the answer. `label_enhanced` is what the classifier sees in the enhanced `image` (C, H, W), both None where
     nothing was enhanced. `posterior` (V,) is over all classes; `nfe` counts evaluations of each network.
     `out_of_domain`: whether the image looks unlike what the package was trained for; None where that is not known.
+    `chosen`: the strategy whose answer `auto` took; None for other strategies.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Classification:
     image: Tensor | None = field(default=None, repr=False)
     posterior: Tensor | None = field(default=None, repr=False)
     out_of_domain: bool | None = None
+    chosen: str | None = None
 
 
 class ImagePipeline(CoupledPipeline):
@@ -108,6 +110,8 @@ class ImagePipeline(CoupledPipeline):
             self._add_enhanced(made, outcome, samples)
         for result, unlike in zip(made, (outcome.out_of_domain or [])[::samples]):
             result.out_of_domain = unlike
+        for place, result in enumerate(made if outcome.chosen else ()):
+            result.chosen = "+".join(dict.fromkeys(outcome.chosen[place * samples:(place + 1) * samples]))
         return made
 
     def _add_enhanced(self, made: Sequence[Classification], outcome: Outcome, samples: int) -> None:

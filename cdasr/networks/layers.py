@@ -100,15 +100,16 @@ def zero_init(layer: nn.Conv1d) -> nn.Conv1d:
 class Trunk(nn.Module):
     """`blocks` blocks of `dim` channels, of which one in `attention_every` attends (0: none).
 
-    With `condition` > 0, features of so many channels are added before each block, through weights that start at
+    `kernel` is the width of the convolutions; 1, without attention, for frames that are to be alone. With `condition` >
+    0, features of so many channels are added before each block, through weights that start at
     zero and have no bias: features of zero change nothing.
     """
 
     def __init__(self, dim: int, blocks: int, attention_every: int, heads: int, dropout: float = 0.0,
-                 condition: int = 0):
+                 condition: int = 0, kernel: int = 5):
         super().__init__()
         self.blocks = nn.ModuleList(
-            TrunkBlock(dim, dilation=2 ** (index % 4), dropout=dropout,
+            TrunkBlock(dim, dilation=2 ** (index % 4), dropout=dropout, kernel=kernel,
                        heads=heads if attention_every and (index + 1) % attention_every == 0 else 0)
             for index in range(blocks))
         self.inject = nn.ModuleList(zero_init(nn.Conv1d(condition, dim, 1, bias=False))
@@ -124,11 +125,11 @@ class Trunk(nn.Module):
 class TrunkBlock(nn.Module):
     """A gated, dilated convolution over time, and attention over the utterance where `heads` is not 0."""
 
-    def __init__(self, dim: int, dilation: int, dropout: float, heads: int = 0):
+    def __init__(self, dim: int, dilation: int, dropout: float, heads: int = 0, kernel: int = 5):
         super().__init__()
         self.norm, self.film = FrameNorm(dim), FiLM(dim, dim)
         self.gate = nn.Conv1d(dim, 2 * dim, 1)
-        self.depthwise = nn.Conv1d(dim, dim, 5, padding=2 * dilation, dilation=dilation, groups=dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2 * dilation, dilation=dilation, groups=dim)
         self.out = nn.Conv1d(dim, dim, 1)
         self.dropout = nn.Dropout(dropout)
         self.attention = Attention(dim, heads) if heads else None

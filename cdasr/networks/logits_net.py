@@ -13,17 +13,19 @@ class LogitsNet(nn.Module):
 
     `tokens`: V; `hidden`: size of the classifier's hidden states. The estimate mixes the three logits, frame by frame,
     and adds a correction; untrained it returns those of the signal estimate. No condition has a bias, so that one
-    which is dropped (None, or zeros for some items) says nothing at all.
+    which is dropped (None, or zeros for some items) says nothing at all. With a `kernel` of 1 and `attention_every` of
+    0 each frame is estimated by itself: what a decoder's tokens need, which come one by one.
     """
 
     def __init__(self, tokens: int, hidden: int, dim: int = 160, blocks: int = 8, attention_every: int = 4,
-                 heads: int = 4, dropout: float = 0.1):
+                 heads: int = 4, dropout: float = 0.1, kernel: int = 5):
         super().__init__()
+        self.framewise = kernel == 1 and not attention_every
         self.embed_time = TimeEmbedding(dim)
         self.logits = nn.ModuleList(nn.Conv1d(tokens, dim, 1, bias=False) for _ in range(3))  # l_s, C(y), C(x_hat0)
         self.hidden = nn.ModuleList(nn.Conv1d(hidden, dim, 1, bias=False) for _ in range(2))  # of C(y), of C(x_hat0)
         self.norm = nn.ModuleList(FrameNorm(hidden) for _ in range(2))
-        self.trunk = Trunk(dim, blocks, attention_every, heads, dropout)
+        self.trunk = Trunk(dim, blocks, attention_every, heads, dropout, kernel=kernel)
         self.last = FrameNorm(dim)
         self.correct, self.mix = zero_init(nn.Conv1d(dim, tokens, 1)), zero_init(nn.Conv1d(dim, 3, 1))
         with torch.no_grad():

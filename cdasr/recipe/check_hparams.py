@@ -12,17 +12,18 @@ from collections.abc import Mapping
 
 from cdasr.coupled.strategies import STRATEGIES, needs_logits, options_of
 
-NULLABLE = ("epoch_items", "size", "patience", "valid_batch_seconds")  # whatever their default is
+NULLABLE = ("epoch_items", "size", "patience", "valid_batch_seconds", "auto")  # whatever their default is
 OF_NULL = {"epoch_items": int, "size": int, "patience": int, "valid_batch_seconds": float, "batch_seconds": float,
-           "grad_accumulation": int, "speeds": list}  # the type of a value that is null by default
+           "external_weight": float, "grad_accumulation": int, "speeds": list}  # the type of what is null by default
 REAL = re.compile(r"(valid_)?batch_seconds|checkpoint_minutes|shortest|longest|(valid_)?snrs|\w+_range|guidance")
 SIGNED = re.compile(r"(valid_)?snrs|snr_range|hidden_layers")
-SHARE = re.compile(r"\w+_(share|prob)|swapped|drop_\w+|warmup|ema_decay|label_smoothing|layerdrop")
+SHARE = re.compile(r"external_weight|\w+_(share|prob)|swapped|drop_\w+|warmup|ema_decay|label_smoothing|layerdrop")
 POSITIVE = re.compile(r"lr|(valid_)?batch_(seconds|size)|checkpoint_minutes|longest|sample_rate|nproc|n_fft|hop|every"
                       r"|grad_accumulation|passes|samples|channels|widths|dim|heads|strides|hidden_size|speeds")
 NOT_EMPTY = ("steps", "oa_weights", "valid_snrs", "channels", "strides", "widths")
 CHOICES = {"precision": ("auto", "fp32", "bf16", "fp16"), "units": ("characters", "words"),
-           "eval_split": ("dev", "test"), "asr_head": ("", "whisper"), "controls": ("matched", "retrained")}
+           "eval_split": ("dev", "test"), "asr_head": ("", "whisper"),
+           "normaliser": ("plain", "basic", "english"), "controls": ("matched", "retrained")}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list such as [a, b]",
          dict: "a mapping such as {key: value}"}
 

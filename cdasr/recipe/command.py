@@ -52,7 +52,8 @@ def order(domain: Domain) -> tuple[Stage, ...]:
               package=True, reads=("coupled", "tuning")),
         Stage("controls", f"the signal process trained on alone, the {name} retrained on degraded data", trains=True,
               makes=("matched", "retrained"), needs=up_to_signal, reads=("controls", "matched", "retrained")),
-        Stage("decode", "the test sets with each system", makes=("results",), keyed=True, reads=("decode",)),
+        Stage("decode", "the test sets with each system", makes=("results",), keyed=True, reads=("decode",),
+              compares=("decode.external",)),
         Stage("ablate", "what each part of the coupling is worth", makes=("results/ablation.json",),
               needs=(*up_to_signal, "logits", "coupled"), reads=("ablation",)),
         Stage("score", "tables, plots and RESULTS.md", reads=("results", "other_seeds"),
@@ -111,7 +112,12 @@ def _domain(path: str | os.PathLike, base: str) -> Domain:
 
 
 def _of(domain: Domain) -> dict[str, Callable[[dict], None]]:
-    return {name: partial(stage, domain=domain) for name, stage in functions(domain).items()}
+    return {name: partial(_stage, stage, domain) for name, stage in functions(domain).items()}
+
+
+def _stage(stage: Callable[[dict, Domain], None], domain: Domain, hparams: dict) -> None:
+    """Run a stage, in which errors are counted as the recipe says."""
+    stage(hparams, domain=domain.scored_as(hparams) if domain.scored_as else domain)
 
 
 def _begin_alone(stages: Sequence[Stage], name: str, hparams: dict) -> None:

@@ -34,6 +34,8 @@ class Stage:
     - `files`: settings that hold paths of files or folders whose content it reads; `key:sub` for a part of a folder.
     - `lists`: settings, of those in `files`, whose files name other files, and the function that gives these: size and
       time of them count, too.
+    - `compares`: settings, like those of `files`, whose files it compares itself with what it has made of them: a
+      change makes it stale, and what it has made stays in its place.
     - `makes`: what it leaves in `exp_dir`, moved to `exp_dir/old` before it is done again.
     - `needs`: the earlier stages that it depends on; None: all.
     - `keyed`: it reuses its own results only where they are those of the same inputs, so that they may stay where it
@@ -48,6 +50,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     lists: Mapping[str, Callable[[str], Iterable[str]]] = field(default_factory=dict)
+    compares: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     needs: tuple[str, ...] | None = None
     keyed: bool = False
@@ -86,6 +89,8 @@ class Markers:
         """What a stage would be done with now."""
         stage = self.stages[number]
         settings = {key: value for key, value in _flat(hparams) if _owner(self.stages, key) == number}
+        settings |= {f"content of {place}": self._once(path, lambda path: describe(path, self.exp_dir))
+                     for _, place, path in input_paths(replace(stage, files=stage.compares), hparams)}
         inputs = {}
         for key, place, path in input_paths(stage, hparams):
             inputs[place] = self._once(path, lambda path: describe(path, self.exp_dir))

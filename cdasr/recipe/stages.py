@@ -16,6 +16,8 @@ from cdasr.runtime.atomic import write_json
 from cdasr.runtime.provenance import record
 
 if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
     from cdasr.coupled.domain import Domain
     from cdasr.coupled.models import SignalModel
     from cdasr.coupled.pipeline import CoupledPipeline
@@ -68,7 +70,7 @@ def signal(hparams: dict, domain: Domain) -> None:
         (exp_dir / "signal").mkdir(exist_ok=True)
         model = start
     pipeline = recipe.pipeline()(frozen, model, recipe.package_config(hparams), device)
-    write_tuned(pipeline, hparams, "signal")
+    write_tuned(pipeline, hparams, domain, "signal")
 
 
 def fit(hparams: dict, domain: Domain, frozen, config: dict, settings: dict, folder: Path, device: str,
@@ -91,29 +93,30 @@ def training_sets(hparams: dict, domain: Domain, seed: int) -> tuple:
             recipe.fixed(hparams, recipe.rows(hparams, "valid_noisy")))
 
 
-def write_tuned(pipeline: CoupledPipeline, hparams: dict, stage: str, latest: bool = True) -> None:
+def write_tuned(pipeline: CoupledPipeline, hparams: dict, domain: Domain, stage: str, latest: bool = True) -> None:
     """Choose what a signal process leaves open, and write record and package of its stage."""
     from cdasr.training.distributed import on_main
 
     if not on_main():
         return
-    pipeline, choices = tuned(pipeline, hparams)
+    pipeline, choices = tuned(pipeline, hparams, domain)
     exp_dir = Path(hparams["exp_dir"])
     write_json(exp_dir / stage / "record.json", record(stage=stage, hparams=hparams, tuning=choices))
     save_package(pipeline, exp_dir, stage, latest)
     print(f"{stage}: steps {choices['best_steps']}, observation-adding weight {pipeline.oa_weight:g}")
 
 
-def tuned(pipeline: CoupledPipeline, hparams: dict) -> tuple[CoupledPipeline, dict]:
+def tuned(pipeline: CoupledPipeline, hparams: dict, domain: Domain) -> tuple[CoupledPipeline, dict]:
     """The pipeline with the signal steps and the observation-adding weight that do best on the validation set."""
     from cdasr.evaluation.tuning import tune
 
     settings = hparams["tuning"]
     steps = {*settings["steps"], *([pipeline.signal.sampling["steps"]] if hparams["signal_init"] else ())}
-    choices = tune(pipeline, pipeline.domain.recipe.rows(hparams, "valid_noisy"), sorted(steps),
-                   settings["oa_weights"], batch_items(hparams))
-    adding = {"observation_adding": {"weight": choices["best_weight"]}} if settings["oa_weights"] else {}
-    return pipeline.with_choices(choices["best_steps"], **adding), choices
+    choices = tune(pipeline, domain.recipe.rows(hparams, "valid_noisy"), sorted(steps), settings["oa_weights"],
+                   batch_items(hparams), domain, settings["fused_weights"])
+    weights = {name: {"weight": choices[best]} for name, best in (
+        ("observation_adding", "best_weight"), ("fused", "best_fused")) if best in choices}
+    return pipeline.with_choices(choices["best_steps"], **weights), choices
 
 
 def initial_signal(path: str, domain: Domain) -> SignalModel:
@@ -157,23 +160,41 @@ def logits(hparams: dict, domain: Domain) -> None:
 
 def coupled(hparams: dict, domain: Domain) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
+    from cdasr.evaluation.auto_rule import add_auto
     from cdasr.evaluation.tuning import tune_strategies
     from cdasr.training.coupled import fit_coupled
     from cdasr.training.distributed import on_main
+    from cdasr.training.guided import fit_guided
 
     exp_dir, settings, device = data_folder(hparams), hparams["coupled"], compute_device(hparams)
     pipeline = domain.recipe.load_package(exp_dir / "logits" / "package", device)
-    models = fit_coupled(pipeline.signal, pipeline.logits, pipeline.classifier, domain,
-                         *training_sets(hparams, domain, settings["seed"]), exp_dir / "coupled", settings, device)
+    train, valid = training_sets(hparams, domain, settings["seed"])
+    fit = fit_coupled
+    if settings.get("from_cache"):
+        train, fit = cached_pairs(hparams, domain), fit_guided
+    models = fit(pipeline.signal, pipeline.logits, pipeline.classifier, domain, train, valid, exp_dir / "coupled",
+                 settings, device)
     if not on_main():
         return
     trained, choices = tuned(type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1]),
-                             hparams)
-    trained, choices["strategies"] = tune_strategies(trained, domain.recipe.rows(hparams, "valid_noisy"),
-                                                     hparams["tuning"]["strategies"], batch_items(hparams))
+                             hparams, domain)
+    rows, tuning = domain.recipe.rows(hparams, "valid_noisy"), hparams["tuning"]
+    trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], batch_items(hparams), domain)
+    if tuning["auto"] is not None:
+        trained = add_auto(trained, rows, tuning["auto"], batch_items(hparams), domain)
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
+
+
+def cached_pairs(hparams: dict, domain: Domain) -> Dataset:
+    """The training signals of stage 4's cache, with what the classifier makes of them."""
+    from cdasr.training.guided import CachedPairs
+    from cdasr.training.logits_cache import LogitsCache
+
+    recipe = domain.recipe
+    return CachedPairs(recipe.degraded(hparams, recipe.rows(hparams, "train"), hparams["seed"]),
+                       LogitsCache(data_folder(hparams) / "logits" / "bank" / "train"))
 
 
 def controls(hparams: dict, domain: Domain) -> None:
@@ -193,8 +214,8 @@ def matched(hparams: dict, domain: Domain) -> None:
     pipeline = domain.recipe.load_package(exp_dir / "signal" / "package", compute_device(hparams))
     model = fit(hparams, domain, pipeline.classifier, pipeline.signal.config, settings, exp_dir / "matched",
                 pipeline.device, pipeline.signal)
-    write_tuned(type(pipeline)(pipeline.classifier, model, pipeline.config, pipeline.device), hparams, "matched",
-                latest=False)
+    write_tuned(type(pipeline)(pipeline.classifier, model, pipeline.config, pipeline.device), hparams, domain,
+                "matched", latest=False)
 
 
 def retrained(hparams: dict, domain: Domain) -> None:
@@ -234,11 +255,12 @@ def decode(hparams: dict, domain: Domain) -> None:
     print(evaluate(domain.recipe.scored(hparams), pipeline, systems,
                    results if samples == 1 else results / f"samples-{samples}", seed=hparams["seed"], samples=samples,
                    batch_seconds=batch_limit(settings), others=others, conditions=settings["conditions"] or None,
-                   only=settings["only"], overwrite=settings["overwrite"],
-                   quality=settings.get("quality") or None))
+                   only=settings["only"], overwrite=settings["overwrite"], domain=domain,
+                   quality=settings.get("quality") or None, external=settings.get("external"),
+                   external_weight=settings.get("external_weight")))
     if settings["timed_utterances"] and samples == 1:
         rows = sample_rows(domain.recipe.rows(hparams, "eval"), settings["timed_utterances"], hparams["seed"])
-        own = [name for name in systems if name not in others]
+        own = [name for name in systems if name in pipeline.strategies]
         write_json(results / "rtf.json", real_time_factors(pipeline, rows, own))
 
 
@@ -273,7 +295,8 @@ def ablate(hparams: dict, domain: Domain) -> None:
     if not rows:
         print("none of the conditions of --ablation.conditions is in the test set; nothing to ablate")
         return
-    found = ablate(pipeline, rows, settings["strategy"], settings["steps"], settings["guidance"], batch_items(hparams))
+    found = ablate(pipeline, rows, settings["strategy"], settings["steps"], settings["guidance"], batch_items(hparams),
+                   domain)
     share = f"One in {settings['every']} test {domain.evaluation.unit}; o" if settings["every"] > 1 else "O"
     write_json(exp_dir / "results" / "ablation.json", {
         **found, "about": f"{share}ne training seed.", "conditions": list(dict.fromkeys(

@@ -91,10 +91,10 @@ def names(text: str) -> list[str]:
 
 
 def assignment(text: str) -> tuple[str, str]:
-    """`train=PATH` as its two parts."""
+    """`NAME=PATH` as its two parts."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form train=PATH")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=PATH")
     return name, value
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cdasr.coupled.evaluation import Evaluation, OtherRate, Quality, Row
+from cdasr.speech.external import check_external, external_files, read_external
 from cdasr.speech.metrics import PESQ_RATE, metric_package, pesq_wb, si_sdr, stoi
+from cdasr.speech.normalisers import PLAIN, Normaliser, about_normaliser
 from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.targets import targets
 from cdasr.speech.words import correct_words, error_counts
@@ -88,12 +92,26 @@ def recognise(pipeline, waves: Sequence[Tensor], strategy: str, batch_seconds: f
     return transcribe_recordings(pipeline, waves, strategy, batch_seconds=batch_seconds, **sampling)
 
 
-def entry(row: Row, result) -> dict:
-    """What is kept of a transcript."""
+def entry(row: Row, result, normalise: Normaliser = PLAIN) -> dict:
+    """What is kept of a transcript, with its errors after `normalise`, which is named where it is not `plain`."""
     return {"reference": row["text"], "text": result.text, "text_enhanced": result.text_enhanced,
-            **error_counts(row["text"], result.text), "nfe": result.nfe, "duration": round(result.duration, 4),
+            **error_counts(row["text"], result.text, normalise), "nfe": result.nfe,
+            "duration": round(result.duration, 4), **({"chosen": result.chosen} if result.chosen else {}),
             "confidence": [round(word.confidence, 4) for word in result.words],
-            "correct": correct_words(row["text"], " ".join(word.word for word in result.words))}
+            "correct": correct_words(row["text"], " ".join(word.word for word in result.words), normalise),
+            **({} if normalise.name == "plain" else {"normaliser": normalise.setting})}
+
+
+def recount(entry: Mapping, normalise: Normaliser = PLAIN) -> Mapping | None:
+    """An entry with its errors after `normalise`, itself where they are already; None where its words are not known."""
+    if entry.get("normaliser", "plain") == normalise.setting:
+        return entry
+    reference, text = entry["reference"], entry["text"]
+    if len(text.split()) != len(entry["confidence"]):
+        return None
+    others = {key: value for key, value in entry.items() if key != "normaliser"}
+    return {**others, **error_counts(reference, text, normalise), "correct": correct_words(reference, text, normalise),
+            **({} if normalise.name == "plain" else {"normaliser": normalise.setting})}
 
 
 def item(entry: Mapping) -> str:
@@ -163,8 +181,23 @@ def about(found) -> str:
         controls["enhanced"] = (" Observation adding (`oa`) is not listed: the weight of the degraded waveform chosen "
                                 "on validation data is 0, so that it equals `enhanced`.")
     return (found.hparams["report"]["about"].strip().format(**values)
-            + " Intervals: bootstrap over utterances; p-values: paired bootstrap."
-            + "".join(text for name, text in controls.items() if name in found.systems))
+            + _normalised(found) + " Intervals: bootstrap over utterances; p-values: paired bootstrap."
+            + "".join(text for name, text in controls.items() if name in found.systems) + _external(found))
+
+
+def _external(found) -> str:
+    """What the systems of other enhancers are."""
+    settings = found.scores["record"]["settings"]
+    names = ", ".join(f"`{name}`" for name in settings.get("external", ()))
+    return names and (f" {names}: the frozen recogniser on the audio of other enhancers, whose evaluations and time "
+                      "are not counted; `_oa`: on its mix with the degraded waveform, of which the weight is "
+                      f"{settings['external_weight']:g}.")
+
+
+def _normalised(found) -> str:
+    """How texts were compared, where it is not in cdasr's own way."""
+    setting = found.scores["record"]["settings"].get("normaliser", PLAIN.setting)
+    return "" if setting == PLAIN.setting else f" Texts are compared after {about_normaliser(setting)}."
 
 
 def compared(hparams: Mapping, conditions: Sequence[str]) -> tuple[str, list[str]]:
@@ -182,5 +215,12 @@ EVALUATION = Evaluation(
                  "deletions": OtherRate("del %", "deletions", "words", interval=False),
                  "insertions": OtherRate("ins %", "insertions", "words", interval=False),
                  "cer": OtherRate("CER %", "character_errors", "characters")},
-    averages=averages, item=item, title="WER", unit="recordings", durations="s of audio", about=about,
-    compared=compared, targets=targets)
+    external_files=external_files, check_external=check_external, read_external=read_external, recount=recount,
+    scoring=lambda: {"normaliser": PLAIN.setting}, averages=averages, item=item, title="WER",
+    unit="recordings", durations="s of audio", about=about, compared=compared, targets=targets)
+
+
+def evaluation_after(normalise: Normaliser) -> Evaluation:
+    """The evaluation of speech with transcripts compared after `normalise`."""
+    return replace(EVALUATION, entry=partial(entry, normalise=normalise), recount=partial(recount, normalise=normalise),
+                   scoring=lambda: {"normaliser": normalise.setting})

@@ -42,7 +42,7 @@ class Transcript:
     hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced. `nfe` counts evaluations of
     each network for this recording, all samples together, and `duration` is in seconds. `out_of_domain`: whether the
     recording looks unlike what the package was trained for, so that its words mean little; None where the package or
-    the strategy cannot tell.
+    the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other strategies.
     """
 
     text: str
@@ -53,6 +53,7 @@ class Transcript:
     wave: Tensor | None = field(default=None, repr=False)
     words: list[Word] = field(default_factory=list, repr=False)
     out_of_domain: bool | None = None
+    chosen: str | None = None
 
 
 @dataclass
@@ -107,6 +108,10 @@ class Pipeline(CoupledPipeline):
     def surround(self, signal: Tensor) -> Tensor:
         return self.context.surround(signal, self.sample_rate)
 
+    def bare(self, batch: Batch) -> Batch:
+        margin = self.context.margin(self.sample_rate)
+        return self.batch([wave[margin:len(wave) - margin] for wave in batch.rows()]) if margin else batch
+
     def batch(self, signals: Sequence[Tensor]) -> Batch:
         return Batch.of(signals, self.device)
 
@@ -145,9 +150,11 @@ class Pipeline(CoupledPipeline):
         words = outcome.logits.words()
         margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
         durations = [(length - 2 * margin) / self.sample_rate for length in batch.lengths.tolist()]
-        made = [Transcript(text, strategy, duration, outcome.evaluations,
-                           words=[_moved(word, margin / self.sample_rate, duration) for word in spoken])
-                for text, duration, spoken in zip(self.decode(outcome.logits), durations, words)]
+        chosen = outcome.chosen or [None] * len(durations)
+        made = [Transcript(text, strategy, duration, outcome.evaluations, chosen=answer,
+                           words=[_moved(word, 0.0 if answer == "none" else margin / self.sample_rate, duration)
+                                  for word in spoken])
+                for text, duration, spoken, answer in zip(self.decode(outcome.logits), durations, words, chosen)]
         if outcome.enhanced is not None:
             for transcript, text, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
                 transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]

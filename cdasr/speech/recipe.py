@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from cdasr.coupled.recipe import Hparams, Recipe, Rows, as_in
 from cdasr.runtime.plain_data import read_json
+from cdasr.speech.normalisers import Normaliser, recipe_normaliser
 
 
 def data_folder(hparams: Hparams) -> Path:
@@ -106,17 +107,19 @@ def make_recogniser(hparams: Hparams, folder: Path, device: str) -> nn.Module:
         return frozen
     learn = (rows(hparams, "train"), rows(hparams, "valid"), folder, hparams["recogniser"],
              CleanAugment(hparams["sample_rate"]), device)
-    return train_head(hparams, *learn) if hparams["asr"] else train_recogniser(*learn)
+    normalise = recipe_normaliser(hparams)
+    return (train_head(hparams, *learn, normalise=normalise) if hparams["asr"]
+            else train_recogniser(*learn, normalise=normalise))
 
 
-def train_head(hparams: Hparams, *settings) -> nn.Module:
+def train_head(hparams: Hparams, *settings, normalise: Normaliser) -> nn.Module:
     """A CTC head on the frozen encoder of `asr`, as `asr_head` says."""
     if hparams["asr_head"] != "whisper":
         raise ValueError("--asr-head is whisper, for a CTC head on Whisper's encoder, or empty; got "
                          f"{hparams['asr_head']!r}")
     from cdasr.speech.train_whisper_head import train_whisper_head
 
-    return train_whisper_head(hparams["asr"], *settings, hparams["asr_options"])
+    return train_whisper_head(hparams["asr"], *settings, hparams["asr_options"], normalise)
 
 
 def load_frozen(hparams: Hparams, folder: Path) -> nn.Module:
@@ -143,7 +146,8 @@ def retrain(hparams: Hparams, folder: Path, device: str) -> nn.Module:
         raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
     return train_recogniser(rows(hparams, "train"), rows(hparams, "valid_noisy"), folder,
                             as_in(hparams["recogniser"], hparams["retrained"]),
-                            lambda wave, rng: degrade(wave, rng)[0], device, start=frozen)
+                            lambda wave, rng: degrade(wave, rng)[0], device, start=frozen,
+                            normalise=recipe_normaliser(hparams))
 
 
 # -- processes and packages -------------------------------------------------------------------------------------------
@@ -191,8 +195,8 @@ RECIPE = Recipe(
     package_config=lambda hparams: {"about": hparams["about"], "context": hparams["context"]},
     reads={"download": ("data_dir", "download"),
            "prepare": ("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),
-           "recogniser": ("asr", "asr_head", "asr_options", "recogniser", "training_seed"), "signal": ("context",),
-           "score": ("report",)},
+           "recogniser": ("asr", "asr_head", "asr_options", "normaliser", "recogniser", "training_seed"),
+           "signal": ("context",), "score": ("report",)},
     files={"download": ("data_dir",), "prepare": ("data_dir", "manifests", "noise_dir", "rir_dir"),
            "recogniser": ("asr",)},
     lists={"prepare": {"manifests": recordings_in}})

@@ -65,6 +65,7 @@ def _join(parts: Sequence[Transcript]) -> Transcript:
         parts[0], text=" ".join(part.text for part in parts if part.text), words=words,
         duration=sum(part.duration for part in parts),
         nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe}, out_of_domain=_mostly(parts),
+        chosen="+".join(dict.fromkeys(part.chosen for part in parts)) if parts[0].chosen else None,
         text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
         wave=torch.cat([part.wave for part in parts]) if enhanced else None)
 

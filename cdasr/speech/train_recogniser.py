@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
 from cdasr.classifiers.padding import as_if_alone, maskable
 from cdasr.speech.domain import sample_lengths
+from cdasr.speech.normalisers import PLAIN, Normaliser
 from cdasr.speech.utterances import Utterances
 from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
@@ -61,9 +62,10 @@ class RecogniserTrainer(Trainer):
 
     unused_parameters = True  # the embedding of masked frames, where nothing is masked
 
-    def __init__(self, network: nn.Module, processor, output_dir: Path, hparams: dict, device: str = "cpu"):
+    def __init__(self, network: nn.Module, processor, output_dir: Path, hparams: dict, device: str = "cpu",
+                 normalise: Normaliser = PLAIN):
         super().__init__({"network": network}, output_dir, hparams, device)
-        self.processor = processor
+        self.processor, self.normalise = processor, normalise
         self.perturb_speed = SpeedPerturb(hparams["sample_rate"], hparams["speeds"])
 
     @property
@@ -100,7 +102,7 @@ class RecogniserTrainer(Trainer):
     def validate_batch(self, batch, networks):
         recogniser = self.recogniser(networks)
         logits = recogniser(batch.wave.data, sample_lengths(batch.wave))
-        counts = [word_errors(text, heard)
+        counts = [word_errors(text, heard, self.normalise)
                   for text, heard in zip(batch.text, recogniser.decode(logits.values, logits.lengths))]
         return {"errors": sum(count[0] for count in counts), "words": sum(count[1] for count in counts)}
 
@@ -109,11 +111,12 @@ class RecogniserTrainer(Trainer):
 
 
 def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, augment, device: str,
-                     start: CTCRecogniser | None = None) -> CTCRecogniser:
+                     start: CTCRecogniser | None = None, normalise: Normaliser = PLAIN) -> CTCRecogniser:
     """Train on clean rows, save with `save_pretrained` under `output_dir/model`, and return the frozen recogniser.
 
-    `augment(wave, rng)` varies a clean waveform; validation is not augmented. Training begins with a copy of `start`
-    where one is given, else with random weights. Raises ValueError for a `start` that is no `CTCRecogniser` itself.
+    `augment(wave, rng)` varies a clean waveform; validation is not augmented, and compares texts after `normalise`.
+    Training begins with a copy of `start` where one is given, else with random weights. Raises ValueError for a `start`
+    that is no `CTCRecogniser` itself.
     """
     if start is not None and type(start) is not CTCRecogniser:
         raise ValueError(f"a {type(start).__name__} cannot be trained further; leave `retrained` out of the controls")
@@ -122,7 +125,7 @@ def train_recogniser(train_rows, valid_rows, output_dir: Path, hparams: dict, au
     processor = start.processor if start else make_processor(
         (row["text"] for row in train_rows), output_dir / "tokenizer", rate, hparams["units"])
     network = deepcopy(start.model).requires_grad_(True) if start else make_model(hparams["model"], processor)
-    trainer = RecogniserTrainer(network, processor, output_dir, hparams, device)
+    trainer = RecogniserTrainer(network, processor, output_dir, hparams, device, normalise)
     best = trainer.run(*clean_speech(train_rows, valid_rows, hparams, augment, processor.tokenizer))
     recogniser = CTCRecogniser(best.network, processor)
     if on_main():

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser, load_encoder
+from cdasr.speech.normalisers import PLAIN, Normaliser
 from cdasr.speech.train_recogniser import RecogniserTrainer, clean_speech, make_processor, unpad
 from cdasr.training.distributed import on_main
 
@@ -20,8 +21,9 @@ class WhisperHeadTrainer(RecogniserTrainer):
 
     unused_parameters = False
 
-    def __init__(self, frozen: WhisperCTCRecogniser, head: CTCHead, output_dir: Path, hparams: dict, device: str):
-        super().__init__(head, frozen.processor, output_dir, hparams, device)
+    def __init__(self, frozen: WhisperCTCRecogniser, head: CTCHead, output_dir: Path, hparams: dict, device: str,
+                 normalise: Normaliser = PLAIN):
+        super().__init__(head, frozen.processor, output_dir, hparams, device, normalise)
         self.frozen = frozen.to(device)
 
     def compute_forward(self, batch, stage):
@@ -42,10 +44,12 @@ class WhisperHeadTrainer(RecogniserTrainer):
 
 
 def train_whisper_head(name_or_dir: str | os.PathLike, train_rows, valid_rows, output_dir: Path, hparams: dict, augment,
-                       device: str, options: Mapping | None = None) -> WhisperCTCRecogniser:
+                       device: str, options: Mapping | None = None,
+                       normalise: Normaliser = PLAIN) -> WhisperCTCRecogniser:
     """Train a head on clean rows, save it under `output_dir/model`, which names the encoder, and return the recogniser.
 
-    `hparams["head"]`: options of `CTCHead`; the others as in `train_recogniser`. `options`: the encoder's.
+    `hparams["head"]`: options of `CTCHead`; the others and `normalise` as in `train_recogniser`. `options`: those of
+    the encoder.
     Raises ValueError for what is no Whisper model, or one of another sampling rate.
     """
     torch.manual_seed(hparams["seed"])
@@ -57,7 +61,7 @@ def train_whisper_head(name_or_dir: str | os.PathLike, train_rows, valid_rows, o
                                hparams["units"]).tokenizer
     head = CTCHead(encoder.config.num_hidden_layers + 1, encoder.config.d_model, len(tokenizer), **hparams["head"])
     frozen = WhisperCTCRecogniser(encoder, deepcopy(head), extractor, tokenizer, source)
-    trainer = WhisperHeadTrainer(frozen, head, output_dir, hparams, device)
+    trainer = WhisperHeadTrainer(frozen, head, output_dir, hparams, device, normalise)
     best = trainer.run(*clean_speech(train_rows, valid_rows, hparams, augment, tokenizer))
     recogniser = WhisperCTCRecogniser(encoder, best.network, extractor, tokenizer, source)
     if on_main():

@@ -44,8 +44,8 @@ def transcript_json(path: Path, result: Transcript, seconds: float) -> str:
     """A transcript as a JSON object in one line; it took so many `seconds`."""
     return to_json({
         "file": str(path), "text": result.text, "text_enhanced": result.text_enhanced, "strategy": result.strategy,
-        "out_of_domain": result.out_of_domain, "duration": round(result.duration, 3),
-        "rtf": round(seconds / result.duration, 4), "nfe": result.nfe,
+        **({"chosen": result.chosen} if result.chosen else {}), "out_of_domain": result.out_of_domain,
+        "duration": round(result.duration, 3), "rtf": round(seconds / result.duration, 4), "nfe": result.nfe,
         "words": [{**asdict(word), "start": round(word.start, 3), "end": round(word.end, 3),
                    "confidence": round(word.confidence, 4)} for word in result.words]})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc`", "'"))
@@ -17,9 +17,10 @@ def normalise_text(text: str) -> str:
     zero-width characters, marks of direction, variation selectors) is left out. References and hypotheses both go
     through this, so that a recogniser that writes cases and commas pays for neither.
 
-    The normalisers of jiwer and transformers would change scores. That of jiwer makes one word of `well-known` and
-    `dont` of `don't`. Those of Whisper in transformers leave out what is in brackets; the basic one makes two words of
-    `don't` and takes the vowel signs from Hindi; the English one writes numbers as digits and `mr` as `mister`.
+    The normalisers of jiwer and transformers count otherwise. That of jiwer makes one word of `well-known` and `dont`
+    of `don't`. Those of Whisper in transformers (`normalisers.py` has them by name) leave out what is in brackets; the
+    basic one makes two words of `don't` and takes the vowel signs from Hindi; the English one writes numbers as digits,
+    `one two` as 12, and `mr` as `mister`.
     """
     if not text.isascii():
         text = "".join(char for char in text if not _unseen(char))
@@ -32,25 +33,28 @@ def _unseen(char: str) -> bool:
     return unicodedata.category(char) == "Cf" or char == "\u034f" or "\ufe00" <= char <= "\ufe0f"
 
 
-def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+Normalise = Callable[[str], str]  # text to words with single spaces between them
+
+
+def word_errors(reference: str, hypothesis: str, normalise: Normalise = normalise_text) -> tuple[int, int]:
     """Substitutions, deletions and insertions (jiwer), and the number of words of the reference."""
     import jiwer
 
-    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
+    reference, hypothesis = normalise(reference), normalise(hypothesis)
     if not reference:
         return len(hypothesis.split()), 0
     output = jiwer.process_words(reference, hypothesis)
     return output.substitutions + output.deletions + output.insertions, len(reference.split())
 
 
-def error_counts(reference: str, hypothesis: str) -> dict[str, int]:
+def error_counts(reference: str, hypothesis: str, normalise: Normalise = normalise_text) -> dict[str, int]:
     """Errors of each kind for `words` of the reference, and character errors for its `characters` (jiwer).
 
     `errors`, the sum of `substitutions`, `deletions` and `insertions`, is that of `word_errors`.
     """
     import jiwer
 
-    reference, hypothesis = normalise_text(reference), normalise_text(hypothesis)
+    reference, hypothesis = normalise(reference), normalise(hypothesis)
     if not reference:
         words, characters = len(hypothesis.split()), len(hypothesis)
         return {"errors": words, "words": 0, "substitutions": 0, "deletions": 0, "insertions": words,
@@ -62,21 +66,36 @@ def error_counts(reference: str, hypothesis: str) -> dict[str, int]:
             "characters": len(reference)}
 
 
-def correct_words(reference: str, hypothesis: str) -> list[bool]:
+def correct_words(reference: str, hypothesis: str, normalise: Normalise = normalise_text) -> list[bool]:
     """Whether each word of the hypothesis is right, by its alignment with the reference (jiwer).
 
-    A written word that is several after normalisation (`well-known`) is right where all of them are.
+    A written word that is several after normalisation (`well-known`) is right where all of them are. Words that are one
+    after normalisation (`twenty one` as 21) are right together.
     """
     import jiwer
 
-    reference, parts = normalise_text(reference), [normalise_text(word).split() for word in hypothesis.split()]
-    flat = [part for word in parts for part in word]
-    right = [False] * len(flat)
-    for chunk in jiwer.process_words(reference, " ".join(flat)).alignments[0] if reference else ():
+    reference, parts = normalise(reference), [normalise(word).split() for word in hypothesis.split()]
+    alone = [part for word in parts for part in word]
+    whole = normalise(hypothesis).split()
+    right = [False] * len(whole)
+    for chunk in jiwer.process_words(reference, " ".join(whole)).alignments[0] if reference else ():
         if chunk.type == "equal":
             right[chunk.hyp_start_idx:chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
-    found = iter(right)
+    found = iter(right if alone == whole else _right_alone(alone, whole, right))
     return [all(list(islice(found, len(word)))) for word in parts]
+
+
+def _right_alone(alone: Sequence[str], whole: Sequence[str], right: Sequence[bool]) -> list[bool]:
+    """Whether each word is right, where words were normalised one by one (`alone`), from that of the `whole` text.
+
+    Where both differ, all words of the stretch are right if the stretch of the whole text is.
+    """
+    from difflib import SequenceMatcher
+
+    found = [False] * len(alone)
+    for kind, start, stop, first, last in SequenceMatcher(None, alone, whole, autojunk=False).get_opcodes():
+        found[start:stop] = right[first:last] if kind == "equal" else [all(right[first:last])] * (stop - start)
+    return found
 
 
 def consensus(texts: Sequence[str]) -> tuple[int, list[float]]:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -31,6 +32,7 @@ from cdasr.training.distributed import on_main, shard
 class LogitsCache(Dataset):
     """Items `{id, heard, seen, clean, heard_hidden, seen_hidden}`: ([M,] V) and ([M,] H) float32 each; and the truth.
 
+    Of a decoder also the `boundaries` (M + 1,) of its tokens in seconds.
     `rows` say ID, duration and truth (`text`) of each item, as a manifest does.
     """
 
@@ -43,7 +45,7 @@ class LogitsCache(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         row = self.rows[index]
-        parts = self._read(row, "heard", "seen", "clean", "heard_hidden", "seen_hidden")
+        parts = self._read(row, "heard", "seen", "clean", "heard_hidden", "seen_hidden", "boundaries")
         truth = {key: value for key, value in row.items() if key not in ("ID", "duration", "file", "place")}
         return {"id": row["ID"], **truth, **parts}
 
@@ -53,7 +55,9 @@ class LogitsCache(Dataset):
 
     def _read(self, row: Mapping[str, str], *names: str) -> dict[str, torch.Tensor]:
         with safe_open(self.folder / row["file"], "pt") as tensors:
-            return {name: tensors.get_tensor(f"{row['place']}/{name}").float() for name in names}
+            there = set(tensors.keys())
+            keys = {name: f"{row['place']}/{name}" for name in names}
+            return {name: tensors.get_tensor(key).float() for name, key in keys.items() if key in there}
 
 
 def build_cache(folder: Path, items: Items, classifier: nn.Module, signal_model: SignalModel, settings: Mapping,
@@ -61,7 +65,8 @@ def build_cache(folder: Path, items: Items, classifier: nn.Module, signal_model:
     """The cache in `folder`, built where it is not there yet, of `{noisy, clean}` items: `passes` epochs of them.
 
     Each batch is enhanced with one of the numbers of `steps`, so that the logits process meets signal estimates of the
-    quality that every strategy shows it.
+    quality that every strategy shows it. A decoder's positions are those of its answer to the clean signal, or to the
+    degraded one for the share `noisy_prefix` of the batches: prefixes as right and as wrong as those it will read.
     """
     index, rows = [], items.rows
     batches = [(epoch, batch) for epoch in range(settings["passes"]) for batch in DurationBatchSampler(
@@ -79,7 +84,8 @@ def build_cache(folder: Path, items: Items, classifier: nn.Module, signal_model:
                        num_workers=settings["workers"])
     for signals, (place, path) in zip(tqdm(drawn, desc=f"cache logits, {folder.name}", disable=not on_main()), waiting):
         steps = settings["steps"][place % len(settings["steps"])]
-        observed = _observe(signals, classifier, signal_model, steps, device, domain)
+        noisy_prefix = np.random.default_rng([seed, place]).random() < settings.get("noisy_prefix", 0.0)
+        observed = _observe(signals, classifier, signal_model, steps, device, domain, noisy_prefix)
         with replacing(path) as partial:
             save_file({f"{k}/{name}": value.half().cpu().contiguous() for k, item in enumerate(observed)
                        for name, value in item.items()}, partial)
@@ -105,15 +111,22 @@ class _Batches(Dataset):
 
 @torch.no_grad()
 def _observe(drawn: Sequence[tuple], classifier: nn.Module, signal_model: SignalModel, steps: int, device: str,
-             domain: Domain) -> Iterable[dict[str, torch.Tensor]]:
-    """What the classifier makes of each degraded signal, of its enhanced version and of the clean one."""
+             domain: Domain, noisy_prefix: bool) -> Iterable[dict[str, torch.Tensor]]:
+    """What the classifier makes of each degraded signal, of its enhanced version and of the clean one.
+
+    All keep to the positions of the clean one, or of the degraded one with a `noisy_prefix`.
+    """
     noisy, lengths = domain.collate([pair[0] for pair in drawn])
     clean, _ = domain.collate([pair[1] for pair in drawn])
     noisy, clean, lengths = noisy.to(device), clean.to(device), None if lengths is None else lengths.to(device)
     enhanced, _ = signal_model.enhance(noisy, lengths, steps)
-    heard = classifier(noisy, lengths)
-    seen, known = (classifier(signals, lengths, like=heard) for signals in (enhanced, clean))
+    first = classifier(noisy if noisy_prefix else clean, lengths)
+    heard = first if noisy_prefix else classifier(noisy, lengths, like=first)
+    known = classifier(clean, lengths, like=first) if noisy_prefix else first
+    seen = classifier(enhanced, lengths, like=first)
     parts = {"heard": heard.values, "seen": seen.values, "clean": known.values, "heard_hidden": heard.hidden,
              "seen_hidden": seen.hidden}
     items = {name: unpadded(values, heard.lengths) for name, values in parts.items()}
+    if getattr(heard, "boundaries", None) is not None:
+        items["boundaries"] = unpadded(heard.boundaries, heard.lengths + 1)
     return [dict(zip(items, values)) for values in zip(*items.values())]

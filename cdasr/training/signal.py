@@ -23,7 +23,9 @@ class SignalTrainer(Trainer):
 
     A share of the times is drawn at t_max, where every few-step trajectory starts; the loss is the domain's. With a
     `recogniser_weight` the loss of C(x_hat0) against C(x0) is added, whose gradient passes through C and leaves C as it
-    is. Validation samples with the real sampler and reports the classifier's error rate and the quality in dB.
+    is. With an `excerpt_weight` the domain's `excerpt_loss` is added: hidden states of C in place of its logits, of a
+    piece of each signal. Validation samples with the real sampler and reports the classifier's error rate and the
+    quality in dB.
 
     With shares `conditions` of what it is conditioned on (`none`, `heard`: C(y), `noised`: C(x0) on the way to C(y))
     the network learns from the start to use logits. Validation then reports the error rate conditioned on C(x0) too.
@@ -49,11 +51,16 @@ class SignalTrainer(Trainer):
             elif self.recogniser_weight:
                 clean = self._clean(batch, degraded)
         x_hat = self.signal.with_network(self.modules.network).estimate(x_t, t, degraded, condition)
-        return x_hat, x0, degraded, clean
+        return x_hat, x0, degraded, clean, generator
 
     def compute_objectives(self, predictions, batch, stage):
-        x_hat, x0, degraded, clean = predictions
+        x_hat, x0, degraded, clean, generator = predictions
         loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
+        if self.domain.excerpt_loss is not None and self.hparams.excerpt_weight:
+            with torch.autocast(torch.device(self.device).type, enabled=False):
+                estimate = self.signal.synthesise(x_hat.to(x0.dtype), degraded)
+            loss = loss + self.hparams.excerpt_weight * self.domain.excerpt_loss(
+                self.classifier, estimate, batch.clean.data, degraded.lengths, self.hparams, generator)
         if self.recogniser_weight:
             loss = loss + self.recogniser_weight * self._classified_loss(x_hat, degraded, clean)
         return loss

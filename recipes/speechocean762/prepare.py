@@ -63,6 +63,8 @@ def prepare(hparams: dict) -> None:
         groups = {"": [row for row in spoken if row["spk_id"] in dev]}
     else:
         groups = by_age(read_split(corpus, "test", sizes), read_ages(corpus / "test"))
+    if sizes["other_manifest"]:
+        groups["other"] = read_other(sizes["other_manifest"], sizes)
     valid = take_evenly(valid, sizes["valid_utterances"])
     further = read_untranscribed(hparams["speech_dir"], sizes) if hparams["speech_dir"] else []
     write_manifest(folder / "train.csv", [*take_evenly(train, sizes["train_utterances"]), *further])
@@ -102,6 +104,13 @@ def read_split(corpus: Path, split: str, sizes: dict) -> list[dict[str, str]]:
                          "release")
     rows = read_manifest(corpus / split, file_names=True)
     return keep_durations([{key: row[key] for key in COLUMNS} for row in rows], sizes["shortest"], sizes["longest"])
+
+
+def read_other(manifest: str, sizes: dict) -> list[dict[str, str]]:
+    """Further clean sentences to score, from any manifest with texts."""
+    rows = [{**{key: row.get(key, "") for key in COLUMNS}, "spk_id": row.get("spk_id") or "other"}
+            for row in read_manifest(manifest)]
+    return keep_durations(rows, sizes["shortest"], sizes["longest"])
 
 
 def read_ages(folder: Path) -> dict[str, int]:

@@ -7,7 +7,9 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from cdasr.classifiers import fallback, whisper_decoder
 from cdasr.classifiers.ctc import CTCRecogniser
+from cdasr.classifiers.fallback import MOST_COMPRESSION, compression_ratio
 from cdasr.classifiers.load import load_recogniser
 from cdasr.classifiers.token_times import centred_boundaries, warped_boundaries
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
@@ -30,9 +32,15 @@ def whisper_dir(tmp_path_factory):
     return make_whisper(tmp_path_factory.mktemp("whisper"))
 
 
+@pytest.fixture(autouse=True)
+def no_limit(monkeypatch):
+    """Untrained decoders do not stop; these tests let them go on as transformers does."""
+    monkeypatch.setattr(whisper_decoder, "SPARE_TOKENS", 1000)
+
+
 @pytest.fixture
 def recogniser(whisper_dir):
-    return WhisperDecoderRecogniser.from_pretrained(whisper_dir)
+    return WhisperDecoderRecogniser.from_pretrained(whisper_dir, fallback=False)
 
 
 def speech(items=8):
@@ -78,7 +86,7 @@ def test_it_hears_what_transformers_hears(recogniser):
 
 @pytest.mark.parametrize("language", ["de", None])
 def test_language_and_task_are_options_or_detected(whisper_dir, language, tmp_path):
-    options = {"language": language, "task": "translate"}
+    options = {"language": language, "task": "translate", "fallback": False}
     recogniser = WhisperDecoderRecogniser.from_pretrained(whisper_dir, **options)
     if language is None:
         recogniser.model.generation_config.language = recogniser.generation.language = None
@@ -90,7 +98,7 @@ def test_language_and_task_are_options_or_detected(whisper_dir, language, tmp_pa
     detected = recogniser.model.detect_language(recogniser.log_mel(waves, lengths))
     assert torch.equal(logits.tokens[:, 1], torch.full((8,), ids["<|de|>"]) if language else detected)
     recogniser.save_pretrained(tmp_path)
-    again = WhisperDecoderRecogniser.from_pretrained(tmp_path)
+    again = WhisperDecoderRecogniser.from_pretrained(tmp_path, fallback=False)
     assert torch.equal(again(waves, lengths).tokens, logits.tokens), "the options are saved with the model"
 
 
@@ -186,7 +194,7 @@ def test_nothing_can_train_it_and_gradients_reach_the_audio_alone(recogniser):
 
 
 def test_the_data_type_passes_through_and_tokens_stay_the_best_of_the_coordinates(whisper_dir):
-    recogniser = WhisperDecoderRecogniser.from_pretrained(whisper_dir, dtype=torch.bfloat16,
+    recogniser = WhisperDecoderRecogniser.from_pretrained(whisper_dir, dtype=torch.bfloat16, fallback=False,
                                                           attn_implementation="eager")
     assert recogniser.model.dtype == torch.bfloat16 and recogniser.model.config._attn_implementation == "eager"
     logits = recogniser(*speech())
@@ -237,7 +245,7 @@ def test_reading_keeps_what_the_logits_say(recogniser):
     assert not torch.isin(heard.tokens[:, prefix(recogniser, heard) + 2], wanted).any()
     values = heard.values.clone()
     values[:, 2] += 50.0 * recogniser.basis[wanted]
-    read = recogniser.redecode(replace(heard, values=values))
+    read = recogniser.redecode(heard.with_values(values))
     tokens = read.tokens[:, prefix(recogniser, read):]
     torch.testing.assert_close(read.values[:, :3], values[:, :3])
     assert torch.equal(recogniser.best(read.values, read.lengths)[0][:, 2], wanted)
@@ -259,7 +267,8 @@ def only(logits, row):
 
 @pytest.mark.parametrize("alignment_heads", [True, False])
 def test_positions_follow_one_another_within_the_utterance(alignment_heads, tmp_path):
-    recogniser = WhisperDecoderRecogniser.from_pretrained(make_whisper(tmp_path, alignment_heads=alignment_heads))
+    recogniser = WhisperDecoderRecogniser.from_pretrained(make_whisper(tmp_path, alignment_heads=alignment_heads),
+                                                          fallback=False)
     assert recogniser.heads == ({0: [1], 1: [0]} if alignment_heads else {0: [0, 1], 1: [0, 1]})
     waves, lengths = speech()
     logits = recogniser(waves, lengths)
@@ -491,3 +500,118 @@ def test_suppressed_tokens_beyond_the_vocabulary_are_one_line(whisper_dir, tmp_p
     path.write_text(json.dumps({**json.loads(path.read_text()), "begin_suppress_tokens": [220, 50256]}))
     with pytest.raises(ValueError, match="odd: no Whisper model.*suppresses token 50256, its vocabulary has 44"):
         load_recogniser(tmp_path / "odd")
+
+
+# -- several versions of the audio, one prefix ------------------------------------------------------------------------
+
+
+def two_versions(recogniser, items=6):
+    waves, lengths = speech(items)
+    heard = recogniser(noisy(waves, lengths), lengths)
+    return heard, recogniser(waves, lengths, like=heard), recogniser(waves, lengths)
+
+
+def test_lockstep_with_one_version_alone_is_that_versions_greedy_decoding(recogniser):
+    heard, seen, free = two_versions(recogniser)
+    encoded = []
+    recogniser.model.get_encoder().register_forward_hook(lambda *_: encoded.append(1))
+    for weight, known in ((0.0, heard), (1.0, free)):
+        read = heard.fused(seen, weight)
+        assert torch.equal(read.tokens, known.tokens) and read.texts() == known.texts()
+        torch.testing.assert_close(read.values, known.values, atol=1e-3, rtol=1e-3)
+    assert heard.texts() != free.texts() and not encoded
+
+
+def test_every_version_is_heard_under_the_prefix_that_was_read(recogniser):
+    heard, seen, _ = two_versions(recogniser)
+    answer, versions = recogniser.lockstep([heard, seen], lambda values, hidden, step: torch.lerp(*values, 0.5))
+    assert answer.texts() not in (heard.texts(), seen.redecode().texts())
+    for version, source in zip(versions, (heard, seen)):
+        forced = recogniser._teacher_forced(source.audio, answer)
+        torch.testing.assert_close(version.values, forced.values, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(version.hidden, forced.hidden, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(answer.values, (versions[0].values + versions[1].values) / 2)
+    best, _ = recogniser.best(answer.values, answer.lengths)
+    assert torch.equal(best, answer.read) and answer.texts() == recogniser.decode(answer.values, answer.lengths)
+
+
+def test_the_mean_of_coordinates_is_that_of_log_probabilities(recogniser):
+    one, other = torch.randn(2, 5, 32)
+    mixed = torch.lerp(recogniser.logits(one).log_softmax(-1), recogniser.logits(other).log_softmax(-1), 0.3)
+    torch.testing.assert_close(recogniser.logits(torch.lerp(one, other, 0.3)).log_softmax(-1), mixed.log_softmax(-1))
+
+
+@pytest.fixture
+def framewise(models):
+    """A logits process that estimates each position by itself."""
+    config = models[1].config
+    network = {**config["network"], "kernel": 1, "attention_every": 0}
+    torch.manual_seed(0)
+    model = LogitsModel.from_config({**config, "network": network})
+    with torch.no_grad():  # something between C(y) and C(x_hat)
+        model.network.mix.bias.copy_(torch.tensor([0.0, 0.5, 0.5]))
+    return model
+
+
+@pytest.mark.parametrize("strategy", COUPLED_STRATEGIES)
+def test_answers_are_read_in_lockstep_by_a_framewise_process(recogniser, models, framewise, strategy):
+    pipeline = Pipeline(recogniser, degrading(models[0]), {}, "cpu", framewise)
+    encoded = []
+    recogniser.model.get_encoder().register_forward_hook(lambda *_: encoded.append(1))
+    waves, lengths = speech(4)
+    rows = [wave[:length] for wave, length in zip(waves, lengths)]
+    found = pipeline.transcribe(rows, strategy)
+    assert len(encoded) == found[0].nfe["classifier"]
+    for row, one in zip(rows, found):
+        assert pipeline.transcribe([row], strategy)[0].text == one.text
+    if strategy in ("cascade", "card"):
+        known = pipeline.transcribe(rows, {"cascade": "fused", "card": "none"}[strategy])
+        assert [one.text for one in found] == [one.text for one in known]
+
+
+def test_a_framewise_process_sees_no_other_position(framewise):
+    l_s, y, x = torch.randn(3, 2, 7, 32)
+    whole = framewise.network(l_s, torch.tensor([0.5, 0.9]), y, x)
+    alone = torch.cat([framewise.network(l_s[:, i:i + 1], torch.tensor([0.5, 0.9]), y[:, i:i + 1], x[:, i:i + 1])
+                       for i in range(7)], dim=1)
+    torch.testing.assert_close(whole, alone)
+
+
+# -- answers that came to nothing -------------------------------------------------------------------------------------
+
+
+def test_an_answer_has_no_more_tokens_than_its_duration_allows(recogniser, monkeypatch):
+    monkeypatch.setattr(whisper_decoder, "SPARE_TOKENS", 1)
+    monkeypatch.setattr(whisper_decoder, "TOKENS_PER_SECOND", 5.0)
+    waves, lengths = speech()
+    logits = recogniser(waves, lengths)
+    most = (5 * lengths / 16_000).ceil().long() + 1
+    assert (logits.lengths <= most).all() and logits.cut_off.any() and not logits.cut_off.all()
+    plain = plain_tokens(recogniser, waves, lengths)
+    for row, length in enumerate(logits.lengths.tolist()):  # what is left is what was said first
+        assert torch.equal(logits.read[row, :length - 1], plain[row, :length - 1])
+
+
+def test_repetition_compresses_and_speech_does_not():
+    assert compression_ratio("a shoulder " * 20) > MOST_COMPRESSION
+    assert compression_ratio("it's a book that will entertain as it informs the reader of a world") < 1.5
+
+
+def test_doubtful_answers_are_decoded_again_and_the_better_one_is_kept(whisper_dir, monkeypatch):
+    waves, lengths = speech()
+    plain = WhisperDecoderRecogniser.from_pretrained(whisper_dir, fallback=False)(waves, lengths)
+    again = WhisperDecoderRecogniser.from_pretrained(whisper_dir)
+    sure = plain.log_probs.sum(dim=1) / plain.lengths
+    monkeypatch.setattr(fallback, "LEAST_LOG_PROB", float(sure.median()))
+    found = again(waves, lengths)
+    kept = sure >= sure.median()
+    assert 0 < int(kept.sum()) < 8
+    assert [text for text, keep in zip(found.texts(), kept) if keep] == [
+        text for text, keep in zip(plain.texts(), kept) if keep]
+    assert found.texts() != plain.texts()
+    likelihood = found.log_probs.sum(dim=1) / found.lengths
+    assert (likelihood >= sure - 1e-4).all()
+    for row in range(8):  # drawn for each item by itself
+        alone = again(waves[row:row + 1, :lengths[row]], lengths[row:row + 1])
+        assert alone.texts() == found.texts()[row:row + 1]
+        assert [word.word for word in found.words()[row]] == found.texts()[row].split()

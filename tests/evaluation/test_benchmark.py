@@ -50,7 +50,7 @@ def test_every_strategy_of_a_package_from_the_command_line(package_dir, capsys):
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     rows = {row["system"]: row for row in found["measured"]}
-    assert set(rows) == {"none", "enhanced", "oa", "card", "cascade", "parallel", "alternating", "nested"}
+    assert set(rows) == {"none", "enhanced", "oa", "fused", "card", "cascade", "parallel", "alternating", "nested"}
     assert rows["none"]["evaluations"] == 0 and rows["enhanced"]["evaluations"] == 2
     assert all(row["rtf"] > 0 and row["precision"] == "fp32" for row in rows.values())
     assert found["record"]["versions"]["torch"]

@@ -295,3 +295,41 @@ def test_entries_of_an_earlier_version_are_not_decoded_again(manifest, pipeline,
     monkeypatch.setattr(pipeline, "transcribe", None)
     shown = evaluate(manifest, pipeline, ["none"], tmp_path / "out")
     assert "CER" not in shown and "ECE" in shown
+
+
+def test_another_normaliser_counts_again_and_decodes_nothing(manifest, pipeline, tmp_path, monkeypatch, capsys):
+    from cdasr.cli import main
+    from cdasr.speech.domain import scored_after
+    from cdasr.speech.normalisers import Normaliser
+
+    path = tmp_path / "out" / "decode" / "none.jsonl"
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "wer.json").read_text())["record"]["settings"]["normaliser"] == "plain"
+    plain = read_decoded(path)
+    path.write_text("".join(json.dumps({**entry, "text": "12", "confidence": [0.5]}) + "\n"
+                            for entry in plain))
+    monkeypatch.setattr(pipeline, "transcribe", None)
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out", domain=scored_after(Normaliser("english")))
+    assert "errors of 8 recordings were counted in another way" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "wer.json").read_text())["record"]
+    assert record["settings"]["normaliser"] == "english, 0 spellings"
+    found = read_decoded(path)
+    assert {(entry["errors"], entry["normaliser"]) for entry in found} == {(0, "english, 0 spellings")}
+    assert all(entry["correct"] == [True] for entry in found)
+    evaluate(manifest, pipeline, ["none"], tmp_path / "out")
+    assert {(entry["errors"], entry.get("normaliser")) for entry in read_decoded(path)} == {(2, None)}
+
+    arguments = ["evaluate", "--manifest", str(manifest), "--model", str(tmp_path / "gone"), "--output-dir",
+                 str(tmp_path / "cli"), "--normaliser", "french"]
+    assert main(arguments) == 2 and "invalid choice: 'french'" in capsys.readouterr().err
+
+
+def test_the_command_takes_a_normaliser(manifest, package_dir, tmp_path):
+    from cdasr.cli import main
+
+    assert main(["evaluate", "--manifest", str(manifest), "--model", str(package_dir), "--systems", "none", "--device",
+                 "cpu", "--output-dir", str(tmp_path / "out"), "--normaliser", "english"]) == 0
+    record = json.loads((tmp_path / "out" / "wer.json").read_text())["record"]
+    assert record["settings"]["normaliser"] == "english, 0 spellings"
+    assert all(entry["normaliser"] == "english, 0 spellings"
+               for entry in read_decoded(tmp_path / "out" / "decode" / "none.jsonl"))

@@ -21,8 +21,8 @@ from tests.images.conftest import CLASSES, LOGITS, SIGNAL
 
 NOISE = {"name": "pixel_noise", "level": 0.3}
 HPARAMS = {**TRAINER, "seed": 1, "epochs": 2, "lr": 3e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_size": 8,
-           "conditions": {}, "recogniser_weight": 0.0, "start_prob": 0.3, "kl_weight": 1.0, "drop_seen": 0.2,
-           "drop_hidden": 0.2}
+           "conditions": {}, "excerpt_weight": 0.0, "recogniser_weight": 0.0, "start_prob": 0.3,
+           "kl_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
 COUPLED = {**HPARAMS, "condition": 8, "condition_steps": 2, "swapped": 0.5, "logits_weight": 0.3,
            "recogniser_weight": 0.1, "scheduled_sampling_prob": 0.5, "validate": ["parallel"],
            "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}

@@ -18,10 +18,11 @@ STAGES = (Stage("fetch", "get it", reads=("source",)),
           Stage("build", "make it", reads=("net", "files"), files=("files",), lists={"files": recordings_in},
                 makes=("build",)),
           Stage("side", "beside", reads=("side",), needs=("fetch",), makes=("side",)),
-          Stage("decode", "say it", reads=("decode",), makes=("results",), keyed=True),
+          Stage("decode", "say it", reads=("decode", "beside"), makes=("results",), keyed=True,
+                compares=("beside",)),
           Stage("score", "count it", reads=("score",)))
 YAML = ("exp_dir: exp\nsource: a\nnet: {size: 3, workers: 1}\nside: 1\nfiles: {train: t.csv}\ndecode: 1\nscore: 1\n"
-        "own: 1\n")
+        "own: 1\nbeside: ''\n")
 
 
 @pytest.fixture
@@ -297,3 +298,14 @@ def test_the_first_process_that_fails_tells_the_cause(home, monkeypatch):
     monkeypatch.setenv(CAUSE, str(home / "cause"))
     assert tell_cause(ValueError("first\nline")) and tell_cause(ValueError("second"))
     assert (home / "cause").read_text() == "first line\n"
+
+
+def test_files_that_a_stage_compares_itself_make_it_stale_and_leave_what_it_made(home):
+    (home / "peer").mkdir()
+    (home / "peer" / "a.wav").write_bytes(b"one")
+    beside = ("--beside", "peer")
+    assert go() == ALL
+    assert go(*beside) == ["decode", "score"] and go(*beside) == []
+    (home / "peer" / "a.wav").write_bytes(b"other")
+    assert go(*beside) == ["decode", "score"] and go(*beside) == []
+    assert (home / "exp" / "results" / "checkpoints").read_text() == "ddd", "it went on from what it had"

@@ -1,13 +1,14 @@
 """Stages that all recipes share: what the signal process can start from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.stages import classifier, initial_signal, signal
+from cdasr.recipe.stages import classifier, decode, initial_signal, signal
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.pipeline import Pipeline
 from tests.classifiers.whisper import make_whisper
@@ -80,3 +81,28 @@ def test_stage_2_takes_whisper_with_a_head_or_as_it_is(prepared, whisper_dir, tm
     assert type(load_recogniser(model)).__name__ == "WhisperDecoderRecogniser"
     with pytest.raises(ValueError, match="--asr-head is whisper"):
         classifier({**asked, "asr_head": "ctc"}, SPEECH)
+
+
+def test_decoding_takes_audio_of_other_enhancers_and_the_normaliser(prepared, package_dir, tmp_path, capsys):
+    from types import SimpleNamespace
+
+    from cdasr.recipe.command import _stage
+    from cdasr.speech.evaluation import about
+
+    shutil.copytree(package_dir, tmp_path / "exp" / "package")
+    shutil.copytree(tmp_path / "exp" / "recogniser" / "model", tmp_path / "exp" / "package" / "recogniser",
+                    dirs_exist_ok=True)
+    (tmp_path / "peer").mkdir()
+    shutil.copy(tmp_path / "u.wav", tmp_path / "peer")
+    hparams = {**prepared, "normaliser": "english", "asr": "", "data": {},
+               "decode": {**prepared["decode"], "systems": ["none", "enhanced"], "external": {
+                   "peer": str(tmp_path / "peer")}, "timed_utterances": 1}}
+    _stage(decode, SPEECH, hparams)
+    scores = json.loads((tmp_path / "exp" / "results" / "wer.json").read_text())
+    assert scores["systems"] == ["none", "peer", "peer_oa", "enhanced"]
+    assert scores["record"]["settings"]["normaliser"] == "english, 0 spellings"
+    assert list(json.loads((tmp_path / "exp" / "results" / "rtf.json").read_text())["rtf"]) == ["none", "enhanced"]
+    told = about(SimpleNamespace(hparams={"data": {}, "report": {"about": "Read."}}, scores=scores, tuning={},
+                                 systems=scores["systems"]))
+    assert "after Whisper's English normaliser of transformers, without its table" in told
+    assert "`peer`: the frozen recogniser on the audio of other enhancers" in told and "the weight is 0.25." in told

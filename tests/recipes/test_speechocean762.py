@@ -56,7 +56,7 @@ def test_all_stages_run_and_write_the_results(home, tmp_path):
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     check_whole_run(tmp_path, done, (
         "adults_city_0dB", "children_clean", "adults_reverb_city_5dB", "children_babble_0dB", "cascade", "parallel",
-        "enhanced_matched", "speakers of the test set (2 utterances"))
+        "enhanced_matched", "speakers of the test set (2 utterances", "after Whisper's English normaliser"))
     train, valid = (read_manifest(tmp_path / "data" / f"{name}.csv", empty_text=True) for name in ("train", "valid"))
     assert sum(row["text"] == "" for row in train) == 4, "the speech without transcripts"
     assert not {row["spk_id"] for row in train} & {row["spk_id"] for row in valid}

@@ -17,7 +17,8 @@ from cdasr.training.signal import fit_signal
 from tests.conftest import TRAINER
 
 HPARAMS = {**TRAINER, "seed": 1, "epochs": 2, "lr": 2e-3, "warmup": 0.1, "ema_decay": 0.9, "batch_seconds": 1.5,
-           "start_prob": 0.3, "magnitude_weight": 0.5, "conditions": {}, "recogniser_weight": 0.0}
+           "start_prob": 0.3, "magnitude_weight": 0.5, "conditions": {}, "excerpt_weight": 0.0,
+           "recogniser_weight": 0.0}
 RECOGNISER = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 1, "lr": 1e-3,
               "warmup": 0.1, "ema_decay": 0.5, "batch_seconds": 3.0, "speeds": [100], "curriculum": {}, "dropout": {}}
 BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2], "workers": 0}
