@@ -99,7 +99,7 @@ def test_decoding_takes_audio_of_other_enhancers_and_the_normaliser(prepared, pa
                    "peer": str(tmp_path / "peer")}, "timed_utterances": 1}}
     _stage(decode, SPEECH, hparams)
     scores = json.loads((tmp_path / "exp" / "results" / "wer.json").read_text())
-    assert scores["systems"] == ["none", "peer", "peer_oa", "enhanced"]
+    assert scores["systems"] == ["none", "peer", "peer_oa", "peer_fused", "enhanced"]
     assert scores["record"]["settings"]["normaliser"] == "english, 0 spellings"
     assert list(json.loads((tmp_path / "exp" / "results" / "rtf.json").read_text())["rtf"]) == ["none", "enhanced"]
     told = about(SimpleNamespace(hparams={"data": {}, "report": {"about": "Read."}}, scores=scores, tuning={},
