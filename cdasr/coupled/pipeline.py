@@ -206,18 +206,20 @@ def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | Non
 def fused(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """C on the degraded and on the enhanced signal, read together: a weighted mean of their log-posteriors."""
     signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
-    logits, enhanced = fused_answer(pipeline.classifier, batch, signals, pipeline.fused_weight)
-    return Outcome(logits, replace(batch, signals=signals), enhanced.redecode(), {"signal": nfe, "classifier": 2})
+    logits, noisy, enhanced = fused_answer(pipeline.classifier, batch, signals, pipeline.fused_weight)
+    return Outcome(logits, replace(batch, signals=signals), enhanced.redecode(), {"signal": nfe, "classifier": 2},
+                   noisy_logits=noisy)
 
 
-def fused_answer(classifier: nn.Module, batch: Batch, enhanced: Tensor, weight: float) -> tuple[Logits, Logits]:
-    """C of the degraded `batch` and of other versions of its signals (B, ...) read together, and C of the others.
+def fused_answer(classifier: nn.Module, batch: Batch, enhanced: Tensor, weight: float
+                 ) -> tuple[Logits, Logits, Logits]:
+    """C of the degraded `batch` and of other versions of its signals (B, ...), read together; and each of both.
 
     `weight` is that of the degraded signals' log-posteriors.
     """
     noisy = classifier(batch.signals, batch.lengths)
     other = classifier(enhanced, batch.lengths, like=noisy)
-    return other.fused(noisy, weight), other
+    return other.fused(noisy, weight), noisy, other
 
 
 def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> tuple[tuple, float, dict]:
@@ -258,26 +260,30 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
     return strategy
 
 
-def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | None, sampling: Mapping
-               ) -> tuple[Outcome, dict[str, Logits]]:
+def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | None, sampling: Mapping,
+               wanted: Sequence[str] | None = None) -> tuple[Outcome, dict[str, Logits]]:
     """The outcome of the strategy `name`, and the answers at hand then, by strategy; `none` is always among them.
 
     `none` is the frozen classifier as it is, without context. Where there is context, or where the strategy does not
-    observe y, that takes one more evaluation of the classifier, which is counted.
+    observe y, that takes one more evaluation of the classifier, which is counted. `fused` is read where it is `wanted`,
+    by default wherever both signals were observed.
     """
-    outcome, bare = coupled(name)(pipeline, batch, steps, sampling), pipeline.bare(batch)
+    outcome, bare = PLAIN.get(name, coupled(name))(pipeline, batch, steps, sampling), pipeline.bare(batch)
     outcome.out_of_domain = pipeline._out_of_domain(outcome, batch, name)
     alone = outcome.noisy_logits
     if alone is None or bare is not batch:
         alone = pipeline.classifier(bare.signals, bare.lengths)
         outcome.nfe["classifier"] += 1
-    return outcome, {"none": alone, "enhanced": outcome.enhanced_logits, name: outcome.logits}
+    answers = {"none": alone, "enhanced": outcome.enhanced_logits, name: outcome.logits}
+    if outcome.noisy_logits is not None and "fused" not in answers and (wanted is None or "fused" in wanted):
+        answers["fused"] = outcome.enhanced_logits.fused(outcome.noisy_logits, pipeline.fused_weight)
+    return outcome, answers
 
 
 def auto(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """For each item the best of several answers, by the package's rule (`cdasr.coupled.auto`)."""
     rule = AutoRule.from_config(pipeline.config["auto"])
-    outcome, answers = candidates(pipeline, batch, rule.strategy, steps, sampling)
+    outcome, answers = candidates(pipeline, batch, rule.strategy, steps, sampling, list(rule.rules))
     names = list(answers)
     chosen = rule.choose(compare(answers, batch.rows(), outcome.enhanced.rows(), outcome.out_of_domain))
     return replace(outcome, logits=choose_items(list(answers.values()), [names.index(name) for name in chosen]),

@@ -250,8 +250,8 @@ class Auto(Strict):
         chosen = STRATEGIES[self.strategy]
         if chosen.needs_rule or not chosen.needs_signal or self.strategy == "oa":
             raise ValueError(f"strategy {self.strategy!r}: expected enhanced, or one that moves both processes")
-        if unknown := [name for name in self.rules if name not in ("enhanced", self.strategy)]:
-            raise ValueError(f"rules.{unknown[0]}: there are rules for enhanced and for {self.strategy}")
+        if unknown := [name for name in self.rules if name not in ("enhanced", "fused", self.strategy)]:
+            raise ValueError(f"rules.{unknown[0]}: there are rules for enhanced, fused and {self.strategy}")
         return self
 
 

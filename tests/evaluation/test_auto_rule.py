@@ -67,7 +67,7 @@ def test_clean_versions_are_one_condition_more(package_dir, rows):
     pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
     found = gather(pipeline, rows, "cascade", items=2)
     assert sorted(found.conditions) == ["clean"] * 3 + ["noisy"] * 3 and sorted(set(found.groups)) == ["u0", "u1", "u2"]
-    assert set(found.errors) == {"none", "enhanced", "cascade"} and found.counted.tolist() == [2] * 6
+    assert set(found.errors) == {"none", "enhanced", "cascade", "fused"} and found.counted.tolist() == [2] * 6
     assert found.compared.scores["cascade"].shape == (6, len(SCORES))
     assert add_auto(pipeline, rows) is pipeline, "six items are too few"
 
