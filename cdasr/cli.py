@@ -29,6 +29,7 @@ from cdasr.runtime.memory import keep_freed_memory
 from cdasr.runtime.outputs import check_folder, check_target
 from cdasr.runtime.terminal import complain, introduced, leave_stdout, quieten_libraries
 
+DEFAULT = "english"  # package of enhance-transcribe
 AGREE = "take what they agree on; confidences are then the share that agrees"
 CLOSED_PIPE = 141  # 128 + SIGPIPE
 
@@ -85,7 +86,7 @@ def _add_enhance_transcribe(verbs) -> None:
     strategy_options(verb, AGREE)
     verb.add_argument("--output-dir", type=Path, help="write FILE.enhanced.wav there, at the input's rate and length")
     verb.add_argument("--json", action="store_true", help="print one JSON object a file")
-    model_options(verb)
+    model_options(verb, default=DEFAULT)
     verb.set_defaults(run=enhance_transcribe)
 
 
@@ -350,10 +351,16 @@ def _pipeline(options: argparse.Namespace):
     _check_device(options)
     from cdasr.speech.pipeline import Pipeline
 
-    return introduced(Pipeline.from_pretrained(
-        options.model, options.device, options.recogniser, options.precision, options.compile, options.channels_last,
-        dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation, fallback=options.fallback),
-        options.model)
+    try:
+        return introduced(Pipeline.from_pretrained(
+            options.model, options.device, options.recogniser, options.precision, options.compile,
+            options.channels_last, dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation,
+            fallback=options.fallback), options.model)
+    except ValueError as error:
+        if options.model != DEFAULT or options.recogniser:
+            raise
+        raise ValueError(f"{error}; the package {DEFAULT} is for this recogniser, which is downloaded once or given "
+                         "with --recogniser DIR; --model digits, ten words for a first try, brings its own") from None
 
 
 def _image_pipeline(options: argparse.Namespace):

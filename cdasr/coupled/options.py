@@ -36,9 +36,9 @@ def sampling_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
 
 
-def model_options(verb: argparse.ArgumentParser) -> None:
+def model_options(verb: argparse.ArgumentParser, default: str = "digits") -> None:
     """A package of speech, its recogniser, and how its networks are computed."""
-    verb.add_argument("--model", default="digits", metavar="NAME_OR_DIR", help="model package; default: %(default)s")
+    verb.add_argument("--model", default=default, metavar="NAME_OR_DIR", help="model package; default: %(default)s")
     verb.add_argument("--recogniser", metavar="NAME_OR_DIR", help="where the package's frozen recogniser is, if not "
                       "where the package says: a folder or a name on the Hugging Face hub")
     verb.add_argument("--recogniser-dtype", metavar="DTYPE", help="of its weights, e.g. bfloat16; default: float32")

@@ -17,6 +17,7 @@ import torch
 from cdasr.classifiers.protocol import Classifier
 from cdasr.coupled.models import LogitsModel, SignalModel
 from cdasr.coupled.schema import Package
+from cdasr.coupled.strategies import needs_logits
 from cdasr.runtime.plain_data import checked, one_line, read_json
 from cdasr.runtime.weights import check_fit, read_shapes, read_tensors, sketch
 
@@ -96,6 +97,16 @@ def check_classifier(folder: Path, signal: SignalModel, logits: LogitsModel | No
     if logits.config["network"]["hidden"] != width:
         raise ValueError(f"{folder} was trained for hidden states of {logits.config['network']['hidden']} numbers; "
                          f"those of {called} are {width}")
+
+
+def without_logits(config: dict) -> dict:
+    """What a package stores, for its signal process alone: `fused`, or `auto` by a rule over answers without logits."""
+    rule, kept = config.get("auto"), dict(config)
+    if rule is not None and any(needs_logits(name) for name in (rule["strategy"], *rule["rules"])):
+        rule = kept.pop("auto")
+    if needs_logits(kept.get("strategy", "enhanced")) or kept.get("strategy") == "auto" and "auto" not in kept:
+        kept["strategy"] = "fused"
+    return {name: value for name, value in kept.items() if name not in ("logits", "strategies", "out_of_domain")}
 
 
 def _load(model_class: type, config: dict, path: Path):

@@ -281,6 +281,7 @@ class Package(Strict):
     context: Context = Context()
     out_of_domain: DomainChecks = DomainChecks()
     auto: Auto | None = None
+    other_recognisers: bool = False  # whether its signal process serves other recognisers, without the logits process
 
     @model_validator(mode="after")
     def _options(self):

@@ -24,9 +24,10 @@ from cdasr.classifiers.logits import Logits, Word
 from cdasr.classifiers.protocol import Recogniser
 from cdasr.coupled import pipeline as joint
 from cdasr.coupled.models import LogitsModel
-from cdasr.coupled.package import check_classifier, inside, load_models, save_models
+from cdasr.coupled.package import check_classifier, inside, load_models, save_models, without_logits
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
 from cdasr.runtime.device import resolve_precision
+from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.segments import Context, transcribe_recordings
@@ -182,9 +183,15 @@ class Pipeline(CoupledPipeline):
         loaded = isinstance(recogniser, torch.nn.Module)
         frozen = recogniser if loaded else load_recogniser(recogniser or inside(folder, config.get("recogniser")),
                                                            **options)
+        called = type(recogniser).__name__ if loaded else str(recogniser or "its recogniser")
         if recogniser or logits:  # else the signal process is given no logits
-            check_classifier(folder, signal, logits, frozen,
-                             type(recogniser).__name__ if loaded else str(recogniser or "its recogniser"))
+            try:
+                check_classifier(folder, signal, logits, frozen, called)
+            except ValueError as reason:
+                if not (recogniser and config.get("other_recognisers")):
+                    raise
+                note(f"cdasr: {reason}; there are the strategies without a logits process")
+                config, logits = without_logits(config), None
         return cls(frozen, signal, config, device, logits).optimised(precision, compile, channels_last)
 
     def optimised(self, precision: str = "fp32", compile: bool = False, channels_last: bool = False) -> Pipeline:

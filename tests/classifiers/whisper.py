@@ -13,7 +13,7 @@ SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|tran
 
 
 def make_whisper(folder: str | os.PathLike, seconds: int = 2, alignment_heads: bool = True,
-                 max_target_positions: int = 18) -> Path:
+                 max_target_positions: int = 18, width: int = 32) -> Path:
     """Write model, generation configuration and processor to `folder` as save_pretrained does.
 
     Its window is `seconds`. Without `alignment_heads` it is as a model of which they are not known.
@@ -40,7 +40,7 @@ def make_whisper(folder: str | os.PathLike, seconds: int = 2, alignment_heads: b
     end = ids["<|endoftext|>"]
     torch.manual_seed(SEED)
     config = WhisperConfig(
-        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        vocab_size=len(tokenizer), d_model=width, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=20,
         max_source_positions=50 * seconds, max_target_positions=max_target_positions,
         decoder_start_token_id=ids["<|startoftranscript|>"], pad_token_id=end, bos_token_id=end, eos_token_id=end,

@@ -71,7 +71,8 @@ def test_command_line_says_what_the_package_is_for_and_what_is_foreign(tmp_path,
     pause = np.zeros(RATE // 10, np.float32)
     spoken = np.concatenate([part for word in ("seven", "one", "four") for part in (pause, tight(word).numpy())])
     write_audio(tmp_path / "digits.wav", spoken, RATE)
-    assert main(["enhance-transcribe", str(tmp_path / "noise.wav"), str(tmp_path / "digits.wav"), "--json"]) == 0
+    files = [str(tmp_path / "noise.wav"), str(tmp_path / "digits.wav")]
+    assert main(["enhance-transcribe", *files, "--model", "digits", "--json"]) == 0
     out, err = capsys.readouterr()
     flags = [json.loads(line)["out_of_domain"] for line in out.splitlines()]
     assert flags == [True, False]

@@ -61,7 +61,8 @@ def test_evaluate_hears_what_enhance_transcribe_hears(package_dir, write_wav, lo
                  str(tmp_path / "out"), *options]) == 0
     capsys.readouterr()
     for system in ("none", "enhanced"):
-        assert main(["enhance-transcribe", str(path), "--strategy", system, "--json", *options]) == 0
+        command = ["enhance-transcribe", str(path), "--model", "digits", "--strategy", system, "--json"]
+        assert main([*command, *options]) == 0
         heard, (entry,) = json.loads(capsys.readouterr().out), read_decoded(tmp_path / f"out/decode/{system}.jsonl")
         assert heard["text"] == entry["text"] and heard["nfe"] == entry["nfe"]
         assert [word["confidence"] for word in heard["words"]] == pytest.approx(entry["confidence"], abs=1e-3)
