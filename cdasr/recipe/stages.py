@@ -256,7 +256,8 @@ def decode(hparams: dict, domain: Domain) -> None:
                    results if samples == 1 else results / f"samples-{samples}", seed=hparams["seed"], samples=samples,
                    batch_seconds=batch_limit(settings), others=others, conditions=settings["conditions"] or None,
                    only=settings["only"], overwrite=settings["overwrite"], domain=domain,
-                   external=settings.get("external"), external_weight=settings.get("external_weight")))
+                   quality=settings.get("quality") or None, external=settings.get("external"),
+                   external_weight=settings.get("external_weight")))
     if settings["timed_utterances"] and samples == 1:
         rows = sample_rows(domain.recipe.rows(hparams, "eval"), settings["timed_utterances"], hparams["seed"])
         own = [name for name in systems if name in pipeline.strategies]

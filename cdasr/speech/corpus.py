@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cdasr.coupled.rows import take_evenly
 from cdasr.runtime.atomic import write_json
+from cdasr.runtime.errors import Faults
 from cdasr.runtime.parallel import processes_of
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
@@ -120,6 +121,27 @@ def _recorded(row: Row) -> dict[str, str]:
             "condition": row.get("condition", "test"), "seed": ""}
 
 
+def recorded_pair(row: Row, condition: str, noise: str = "recorded", snr: str = "") -> dict[str, str]:
+    """A row of a fixed noisy set that the corpus itself has: `noisy_wav`, and `wav` as its reference, "" for none."""
+    return {**_plain(row), "ID": f"{row['ID']}_{condition}", "wav": row["noisy_wav"], "clean_wav": row["wav"],
+            "noise": noise, "rir": "", "snr": snr, "condition": condition, "seed": ""}
+
+
+def report_missing(missing: Sequence[str], total: int, skip: bool, what: str = "utterances") -> None:
+    """Say what a copy of a corpus lacks, `file: why` each, of `total` utterances or other parts (`what`).
+
+    Raises ValueError with the list unless what is not whole is to be left out (`skip`).
+    """
+    if not missing:
+        return
+    if not skip:
+        raise Faults([f"{len(missing)} of {total} {what} are not whole in this copy; complete it, or leave them "
+                      "out with --data.skip-missing true", *missing])
+    for line in missing[:10]:
+        print(f"left out: {line}")
+    print(f"left out {len(missing)} of {total} {what}, which are not whole in this copy", flush=True)
+
+
 def hold_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Training and validation rows: every tenth speaker is held out where there are ten, else every tenth utterance."""
     speakers = sorted({row["spk_id"] for row in rows})
@@ -137,6 +159,13 @@ def write_noise_lists(folder: Path, noise: Mapping[str, Mapping], rooms: Mapping
                     "families": list(part["families"])} for name, part in noise.items()}
     lists["rooms"] = {name: [str(Path(path).absolute()) for path in files] for name, files in rooms.items()}
     write_json(folder / "noise.json", lists)
+
+
+def write_training_noise(folder: Path, hparams: Mapping, files: Sequence | None = None) -> None:
+    """`noise.json` of a corpus that brings its noisy sets along: all of `noise_dir`, or `files`, is for training."""
+    files = audio_of(hparams["noise_dir"]) if files is None else files
+    write_noise_lists(folder, {"train": {"files": files, "families": hparams["data"]["train_families"]}},
+                      {"train": audio_of(hparams["rir_dir"])})
 
 
 def write_valid_set(folder: Path, rows: Sequence[Row], noise: NoiseSource, snrs: Sequence[float], seed: int,

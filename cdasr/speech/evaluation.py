@@ -20,6 +20,7 @@ from cdasr.speech.targets import targets
 from cdasr.speech.words import correct_words, error_counts
 
 AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
+ENVIRONMENTS = ("bus", "caf", "ped", "str")  # of CHiME-3 and CHiME-4
 CONTROLS = {  # systems of a recipe, as its report explains them
     "enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone in place "
                         "of the logits and the coupled training, for the minutes that the table of trainings has.",
@@ -147,12 +148,19 @@ QUALITIES = {
 
 
 def averages(conditions: Sequence[str]) -> dict[str, list[str]]:
-    """The conditions `<kind>_<snr>dB` of each kind that are averaged, by a title of kind and SNRs."""
+    """The conditions that are averaged: `<kind>_<snr>dB` of each kind, and `<set>_<environment>` of each set of CHiME.
+
+    Titles are of kind and SNRs, or of the set and its environments.
+    """
     found: dict[str, dict[float, str]] = {}
+    titles: dict[str, list[str]] = {}
     for name in conditions:
         if match := re.fullmatch(r"(.*)_(-?[\d.]+)dB", name):
             found.setdefault(match[1], {})[float(match[2])] = name
-    titles = {}
+        elif match := re.fullmatch(rf"(.*)_({'|'.join(ENVIRONMENTS)})", name):
+            titles.setdefault(match[1].replace("_", " "), []).append(name)
+    titles = {f"{title}, {', '.join(name.rpartition('_')[2] for name in names)}": names
+              for title, names in titles.items()}
     for kind, names in found.items():
         for snrs in AVERAGED_SNRS:
             if there := [snr for snr in snrs if snr in names]:

@@ -1,10 +1,12 @@
 """Manifests: which recordings there are and what is said in them. One reader for every verb and recipe, one writer.
 
-Read are CSV, TSV and JSON lines files and Kaldi data directories (manifest_formats.py, manifest_kaldi.py); written are
-CSV files, with audio paths relative to the manifest's own folder, so that a corpus can be moved as a whole. Columns:
-ID, duration (seconds), wav, text, spk_id. A row that is a stretch of its recording also has `offset` (seconds; then
-`duration` is the stretch's), and one that is a single channel `channel`, counted from 0. Fixed noisy sets add
-clean_wav, noise, rir, snr (dB), condition and seed. Other columns come through as they are.
+Read are CSV, TSV and JSON lines files, lhotse's cuts, folders of Hugging Face's datasets, and data directories of
+Kaldi and ESPnet (manifest_formats.py, manifest_lhotse.py, manifest_kaldi.py). Written are CSV files, with audio paths
+relative to the manifest's own folder, so that a corpus can be moved as a whole. Columns: ID, duration (seconds), wav,
+text, spk_id. A row that is a stretch of its recording also has `offset` (seconds; then `duration` is the stretch's),
+and one that is a single channel `channel`, counted from 0. Fixed noisy sets add clean_wav, noise, rir, snr (dB),
+condition and seed; training sets may add noisy_wav, a noisy recording of the same utterance. Other columns come through
+as they are.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from tqdm import tqdm
 from cdasr.runtime.atomic import replacing
 from cdasr.runtime.errors import Faults
 from cdasr.speech.audio import AudioFormat, audio_format, fit_length, read_audio, write_audio
-from cdasr.speech.manifest_formats import ALIASES, Entry, read_entries
+from cdasr.speech.manifest_formats import ALIASES, Entry, metadata_of, read_entries
 from cdasr.speech.manifest_kaldi import kaldi_files, read_kaldi
 
-PATHS = ("wav", "clean_wav")
+PATHS = ("wav", "clean_wav", "noisy_wav")
 TOLERANCE = 0.1  # seconds by which durations may disagree with the file
 LISTED = 10  # faults that a message shows
 
@@ -42,13 +44,14 @@ def read_manifest(path: str | os.PathLike, check_audio: bool = True, file_names:
     have no words. Raises ValueError for what cannot be used, before anything else is done: one line that names file,
     line and cure where it is one fault; else one line each of the first ten faults, and then how many more there are.
     """
-    path, faults = Path(path), []
+    path, faults = _list_of(Path(path)), []
     folder = path if os.path.isdir(path) else path.parent
     entries = read_kaldi(path, faults) if folder == path else read_entries(path, faults)
+    clips = folder / "clips" if (folder / "clips").is_dir() else None  # where Common Voice has its recordings
     formats: dict[str, AudioFormat | str] = {}
     seen: dict[str, str] = {}
     for entry in tqdm(entries, desc=f"check {path.name}", unit="utt", delay=1, leave=False):
-        found = _field_faults(entry, folder, file_names, empty_text)
+        found = _field_faults(entry, folder, clips, file_names, empty_text)
         if not found and (check_audio or entry.side or not entry.fields.get("duration")):
             found = _audio_faults(entry, formats)
         found += _name(entry, seen)
@@ -87,8 +90,14 @@ def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]
 
 
 def manifest_files(path: str | os.PathLike) -> list[Path]:
-    """The files that a manifest is made of: itself, or the tables of a Kaldi data directory."""
-    return kaldi_files(Path(path)) if os.path.isdir(path) else [Path(path)]
+    """The files that a manifest is made of: itself, a folder's list, or the tables of a Kaldi data directory."""
+    path = _list_of(Path(path))
+    return kaldi_files(path) if os.path.isdir(path) else [path]
+
+
+def _list_of(path: Path) -> Path:
+    """The list of a folder of Hugging Face's datasets; any other path is itself."""
+    return (metadata_of(path) if os.path.isdir(path) and not (path / "wav.scp").exists() else None) or path
 
 
 # -- the audio of a row -------------------------------------------------------------------------------------------
@@ -144,8 +153,11 @@ def _stretch(row: Row) -> tuple[float, float | None, int | None]:
 # -- checks -------------------------------------------------------------------------------------------------------
 
 
-def _field_faults(entry: Entry, folder: Path, file_names: bool, empty_text: bool) -> list[str]:
-    """Bring the fields of an entry into our form; what cannot be used is returned."""
+def _field_faults(entry: Entry, folder: Path, clips: Path | None, file_names: bool, empty_text: bool) -> list[str]:
+    """Bring the fields of an entry into our form; what cannot be used is returned.
+
+    Paths are relative to `folder`, or to `clips` where they are there and not in `folder`.
+    """
     fields, place, faults = entry.fields, entry.place, []
     fields["text"] = " ".join(fields["text"].split())
     fields["spk_id"] = fields.get("spk_id", "").strip()
@@ -166,7 +178,8 @@ def _field_faults(entry: Entry, folder: Path, file_names: bool, empty_text: bool
         faults.append(f"{place}: there is no wav; give the path of the audio file")
     for column in PATHS:
         if fields.get(column):
-            fields[column] = str((folder / fields[column]).absolute())
+            place_of = clips if clips and _only_in(clips, folder, fields[column]) else folder
+            fields[column] = str((place_of / fields[column]).absolute())
     if not faults and "ID" not in fields:
         fields["ID"] = _name_of(fields)
     name = fields["ID"] = fields.get("ID", "").strip()
@@ -177,6 +190,13 @@ def _field_faults(entry: Entry, folder: Path, file_names: bool, empty_text: bool
     if not faults and fields["duration"]:
         fields["duration"] = _seconds(float(fields["duration"]))
     return faults
+
+
+def _only_in(clips: Path, folder: Path, name: str) -> bool:
+    try:
+        return not (folder / name).is_file() and (clips / name).is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte: the check says so
+        return False
 
 
 def _odd_character(value: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The formats that `read_manifest` (manifest.py) reads: CSV, TSV and JSON lines here, Kaldi in manifest_kaldi.py.
+"""The formats that `read_manifest` (manifest.py) reads: CSV, TSV and JSON lines here, others in manifest_*.py.
 
 A reader turns a file into `Entry`s, in the file's own words, and notes each fault with its file and line. Nothing is
 executed and no audio is opened here.
@@ -7,13 +7,16 @@ executed and no audio is opened here.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdasr.runtime.files import read_text
+from cdasr.runtime.files import check_file, read_text
+from cdasr.speech.manifest_lhotse import is_cut, read_cut
 
 ALIASES = {  # ours: the names that others have for it, in lower case
     "ID": ("id", "utt_id", "utt", "utterance_id", "key"),
@@ -22,6 +25,7 @@ ALIASES = {  # ours: the names that others have for it, in lower case
     "text": ("text", "wrd", "transcript", "transcription", "sentence", "words"),
     "spk_id": ("spk_id", "speaker", "speaker_id", "spk", "client_id"),
     "offset": ("offset",), "channel": ("channel",)}
+METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")  # in a folder of Hugging Face's datasets (audiofolder)
 
 
 @dataclass
@@ -43,10 +47,24 @@ def read_entries(path: Path, faults: list[str]) -> list[Entry]:
 
     Raises ValueError where the file as a whole cannot be read.
     """
-    text = read_text(path, "manifest")
-    if path.suffix.lower() in (".jsonl", ".json", ".ndjson") or text.lstrip()[:1] == "{":
+    text = unpacked(path) if path.suffix.lower() == ".gz" else read_text(path, "manifest")
+    json_names = (".jsonl", ".json", ".ndjson")
+    if path.name.lower().removesuffix(".gz").endswith(json_names) or text.lstrip()[:1] == "{":
         return _json_lines(path, text, faults)
     return _table(path, text, faults)
+
+
+def metadata_of(folder: Path) -> Path | None:
+    """The list of a folder of Hugging Face's datasets; None where it has none."""
+    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+
+
+def unpacked(path: Path) -> str:
+    """The text of a file that gzip has packed. Raises ValueError for one that is none."""
+    try:
+        return gzip.decompress(check_file(path, "manifest").read_bytes()).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a text in UTF-8 that gzip has packed ({error})") from None
 
 
 # -- CSV and TSV --------------------------------------------------------------------------------------------------
@@ -127,6 +145,12 @@ def _json_lines(path: Path, text: str, faults: list[str]) -> list[Entry]:
             continue
         if not isinstance(row, dict):
             faults.append(f"{place} is not a JSON object; one a line is expected")
+            continue
+        if is_cut(row):
+            try:
+                entries.append(Entry(place, read_cut(row), place))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                faults.append(f"{place}: {error if type(error) is ValueError else 'not a cut as lhotse writes it'}")
             continue
         fields = _ours({key: _text(value) for key, value in row.items()})
         odd = [key for key, value in row.items() if key.lower() in (*ALIASES["wav"], *ALIASES["text"])

@@ -1,13 +1,14 @@
-"""Kaldi data directories as `read_manifest` reads them: tables of `KEY VALUE` lines (kaldi-asr.org/doc/data_prep.html).
+"""Data directories of Kaldi and ESPnet as `read_manifest` reads them: tables of `KEY VALUE` lines.
 
-`wav.scp` and `text`; where they are there also `utt2spk`, `segments` (utterance, recording, start, end in seconds, and
-perhaps a channel) and `reco2file_and_channel` (recording, file, side A or B). Nothing is executed: an entry of
-`wav.scp` that is a command is refused.
+See kaldi-asr.org/doc/data_prep.html. Read are `wav.scp` and `text`; where they are there also `utt2spk`, `segments`
+(utterance, recording, start, end in seconds, and perhaps a channel) and `reco2file_and_channel` (recording, file, side
+A or B). Nothing is executed: an entry of `wav.scp` that is a command is refused, and so is one in an archive.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from cdasr.runtime.files import read_text
@@ -30,15 +31,14 @@ def read_kaldi(folder: Path, faults: list[str]) -> list[Entry]:
     Raises ValueError where a table cannot be read.
     """
     if not (folder / "wav.scp").exists():
-        raise ValueError(f"{folder}: is a folder, and no Kaldi data directory (it has no wav.scp); give a CSV, TSV or "
-                         "JSON lines file, or a data directory")
+        raise ValueError(f"{folder}: is a folder, and no Kaldi data directory (it has no wav.scp) nor one of Hugging "
+                         "Face's datasets (metadata.csv); give a CSV, TSV or JSON lines file, or one of these")
     files, texts = (_table(folder / name, faults) for name in ("wav.scp", "text"))
     speakers, cuts, sides = (_table(path, faults) if (path := folder / name).is_file() else None
                              for name in ("utt2spk", "segments", "reco2file_and_channel"))
     for recording, (place, wav) in files.items():
-        if _is_command(wav):
-            faults.append(f"{place}: {recording} is the output of a command ({wav}); commands are not run here. Write "
-                          "the audio to files, with Kaldi's wav-copy or ESPnet's format_wav_scp.sh")
+        if why := _refusal(wav):
+            faults.append(f"{place}: {recording} {why}")
     entries, used = [], set()
     for name, (place, text) in texts.items():
         try:
@@ -47,7 +47,7 @@ def read_kaldi(folder: Path, faults: list[str]) -> list[Entry]:
             faults.append(str(error))
             continue
         used.add(recording)
-        if entry is None:  # a command
+        if entry is None:  # refused
             continue
         entry.place = place
         entry.fields |= {"ID": name, "text": text}
@@ -64,7 +64,7 @@ def read_kaldi(folder: Path, faults: list[str]) -> list[Entry]:
 
 def _entry(folder: Path, name: str, asked: str, files: Table, cuts: Table | None,
            sides: Table | None) -> tuple[Entry | None, str]:
-    """The audio of an utterance that `asked` names, and its recording; None where that is a command.
+    """The audio of an utterance that `asked` names, and its recording; None where that is refused.
 
     Raises ValueError, with the place, for what is not there or malformed.
     """
@@ -80,7 +80,7 @@ def _entry(folder: Path, name: str, asked: str, files: Table, cuts: Table | None
             raise ValueError(f"{side[0]}: the side of {name} is {letter!r}; expected A or B")
         fields["channel"] = SIDES[letter.upper()]
     wav_place, wav = _known(files, recording, folder / "wav.scp", cut_place or asked)
-    if _is_command(wav):
+    if _refusal(wav):
         return None, recording
     return Entry("", {**fields, "wav": _locate(folder, wav)}, cut_place or wav_place, side=side is not None), recording
 
@@ -104,13 +104,23 @@ def _cut(place: str, name: str, value: str) -> tuple[str, dict[str, str]]:
     return recording, fields
 
 
-def _is_command(wav: str) -> bool:
-    return wav.endswith("|") or wav.startswith("|")
+def _refusal(wav: str) -> str | None:
+    """Why an entry of wav.scp cannot be used, if it is no file."""
+    if wav.endswith("|") or wav.startswith("|"):
+        return (f"is the output of a command ({wav}); commands are not run here. Write the audio to files, with "
+                "Kaldi's wav-copy or ESPnet's format_wav_scp.sh")
+    if re.search(r"\.(ark|h5|hdf5):\w+$", wav):
+        return (f"is in an archive ({wav}); write the audio to files, with ESPnet's format_wav_scp.sh --audio-format "
+                "flac")
+    return None
 
 
 def _locate(folder: Path, wav: str) -> str:
-    """A path of wav.scp: absolute, or relative to where Kaldi ran, the data directory, or the corpus around it."""
-    for path in (Path(wav), folder / wav, folder.parent / wav):
+    """A path of wav.scp: absolute, or relative to where Kaldi ran, or to the data directory or a folder above it.
+
+    ESPnet writes paths relative to its recipe's folder, which is above `dump/raw/<set>`.
+    """
+    for path in (Path(wav), *(place / wav for place in (folder, *folder.absolute().parents))):
         try:
             if path.is_file():
                 return str(path.absolute())

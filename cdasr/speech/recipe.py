@@ -47,10 +47,11 @@ def rows(hparams: Hparams, name: str) -> Rows:
 
 
 def degraded(hparams: Hparams, rows: Rows, seed: int) -> Dataset:
-    """Utterances, degraded on the fly as the section `signal` says."""
-    from cdasr.speech.utterances import Utterances, noisy_and_clean
+    """Utterances, degraded on the fly as the section `signal` says, or the corpus's own pairs (`data.pair_prob`)."""
+    from cdasr.speech.utterances import PairedUtterances, noisy_and_clean
 
-    return Utterances(rows, hparams["sample_rate"], seed, True, noisy_and_clean(training_degrader(hparams)))
+    return PairedUtterances(rows, hparams["sample_rate"], seed, noisy_and_clean(training_degrader(hparams)),
+                            hparams["data"].get("pair_prob", 0.0))
 
 
 def fixed(hparams: Hparams, rows: Rows) -> Dataset:

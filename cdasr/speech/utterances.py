@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from cdasr.speech.audio import fit_length
 from cdasr.speech.manifest import read_clean, read_row
 
 
@@ -48,11 +49,38 @@ def noisy_and_clean(degrade: Callable) -> Callable[[np.ndarray, np.random.Genera
     return lambda wave, rng: dict(zip(("noisy", "clean"), degrade(wave, rng)))
 
 
+class PairedUtterances(Utterances):
+    """Items `{id, text, noisy, clean}`: degraded by `transform`, or, with `pair_prob`, as the corpus has them.
+
+    A row with a `noisy_wav` is such a pair: the same utterance with noise, aligned with `wav`.
+    """
+
+    def __init__(self, rows, rate: int, seed: int, transform, pair_prob: float):
+        super().__init__(rows, rate, seed, True, transform)
+        self.pair_prob = pair_prob
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[index]
+        rng = np.random.default_rng([self.seed, self.epoch, index, 1])  # not the stream of `transform`
+        if not row.get("noisy_wav") or rng.random() >= self.pair_prob:
+            return super().__getitem__(index)
+        noisy = read_row({**row, "wav": row["noisy_wav"]}, self.rate)
+        return {"id": row["ID"], "text": row["text"], "noisy": torch.from_numpy(noisy),
+                "clean": torch.from_numpy(fit_length(read_row(row, self.rate), len(noisy)))}
+
+
 class FixedPairs(Utterances):
-    """Items `{id, text, noisy, clean}` of a fixed noisy manifest."""
+    """Items `{id, text, noisy, clean}` of a fixed noisy manifest; rows without a clean reference are left out.
+
+    Raises ValueError where no row has one.
+    """
 
     def __init__(self, rows, rate: int):
-        super().__init__(rows, rate, seed=0, train=False, transform=lambda wave, rng: {"noisy": wave})
+        pairs = [row for row in rows if row.get("clean_wav")]
+        if not pairs:
+            raise ValueError(f"none of the {len(rows)} rows of the noisy validation set has a clean_wav; training is "
+                             "validated on pairs of noisy and clean speech, add some")
+        super().__init__(pairs, rate, seed=0, train=False, transform=lambda wave, rng: {"noisy": wave})
 
     def __getitem__(self, index: int) -> dict:
         item = super().__getitem__(index)

@@ -3,6 +3,7 @@
 LibriSpeech (Panayotov et al. 2015, openslr.org/12, CC BY 4.0): `<subset>/<speaker>/<chapter>/` holds
 `<speaker>-<chapter>-<utterance>.flac` and `<speaker>-<chapter>.trans.txt`, one `ID TEXT` a line.
 MUSAN (Snyder et al. 2015, openslr.org/17, CC BY 4.0): `musan/{music,noise,speech}/<source>/*.wav`.
+WHAM! noise (Wichern et al. 2019, wham.whisper.ai, CC BY-NC 4.0), in place of MUSAN: `{tr,cv,tt}/*.wav`, its own split.
 RIRS_NOISES (Ko et al. 2017, openslr.org/28, Apache 2.0): `real_rirs_isotropic_noises/*.wav`, of which those called
 noise are none, and `simulated_rirs/{small,medium,large}room/<room>/*.wav`.
 """
@@ -43,6 +44,7 @@ SUBSETS = {  # name: (MD5 as openslr.org publishes it, GB of the archive)
 OTHERS = {"musan": ("17/musan.tar.gz", "0c472d4fc0c5141eca47ad1ffeb2a7df", 11.1, "musan"),
           "rirs": ("28/rirs_noises.zip", "e6f48e257286e05de56413b4779d8ffb", 1.4, "RIRS_NOISES")}
 TYPES = ("noise", "music", "speech")  # of MUSAN
+WHAM = {"train": "tr", "valid": "cv", "unseen": "tt"}  # folders of WHAM!'s noise
 
 
 def download(hparams: dict) -> None:
@@ -159,16 +161,27 @@ def _part(hparams: dict, key: str, name: str) -> str:
 def noise_lists(hparams: dict) -> tuple[dict[str, dict], dict[str, dict]]:
     """Noise by use, `{train, valid}`, and by kind of the test sets, each `{files, families}`: disjoint files.
 
-    In MUSAN's layout the recordings of each of `data.noise_types` are split and tested by themselves; any other folder
-    is one kind, `noise`. The kinds of `data.unseen_families` are generated.
+    In MUSAN's layout the recordings of each of `data.noise_types` are split and tested by themselves; that of WHAM! is
+    split already, and one kind, `wham`; any other folder is one kind, `noise`. The kinds of `data.unseen_families` are
+    generated.
     """
     sizes, folder = hparams["data"], _part(hparams, "noise_dir", "musan")
-    split = {kind: split_files(files) for kind, files in by_type(folder, sizes["noise_types"]).items()}
+    split = {"wham": wham_split(folder)} if _is_wham(folder) else {
+        kind: split_files(files) for kind, files in by_type(folder, sizes["noise_types"]).items()}
     noise = {name: {"files": [path for part in split.values() for path in part[name]],
                     "families": sizes[f"{name}_families"]} for name in ("train", "valid")}
     kinds = {kind: {"files": part["unseen"], "families": []} for kind, part in split.items()}
     kinds |= {family: {"files": [], "families": [family]} for family in sizes["unseen_families"]}
     return noise, kinds
+
+
+def wham_split(folder: str) -> dict[str, list[Path]]:
+    """WHAM!'s noise to train on, to validate on and to test on, as its authors split it."""
+    return {name: audio_of(os.path.join(folder, part)) for name, part in WHAM.items()}
+
+
+def _is_wham(folder: str) -> bool:
+    return bool(folder) and all((Path(folder) / part).is_dir() for part in WHAM.values())
 
 
 def by_type(folder: str, types: Sequence[str]) -> dict[str, list[Path]]:

@@ -14,8 +14,11 @@ from cdasr.recipe.hparams import load_hparams
 
 ROOT = Path(__file__).parents[2]
 KEPT = Path(__file__).parent / "resolved"
-SIZES = {"digits": ("default", "tiny", "gpu"), "librispeech": ("default", "8gpu", "tiny", "whisper", "8gpu,whisper"),
+SIZES = {"digits": ("default", "tiny", "gpu"),
+         "librispeech": ("default", "8gpu", "tiny", "whisper", "8gpu,whisper", "wham"),
          "speechocean762": ("default", "ctc-head", "tiny"),
+         "voicebank": ("default", "56spk", "8gpu", "tiny"),
+         "chime4": ("default", "8gpu", "tiny"), "ears": ("default", "8gpu", "tiny"),
          "images": ("default", "cifar10", "cifar100", "imagenet32", "tiny", "cifar10,tiny"),
          "template": ("default", "tiny")}
 VALUES = {"NAME": "mine", "FOLDER": "recipes/mine", "ASR": '"some/model"', "TRAIN": '"train.csv"', "VALID": '""',

@@ -1,5 +1,6 @@
 """A recipe run as its user runs it, and what every whole run has to leave behind."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -35,3 +36,41 @@ def copy_of_results(exp_dir, other, training_seed):
     (other / "coupled").mkdir()
     (other / "coupled" / "record.json").write_text(json.dumps(record))
     return other
+
+
+def load_prepare(name):
+    """The prepare.py of a recipe as a module."""
+    spec = importlib.util.spec_from_file_location(f"prepare_{name}", ROOT / "recipes" / name / "prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_ctc(folder, texts):
+    """A CTC recogniser of wav2vec2's kind for the letters of `texts`, with random weights, in `folder/asr`."""
+    import torch
+
+    from cdasr.speech.train_recogniser import make_model, make_processor
+    from tests.conftest import TINY_WAV2VEC2
+
+    torch.manual_seed(0)
+    processor = make_processor(texts, folder / "tokenizer", 16_000)
+    for part in (make_model({**TINY_WAV2VEC2, "num_hidden_layers": 1}, processor), processor):
+        part.save_pretrained(folder / "asr")
+    return folder / "asr"
+
+
+def spoken(texts, rate, voice="en-us+f2"):
+    """Each of `texts` in eSpeak's voice: `(samples,)` float32 at `rate` Hz."""
+    from cdasr.speech.audio import resample
+    from cdasr.speech.synthesis import speak
+
+    return [0.4 * resample(*speak(text.lower(), voice, 220), rate) for text in texts]
+
+
+def tiny_hparams(name, exp_dir, *options):
+    """The settings of `--size tiny` with further options, as the stages get them."""
+    from cdasr.recipe.hparams import load_hparams
+
+    folder = ROOT / "recipes" / name / "hparams"
+    return load_hparams([folder / "default.yaml", folder / "tiny.yaml"], ["--exp-dir", str(exp_dir), *options])

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cdasr.recipe.hparams import load_hparams
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
-from tests.recipes.staged import ROOT, check_whole_run, run_recipe
+from tests.recipes.staged import ROOT, check_whole_run, load_prepare, run_recipe
 
 TEXTS = ("SHE DIDN'T SAY", "A SMALL BOAT", "NOTHING MORE", "HE LEFT AT DAWN", "COME IN", "IT RAINED")
 TALKERS = {"train-clean-100": {19: "en-us+f2", 26: "en-us+m3"}, "dev-clean": {84: "en-us+f1"},
@@ -116,6 +117,21 @@ def test_a_second_run_redoes_nothing_and_the_test_sets_are_the_same_anywhere(fin
     for row in read_manifest(exp_dir / "data" / "eval.csv"):
         other = tmp_path / "other" / Path(row["wav"]).relative_to(exp_dir)
         assert Path(row["wav"]).read_bytes() == other.read_bytes()
+
+
+def test_noise_of_wham_keeps_its_own_split_and_both_development_sets_are_read(corpus, tmp_path):
+    for part, count in (("tr", 3), ("cv", 1), ("tt", 2)):
+        for number in range(count):
+            write_audio(tmp_path / "wham_noise" / part / f"{part}{number}.wav", np.full(800, 0.1, np.float32), 16_000)
+    prepare, folder = load_prepare("librispeech"), ROOT / "recipes" / "librispeech" / "hparams"
+    hparams = load_hparams([folder / f"{name}.yaml" for name in ("default", "wham")],
+                           ["--data-dir", str(corpus), "--noise-dir", str(tmp_path / "wham_noise")])
+    noise, kinds = prepare.noise_lists(hparams)
+    assert {name: len(part["files"]) for name, part in noise.items()} == {"train": 3, "valid": 1}
+    assert [path.name for path in kinds["wham"]["files"]] == ["tt0.wav", "tt1.wav"] and set(kinds) == {"wham", "babble"}
+    assert prepare._subsets(hparams) == ["train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other"]
+    with pytest.raises(ValueError, match="LibriSpeech's dev-other is not there"):
+        prepare.prepare(hparams)
 
 
 def test_wrong_use_is_one_line(corpus, tmp_path):

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Speech enhancement and recognition on VoiceBank-DEMAND. From the repository's root:
+#
+#   bash recipes/voicebank/run.sh [--stage N] [--stop-stage M] [--asr NAME_OR_DIR] [--redo true] [--key value ...]
+#
+# --help lists the stages and options.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+exec "$python" -m cdasr.recipe run --recipe "$here" "$@"
