@@ -85,8 +85,9 @@ class NCSNpp(Injected):
     attn_resolutions: list[Size] | tuple[Size, ...] = ()
     fourier_scale: Positive = 16.0
     init_scale: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    scale_by_sigma: bool = False
+    scale_by_sigma: bool | Literal["after"] = False
     centred: bool = False
+    pyramids: bool = True
 
 
 class ImageUNet(Injected):
