@@ -3,8 +3,9 @@
 The score network of Song et al. (2021, appendix H: BigGAN residual blocks, FIR resampling, progressive output
 and input) as Richter et al. (2023) and Jukic et al. (2024) use it for complex spectra. Real and imaginary
 parts of x_t and y are four image channels over frequency and time. A state dict of the public SGMSE code
-(`ncsnpp_v2`, `ncsnpp`, `ncsnpp_48k`) loads unchanged: `all_modules` lists the layers in the order of that code, and `Conv_0`,
-`NIN_1`, `W`, ... are its names. Logits of the content, which that code does not know, join through layers of their own.
+(`ncsnpp_v2`, `ncsnpp`, `ncsnpp_48k`) loads unchanged: `all_modules` lists the layers in the order of that code, and
+`Conv_0`, `NIN_1`, `W`, ... are its names. Logits of the content, which that code does not know, join through layers of
+their own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Public SGMSE checkpoints as signal models and model packages: `cdasr import-sgmse`.
 
 The PyTorch Lightning files of the public code of Richter et al. (2023, 2024): backbones `ncsnpp`, `ncsnpp_v2` and
-`ncsnpp_48k`, SDEs `ouve` and `sbve`. Their hyper-parameters say what process, STFT, network and sampler are; the weights are the moving
-average (EMA). Reading one never runs code from it: the classes that its pickle names become empty stand-ins.
+`ncsnpp_48k`, SDEs `ouve` and `sbve`. Their hyper-parameters say what process, STFT, network and sampler are; the
+weights are the moving average (EMA). Reading one never runs code from it: the classes that its pickle names become
+empty stand-ins.
 """
 
 from __future__ import annotations
