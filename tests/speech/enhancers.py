@@ -24,7 +24,11 @@ modules:
     enhance_model: !ref <enhance_model>
 {PRETRAINER}        enhance_model: !ref <enhance_model>
 """
-MIMIC = f"""{STFT.replace('512', '128').replace(': 32', ': 8').replace('hop_length: 16', 'hop_length: 4')}mask_weight: 0.9
+MIMIC = f"""sample_rate: 16000
+n_fft: 128
+win_length: 8
+hop_length: 4
+mask_weight: 0.9
 enhance_model: !new:speechbrain.lobes.models.EnhanceResnet.EnhanceResnet
     n_fft: !ref <n_fft>
     win_length: !ref <win_length>

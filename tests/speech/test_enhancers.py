@@ -99,7 +99,8 @@ def test_strategies_without_guidance_run_and_others_refuse(packages, kind, write
         evaluations = json.loads(capsys.readouterr().out)["nfe"]
         assert evaluations["signal"] == (name != "none")
     for options, reason in ((["--strategy", "parallel"], "a signal process that logits can guide"),
-                            (["--strategy", "cascade"], "needs a logits process"), (["--steps", "4"], "one step, got 4"),
+                            (["--strategy", "cascade"], "needs a logits process"),
+                            (["--steps", "4"], "one step, got 4"),
                             (["--samples", "2"], "draws no samples")):
         assert main(["enhance-transcribe", wave, "--model", package, "--device", "cpu", *options]) == 2
         error = capsys.readouterr().err
@@ -108,15 +109,8 @@ def test_strategies_without_guidance_run_and_others_refuse(packages, kind, write
 
 def test_auto_chooses_among_its_answers(packages, tone):
     rule = {"mean": [0.0] * 8, "scale": [1.0] * 8, "weights": [0.0] * 8, "bias": 1.0}
-    from cdasr.coupled.auto import AutoRule
-
     pipeline = Pipeline.from_pretrained(packages["mimic"], device="cpu")
     pipeline.config["auto"] = {"strategy": "enhanced", "rules": {"enhanced": rule}}
-    try:
-        AutoRule.from_config(pipeline.config["auto"])
-    except ValueError as error:  # the number of measures is that of the rules
-        size = int("".join(filter(str.isdigit, str(error).split("expected")[-1])) or 0)
-        rule.update({key: rule[key][:1] * size for key in ("mean", "scale", "weights")})
     result = pipeline.transcribe([torch.from_numpy(tone(0.5))], "auto")[0]
     assert "auto" in pipeline.strategies and result.chosen in ("none", "enhanced")
 
@@ -178,7 +172,7 @@ def test_folders_that_do_not_fit_are_one_line(published, recogniser_dir, tmp_pat
         make(tmp_path / "c", enhancers.MIMIC, enhance_model=nan): "NaN",
         make(tmp_path / "d", "n_fft: [", enhance_model=mimic): "hyperparams.yaml is no YAML",
         make(tmp_path / "e", "n_fft: 128", enhance_model=mimic): "says no sample_rate",
-        make(tmp_path / "f", enhancers.SEPFORMER.replace("16000", "8000"), **sepformer): "takes 16000 Hz and the signal",
+        make(tmp_path / "f", enhancers.SEPFORMER.replace("16000", "8000"), **sepformer): "takes 16000 Hz and",
         make(tmp_path / "g", enhancers.SEPFORMER.replace("norm: ln", "norm: gln"), **sepformer): "norm 'gln'",
         make(tmp_path / "h", enhancers.SEPFORMER.replace("spks: 1", "spks: 2"), **sepformer): "separates 2 speakers",
         make(tmp_path / "i", enhancers.MIMIC.replace("[4, 8]", "[60000, 60000]"), enhance_model=mimic): "can fill",
