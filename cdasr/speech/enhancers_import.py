@@ -174,7 +174,7 @@ def _sepformer_sizes(weights: dict[str, Tensor]) -> dict:
 
     channels, _, kernel = weights["encoder.conv1d.weight"].shape
     first = r"masknet\.dual_mdl\.0\.intra_mdl\.mdl\.layers\."
-    ffn = next(tensor for key, tensor in weights.items() if re.match(first + r"0\.pos_ffn\.ffn\.0\.weight", key))
+    ffn = next((tensor for key, tensor in weights.items() if re.match(first + r"0\.pos_ffn\.ffn\.0\.weight", key)), ())
     return {"channels": channels, "kernel_size": kernel, "blocks": count(r"masknet\.dual_mdl\.(\d+)\."),
             "layers": count(first + r"(\d+)\."), "d_ffn": len(ffn)}
 
