@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_new_recipe,
-                _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse, _add_demo):
+                _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse, _add_import_enhancer,
+                _add_demo):
         add(verbs)
     return parser
 
@@ -316,6 +317,28 @@ def import_sgmse(options: argparse.Namespace) -> int:
 
     print("wrote " + import_sgmse(options.checkpoint, options.output_dir, options.asr or DEFAULT_ASR,
                                   not options.no_ema, options.steps, options.snr))
+    return 0
+
+
+def _add_import_enhancer(verbs) -> None:
+    verb = verbs.add_parser("import-enhancer", help="make a model package of an enhancer that SpeechBrain publishes")
+    verb.add_argument("enhancer", metavar="NAME_OR_DIR", help="e.g. speechbrain/metricgan-plus-voicebank, or a folder "
+                      "with its files; no code in them is run")
+    verb.add_argument("--output-dir", type=Path, required=True)
+    verb.add_argument("--asr", metavar="NAME_OR_DIR", help="frozen recogniser, of the hub or a folder; default: "
+                      "facebook/wav2vec2-base-960h")
+    verb.set_defaults(run=import_enhancer)
+
+
+def import_enhancer(options: argparse.Namespace) -> int:
+    """A published enhancer of SpeechBrain as a model package."""
+    check_folder(options.output_dir)
+    check_empty(options.output_dir)
+    quieten_libraries()
+    from cdasr.speech.enhancers_import import import_enhancer
+    from cdasr.speech.sgmse import DEFAULT_ASR
+
+    print("wrote " + import_enhancer(options.enhancer, options.output_dir, options.asr or DEFAULT_ASR))
     return 0
 
 

@@ -97,8 +97,9 @@ class SignalModel(DiffusionModel):
     """
 
     injection: ClassVar[dict] = {}  # further options of a network that gets channels for logits
+    guided: ClassVar[bool] = True  # whether logits can guide it, as the coupled strategies do
 
-    def __init__(self, network: nn.Module, process: Process, config: dict, precision: str | None = None):
+    def __init__(self, network: nn.Module, process: Process | None, config: dict, precision: str | None = None):
         super().__init__(network, process, config, precision)
         self.preconditioning = Preconditioning(**config.get("prediction", {}))
 

@@ -100,9 +100,7 @@ class CoupledPipeline:
         if strategy.needs_rule:
             rule = self.config.get("auto")
             return rule is not None and self._can_run(STRATEGIES[rule["strategy"]])
-        if strategy.coupled and not self.signal.config.get("network", {}).get("tokens"):
-            return False  # its signal process cannot be given logits
-        return self.logits is not None or not strategy.needs_logits
+        return (self.logits is not None or not strategy.needs_logits) and (self.signal.guided or not strategy.coupled)
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
         """Raise ValueError for a strategy that does not exist or that this package cannot run, or a count below 1."""
@@ -113,8 +111,9 @@ class CoupledPipeline:
             if count is not None and count < 1:
                 raise ValueError(f"the number of {name} must be at least 1, got {count}")
         if lacking:
-            need = ("a rule fitted on development data," if STRATEGIES[lacking[0]].needs_rule else
-                    "a logits process," if self.logits is None else "a signal process that takes logits,")
+            need = ("a rule fitted on development data," if STRATEGIES[lacking[0]].needs_rule
+                    else "a logits process," if self.signal.guided
+                    else "a logits process and a signal process that logits can guide,")
             raise ValueError(f"the strategy {lacking[0]!r} needs {need} which this package does not have; "
                              f"choose one of {', '.join(self.strategies)}")
 

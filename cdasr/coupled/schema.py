@@ -85,8 +85,9 @@ class NCSNpp(Injected):
     attn_resolutions: list[Size] | tuple[Size, ...] = ()
     fourier_scale: Positive = 16.0
     init_scale: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    scale_by_sigma: bool = False
+    scale_by_sigma: bool | Literal["after"] = False
     centred: bool = False
+    pyramids: bool = True
 
 
 class ImageUNet(Injected):
@@ -153,6 +154,40 @@ class Signal(Strict):
         if set(self.padding) == {"multiple", "mode"}:
             checked(Padding, self.padding, "padding")
         return self
+
+
+class MetricGANPlus(Strict):
+    name: Literal["metricgan_plus"]
+    n_fft: Size = 512
+    win_length: Positive = 32
+    hop_length: Positive = 16
+
+
+class MimicResNet(MetricGANPlus):
+    name: Literal["mimic_resnet"]
+    channel_counts: Many[Size] = [128]
+    dense_count: Count = 2
+    dense_nodes: Size = 1024
+    mask_weight: Share = 0.99
+
+
+class SepFormer(Strict):
+    name: Literal["sepformer"]
+    channels: Size = 256
+    kernel_size: Annotated[int, Field(ge=2, le=4096)] = 16
+    blocks: Count = 2
+    layers: Count = 8
+    heads: Factor = 8
+    d_ffn: Size = 1024
+    chunk: Annotated[int, Field(ge=2, le=65_536)] = 250
+
+
+class Predictive(Strict):
+    """An enhancer of speech that has no diffusion process: one evaluation of its network."""
+
+    kind: Literal["predictive"]
+    sample_rate: int = Field(ge=1000, le=384_000)
+    network: Annotated[MetricGANPlus | MimicResNet | SepFormer, Field(discriminator="name")]
 
 
 class ImageSignal(Strict):

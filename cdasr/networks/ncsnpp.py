@@ -3,8 +3,9 @@
 The score network of Song et al. (2021, appendix H: BigGAN residual blocks, FIR resampling, progressive output
 and input) as Richter et al. (2023) and Jukic et al. (2024) use it for complex spectra. Real and imaginary
 parts of x_t and y are four image channels over frequency and time. A state dict of the public SGMSE code
-(`ncsnpp_v2`, `ncsnpp`) loads unchanged: `all_modules` lists the layers in the order of that code, and `Conv_0`,
-`NIN_1`, `W`, ... are its names. Logits of the content, which that code does not know, join through layers of their own.
+(`ncsnpp_v2`, `ncsnpp`, `ncsnpp_48k`) loads unchanged: `all_modules` lists the layers in the order of that code, and
+`Conv_0`, `NIN_1`, `W`, ... are its names. Logits of the content, which that code does not know, join through layers of
+their own.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class NCSNpp(nn.Module):
     `num_res_blocks` residual blocks on the way down and one more on the way up; levels whose number of
     frequencies is in `attn_resolutions` also attend over all their points. `fourier_scale`: spread of the
     random frequencies applied to log t; `init_scale`: of the last weights of each branch, 0 for about none;
-    `scale_by_sigma`: divide by t before the last layer, as the first version (`ncsnpp`) does. Defaults as in the
-    public code's second version, where `bins` is called `image_size`.
+    `scale_by_sigma`: divide by t before the last layer, as the first version (`ncsnpp`) does, or "after" it, as the one
+    for 48 kHz (`ncsnpp_48k`) does; that has no `pyramids`: the image joins at the first layer only, and one layer makes
+    the output. Defaults as in the public code's second version, where `bins` is called `image_size`.
 
     `tokens`: size of the logits that it can be given (0: none); `condition`: channels of what it makes of them;
     `centred` as in `LogitsEmbedding`. They are added before the middle and before each level on the way up, in up to 16
@@ -55,10 +57,11 @@ class NCSNpp(nn.Module):
     def __init__(self, bins: int = 256, nf: int = 128, ch_mult: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2),
                  num_res_blocks: int = 2, attn_resolutions: tuple[int, ...] = (16,),
                  fourier_scale: float = 16.0, init_scale: float = 0.0, dropout: float = 0.0,
-                 scale_by_sigma: bool = False, tokens: int = 0, condition: int = 128, centred: bool = False):
+                 scale_by_sigma: bool | str = False, tokens: int = 0, condition: int = 128, centred: bool = False,
+                 pyramids: bool = True):
         super().__init__()
         self.bins, self.stride, self.num_res_blocks = bins, 2 ** (len(ch_mult) - 1), num_res_blocks
-        self.scale_by_sigma, self.compiled = scale_by_sigma, None
+        self.scale_by_sigma, self.pyramids, self.compiled = scale_by_sigma, pyramids, None
         if bins % self.stride:
             raise ValueError(f"{bins} frequency bins cannot be halved {len(ch_mult) - 1} times; choose fewer "
                              f"levels, or n_fft so that n_fft / 2 + 1 is a multiple of {self.stride}")
@@ -66,7 +69,7 @@ class NCSNpp(nn.Module):
         self.shrink, self.grow = Resample("down"), Resample("up")
         self.output_layer = nn.Conv2d(SPECTRAL_CHANNELS, 2, 1)
         channels = [nf * multiplier for multiplier in ch_mult]
-        build = _Builder(nf, channels, num_res_blocks, self.attends, init_scale, dropout)
+        build = _Builder(nf, channels, num_res_blocks, self.attends, init_scale, dropout, pyramids)
         self.all_modules = nn.ModuleList([
             GaussianFourierProjection(nf, fourier_scale), init(nn.Linear(2 * nf, 4 * nf)),
             init(nn.Linear(4 * nf, 4 * nf)), conv3x3(SPECTRAL_CHANNELS, nf),
@@ -132,16 +135,21 @@ class NCSNpp(nn.Module):
         block_in, attention, block_out = next(layers), next(layers), next(layers)
         h = skips[-1] if features is None else next(inject)(skips[-1], features)
         h = block_out(attention(block_in(h, embedding)), embedding)
-        image = self._up(layers, inject, h, skips, embedding, features)
-        return self.output_layer(image / t.view(-1, 1, 1, 1) if self.scale_by_sigma else image)
+        image, sigma = self._up(layers, inject, h, skips, embedding, features), t.view(-1, 1, 1, 1)
+        if self.scale_by_sigma == "after":
+            return self.output_layer(image) / sigma
+        return self.output_layer(image / sigma if self.scale_by_sigma else image)
 
     def _down(self, layers: Iterator[nn.Module], image: Tensor, embedding: Tensor) -> list[Tensor]:
         """All feature maps of the way down; the image, ever smaller, joins in at each level (input skip)."""
         skips = [next(layers)(image)]
         for level, attends in enumerate(self.attends):
             if level:
-                h, image = next(layers)(skips[-1], embedding), self.shrink(image)
-                skips.append(next(layers)(image, h))
+                h = next(layers)(skips[-1], embedding)
+                if self.pyramids:
+                    image = self.shrink(image)
+                    h = next(layers)(image, h)
+                skips.append(h)
             for _ in range(self.num_res_blocks):
                 h = next(layers)(skips[-1], embedding)
                 skips.append(next(layers)(h) if attends else h)
@@ -149,16 +157,20 @@ class NCSNpp(nn.Module):
 
     def _up(self, layers: Iterator[nn.Module], inject: Iterator[nn.Module], h: Tensor, skips: list[Tensor],
             embedding: Tensor, features: Tensor | None) -> Tensor:
-        """The image (B, 4, F, N) to which each level adds its detail, from coarse to fine (output skip)."""
+        """The image (B, 4, F, N) to which each level adds its detail, from coarse to fine (output skip).
+
+        Without pyramids: the image that is made of the last level.
+        """
         image: Tensor | None = None
         for level in reversed(range(len(self.attends))):
             h = h if features is None else next(inject)(h, features)
             for _ in range(self.num_res_blocks + 1):
                 h = next(layers)(torch.cat([h, skips.pop()], dim=1), embedding)
             h = next(layers)(h) if self.attends[level] else h
-            norm, to_image = next(layers), next(layers)
-            detail = to_image(F.silu(norm(h)))
-            image = detail if image is None else self.grow(image) + detail
+            if self.pyramids or not level:
+                norm, to_image = next(layers), next(layers)
+                detail = to_image(F.silu(norm(h)))
+                image = detail if image is None else self.grow(image) + detail
             h = next(layers)(h, embedding) if level else h
         return image
 
@@ -167,8 +179,8 @@ class _Builder:
     """The layers of each part of the network, in the order in which `NCSNpp` takes them."""
 
     def __init__(self, nf: int, channels: list[int], blocks: int, attends: tuple[bool, ...],
-                 init_scale: float, dropout: float):
-        self.nf, self.channels, self.blocks, self.attends = nf, channels, blocks, attends
+                 init_scale: float, dropout: float, pyramids: bool):
+        self.nf, self.channels, self.blocks, self.attends, self.pyramids = nf, channels, blocks, attends, pyramids
         self.init_scale = init_scale
         self.options = {"embedding": 4 * nf, "init_scale": init_scale, "dropout": dropout}
 
@@ -177,7 +189,8 @@ class _Builder:
         for level, after in enumerate(self.channels):
             if level:
                 yield ResidualBlock(before, before, resample="down", **self.options)
-                yield InputSkip(SPECTRAL_CHANNELS, before)
+                if self.pyramids:
+                    yield InputSkip(SPECTRAL_CHANNELS, before)
             for _ in range(self.blocks):
                 yield ResidualBlock(before, after, **self.options)
                 if self.attends[level]:
@@ -202,7 +215,8 @@ class _Builder:
                 before = after
             if self.attends[level]:
                 yield AttentionBlock(after, self.init_scale)
-            yield group_norm(after)
-            yield conv3x3(after, SPECTRAL_CHANNELS, self.init_scale)
+            if self.pyramids or not level:
+                yield group_norm(after)
+                yield conv3x3(after, SPECTRAL_CHANNELS, self.init_scale)
             if level:
                 yield ResidualBlock(after, after, resample="up", **self.options)

@@ -22,6 +22,7 @@ from torch import Tensor
 from cdasr.classifiers.load import load_recogniser, save_recogniser
 from cdasr.classifiers.logits import Logits, Word
 from cdasr.classifiers.protocol import Recogniser
+from cdasr.classifiers.resampled import at_rate
 from cdasr.coupled import pipeline as joint
 from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, inside, load_models, save_models, without_logits
@@ -30,6 +31,7 @@ from cdasr.runtime.device import resolve_precision
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
 from cdasr.speech.domain import SPEECH
+from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.words import consensus
@@ -79,12 +81,9 @@ class Pipeline(CoupledPipeline):
 
     domain, model_class = SPEECH, SpectrogramModel
 
-    def __init__(self, recogniser: Recogniser, signal: SpectrogramModel, config: dict | None = None,
+    def __init__(self, recogniser: Recogniser, signal: SpectrogramModel | PredictiveModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
-        super().__init__(recogniser, signal, config, device, logits)
-        if recogniser.sample_rate != signal.sample_rate:
-            raise ValueError(f"the recogniser takes {recogniser.sample_rate} Hz and the signal model "
-                             f"{signal.sample_rate} Hz; train the signal model at the recogniser's rate")
+        super().__init__(at_rate(recogniser, signal.sample_rate), signal, config, device, logits)
 
     @property
     def recogniser(self) -> Recogniser:
@@ -93,7 +92,7 @@ class Pipeline(CoupledPipeline):
 
     @property
     def sample_rate(self) -> int:
-        """Sampling rate in Hz of the waveforms that `transcribe` takes."""
+        """Sampling rate in Hz of the waveforms that `transcribe` takes: the signal model's."""
         return self.recogniser.sample_rate
 
     @property
@@ -179,7 +178,7 @@ class Pipeline(CoupledPipeline):
         `compile` and `channels_last` are those of `optimised`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
-        folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, cls.model_class)
+        folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, SpeechSignal)
         loaded = isinstance(recogniser, torch.nn.Module)
         frozen = recogniser if loaded else load_recogniser(recogniser or inside(folder, config.get("recogniser")),
                                                            **options)

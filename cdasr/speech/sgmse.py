@@ -1,8 +1,9 @@
 """Public SGMSE checkpoints as signal models and model packages: `cdasr import-sgmse`.
 
-The PyTorch Lightning files of the public code of Richter et al. (2023, 2024): backbones `ncsnpp` and `ncsnpp_v2`, SDEs
-`ouve` and `sbve`. Their hyper-parameters say what process, STFT, network and sampler are; the weights are the moving
-average (EMA). Reading one never runs code from it: the classes that its pickle names become empty stand-ins.
+The PyTorch Lightning files of the public code of Richter et al. (2023, 2024): backbones `ncsnpp`, `ncsnpp_v2` and
+`ncsnpp_48k`, SDEs `ouve` and `sbve`. Their hyper-parameters say what process, STFT, network and sampler are; the
+weights are the moving average (EMA). Reading one never runs code from it: the classes that its pickle names become
+empty stand-ins.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ FIXED = {  # what `NCSNpp` has built in
     "nonlinearity": "swish", "conditional": True, "fir": True, "fir_kernel": (1, 3, 3, 1), "skip_rescale": True,
     "resblock_type": "biggan", "progressive": "output_skip", "progressive_input": "input_skip",
     "progressive_combine": "sum", "embedding_type": "fourier", "centered": True, "num_channels": 4}
+WIDE = {**FIXED, "progressive": "none", "progressive_input": "none", "attn_resolutions": ()}  # `ncsnpp_48k`
+BACKBONES = {"ncsnpp": FIXED, "ncsnpp_v2": FIXED, "ncsnpp_48k": WIDE}
 
 
 class StandIn:
@@ -136,17 +139,19 @@ def model_config(hyper_parameters: dict) -> dict:
     """
     settings = check_sgmse(hyper_parameters, FIXED)
     backbone = settings.get("backbone")
-    if backbone not in ("ncsnpp", "ncsnpp_v2"):
-        raise ValueError(f"backbone {backbone!r} is not supported: choose a checkpoint with ncsnpp or ncsnpp_v2, which "
-                         "are those at 16 kHz")
-    for name, value in FIXED.items():
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone {backbone!r} is not supported: choose a checkpoint with {', '.join(BACKBONES)}")
+    for name, value in BACKBONES[backbone].items():
         if name in settings and _plain(settings[name]) != value:
             raise ValueError(f"{name} {settings[name]!r} is not supported: only {value!r} is")
     process = _process(settings)
     stft = _stft(settings)
     network = {"name": "ncsnpp", **{key: _plain(settings.get(key, value)) for key, value in NETWORK.items()}}
     bins, size = stft["n_fft"] // 2 + 1, settings.get("image_size", 256)
-    if bins != size:
+    if backbone == "ncsnpp_48k":  # without attention to levels it is built for any number of frequencies
+        network |= {"attn_resolutions": (), "pyramids": False,
+                    "scale_by_sigma": "after" if settings.get("scale_by_sigma", True) else False}
+    elif bins != size:
         raise ValueError(f"n_fft {stft['n_fft']} is not supported: it gives {bins} frequencies, and the network is "
                          f"built for {size}")
     if backbone == "ncsnpp":
@@ -154,7 +159,7 @@ def model_config(hyper_parameters: dict) -> dict:
     return {"stft": stft, "process": process, "network": network,
             "prediction": _prediction(settings, process["name"]), "sampling": _sampling(settings, process["name"]),
             "level": "peak",
-            "padding": {"multiple": 64, "mode": "reflect" if backbone == "ncsnpp_v2" else "zeros"}}
+            "padding": {"multiple": 64, "mode": "zeros" if backbone == "ncsnpp" else "reflect"}}
 
 
 def network_weights(checkpoint: dict, ema: bool = True) -> dict[str, Tensor]:
@@ -200,14 +205,16 @@ def _stft(settings: dict) -> dict:
     amplitudes = ({"exponent": float(settings.get("spec_abs_exponent", 0.5)),
                    "scale": float(settings.get("spec_factor", 0.15))} if transform == "exponent"
                   else {"exponent": 1.0, "scale": 1.0})
-    return {"sample_rate": settings.get("sr", 16_000), "n_fft": settings.get("n_fft", 510),
+    # the public code takes 48 kHz with that backbone, whatever `sr` says
+    rate = 48_000 if settings["backbone"] == "ncsnpp_48k" else settings.get("sr", 16_000)
+    return {"sample_rate": rate, "n_fft": settings.get("n_fft", 510),
             "hop": settings.get("hop_length", 128), **amplitudes, "window": settings.get("window", "hann"),
             "edges": "reflect"}
 
 
 def _prediction(settings: dict, process: str) -> dict:
     """What the backbone's output means: `Preconditioning` options from the loss that it was trained with."""
-    if settings["backbone"] == "ncsnpp":
+    if settings["backbone"] != "ncsnpp_v2":
         options = {"target": "score", "sign": -1}
     else:
         loss = settings.get("loss_type", "score_matching")

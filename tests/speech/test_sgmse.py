@@ -16,7 +16,7 @@ from cdasr.networks.ncsnpp import NCSNpp
 from cdasr.speech.sgmse import load_sgmse, model_config, read_checkpoint
 from cdasr.speech.signal_model import SpectrogramModel
 from tests.conftest import TINY_LOGITS
-from tests.speech.sgmse import BRIDGE, SMALL, V1, V2
+from tests.speech.sgmse import BRIDGE, EARS, SMALL, V1, V2
 from tests.training.helpers import COUPLED, add_noise
 
 
@@ -154,7 +154,7 @@ def test_settings_become_process_stft_and_sampler(write):
 @pytest.mark.parametrize("change, message", [
     ({"sde": "bbed"}, "sde 'bbed' is not supported.*ouve or sbve"),
     ({"backbone": "dcunet"}, "backbone 'dcunet' is not supported"),
-    ({"backbone": "ncsnpp_48k"}, "backbone 'ncsnpp_48k' is not supported.*16 kHz"),
+    ({"backbone": "ncsnpp_48k"}, r"attn_resolutions \[16\] is not supported: only \(\)"),
     ({"transform_type": "log"}, "transform_type 'log' is not supported"), ({"window": "hamming"}, "window 'hamming'"),
     ({"loss_type": "flow_matching"}, "loss_type 'flow_matching'"), ({"c_in": "2"}, "c_in '2'"),
     ({"centered": False}, "centered False is not supported"), ({"sampler_type": "rk"}, "sampler_type 'rk'"),
@@ -245,3 +245,46 @@ def test_a_bridge_runs_from_the_command_line(write, recogniser_dir, tmp_path, wr
                  "enhanced", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["nfe"] == {"signal": 3, "logits": 0, "classifier": 1}
     assert json.loads((out / "config.json").read_text())["imported"]["file"] == "model.ckpt"
+
+
+@torch.no_grad()
+def test_the_backbone_for_48_khz_gives_the_public_outputs():
+    """Numbers of the public `NCSNpp_48k(nf=8, ch_mult=(1, 1, 2), num_res_blocks=1)` with these weights and inputs."""
+    def waves(shape, rate, phase=0.0):
+        return torch.sin(torch.arange(torch.Size(shape).numel(), dtype=torch.float64) * rate + phase).view(shape)
+
+    network = load_network({**EARS, "scale_by_sigma": True}, 96).eval()
+    for index, weight in enumerate(network.state_dict().values()):
+        weight.copy_(0.3 * waves(weight.shape, 0.7, index))
+    x, y = (torch.complex(*(waves((1, 1, 96, 16), part).float() for part in (rate, rate + 0.1))) for rate in (0.3, 0.5))
+    found = network(x, torch.tensor([0.4]), y)
+    expected = torch.tensor([0.71036434 + 0.53425811j, 1.00446689 + 0.31774199j, 1.43706799 - 0.00826471j,
+                             0.75739110 + 0.51425725j])
+    torch.testing.assert_close(found[0, 0, [0, 1, 40, 95], [0, 15, 7, 3]], expected, atol=1e-5, rtol=0)
+    assert float(found.abs().mean()) == pytest.approx(1.03162563, abs=1e-5)
+
+
+def load_network(settings, bins):
+    config = model_config({**settings, "n_fft": 2 * bins - 2})
+    return SpectrogramModel.from_config(config).network
+
+
+def test_a_checkpoint_of_48_khz_makes_a_package_at_48_khz(recogniser_dir, tmp_path, write_wav, tone, capsys):
+    model = SpectrogramModel.from_config(model_config(EARS))
+    assert model.stft.sample_rate == 48_000 and model.padding == {"multiple": 64, "mode": "reflect"}
+    weights = model.network.state_dict()
+    torch.save({"state_dict": {f"dnn.{name}": value for name, value in weights.items()}, "hyper_parameters": EARS,
+                "ema": {"shadow_params": list(weights.values())}}, tmp_path / "ears.ckpt")
+    assert main(["import-sgmse", str(tmp_path / "ears.ckpt"), "--output-dir", str(tmp_path / "out"), "--asr",
+                 str(recogniser_dir), "--steps", "2"]) == 0
+    assert "48000 Hz" in capsys.readouterr().out
+    pipeline = Pipeline.from_pretrained(tmp_path / "out", device="cpu")
+    assert pipeline.sample_rate == 48_000 and pipeline.recogniser.recogniser.sample_rate == 16_000
+    result = pipeline(write_wav("a.wav", tone(0.4, rate=48_000), 48_000), "enhanced")
+    assert len(result.wave) == 19_200 and result.nfe["signal"] == 4
+    plain = Pipeline(pipeline.recogniser.recogniser, SpectrogramModel.from_config(
+        {**model.config, "stft": {**model.config["stft"], "sample_rate": 16_000}}), {}, "cpu")
+    slow, fast = plain(write_wav("b.wav", tone(0.4)), "none"), pipeline(tmp_path / "b.wav", "none")
+    assert fast.duration == pytest.approx(slow.duration) == pytest.approx(0.4)
+    waves, lengths = pipeline.recogniser.resampled(torch.randn(2, 9600), torch.tensor([9600, 4801]))
+    assert waves.shape == (2, 3200) and lengths.tolist() == [3200, 1601] and not waves[1, 1601:].any()
