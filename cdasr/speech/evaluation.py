@@ -182,8 +182,8 @@ def about(found) -> str:
         controls["enhanced"] = (" Observation adding (`oa`) is not listed: the weight of the degraded waveform chosen "
                                 "on validation data is 0, so that it equals `enhanced`.")
     return (found.hparams["report"]["about"].strip().format(**values)
-            + _normalised(found) + " Intervals: bootstrap over utterances, Wilson's where nothing was wrong; p-values: paired "
-            "bootstrap, and corrected by Holm for the comparisons of a table."
+            + _normalised(found) + " Intervals: bootstrap over utterances, Wilson's where nothing was wrong; p-values: "
+            "paired bootstrap, and corrected by Holm for the comparisons of a table."
             + "".join(text for name, text in controls.items() if name in found.systems) + _external(found))
 
 
