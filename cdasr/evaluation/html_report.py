@@ -235,9 +235,10 @@ def markdown(title: str, sections: Sections, warnings: Sequence[str]) -> str:
                 lines += [f"![{_plain(part.words)}](figures/{number}.svg)", ""]
                 continue
             lines += [_plain(part.words), ""] if part.words else []
-            lines += [render([[_plain(cell) for cell in line] for line in part.lines], markdown=True), ""] * bool(
-                part.lines)
-            lines += ["See report.html.", ""] * bool(part.html)
+            if part.lines:
+                lines += [render([[_plain(cell) for cell in line] for line in part.lines], markdown=True), ""]
+            if part.html:
+                lines += ["See report.html.", ""]
     return "\n".join(lines)
 
 

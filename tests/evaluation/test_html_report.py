@@ -50,7 +50,8 @@ def run(package_dir, tmp_path_factory):
     assert main(["evaluate", "--manifest", str(folder / "set.csv"), "--model", str(package_dir), "--systems",
                  "none,enhanced,parallel", "--device", "cpu", "--output-dir", str(folder / "run")]) == 0
     for path in (folder / "run" / "decode").glob("*.jsonl"):
-        lines = [{**json.loads(line), "text": f"one {EVIL}"} for line in path.read_text().splitlines()]
+        lines = [{**json.loads(line), "text": f"one {EVIL}", "errors": 2, "confidence": [0.5, 0.9],
+                  "correct": [True, False]} for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
