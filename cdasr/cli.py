@@ -70,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "named in a line on stderr, while the others are done; 130 after Ctrl-C; 141 where nobody reads the output.")
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_new_recipe,
-                _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse, _add_import_enhancer,
-                _add_demo):
+    for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_report,
+                _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse,
+                _add_import_enhancer, _add_demo):
         add(verbs)
     return parser
 
@@ -166,6 +166,8 @@ def _add_evaluate(verbs) -> None:
     coupling_options(verb, AGREE)
     verb.add_argument("--batch-seconds", type=seconds, default=20.0,
                       help="audio in a batch, more on a GPU; default: %(default)s")
+    verb.add_argument("--shard", metavar="I/N", help="decode only the I-th of N parts, e.g. 2/8, or auto under "
+                      "torchrun; once all are there, the same command without it scores them")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     model_options(verb)
     verb.set_defaults(run=evaluate)
@@ -175,6 +177,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """Decode a manifest with each system and print the table of word error rates."""
     check_folder(options.output_dir)
     from cdasr.evaluation.evaluate import evaluate
+    from cdasr.evaluation.shards import parse_shard
     from cdasr.speech.domain import scored_after
     from cdasr.speech.normalisers import Normaliser, spellings_of
 
@@ -187,7 +190,33 @@ def evaluate(options: argparse.Namespace) -> int:
                    batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
                    conditions=options.conditions, domain=domain, quality=options.quality,
                    external=dict(options.external), external_weight=options.external_weight,
-                   remember=options.remember))
+                   remember=options.remember, shard=parse_shard(options.shard) if options.shard else None))
+    return 0
+
+
+def _add_report(verbs) -> None:
+    verb = verbs.add_parser("report", help="a page of what evaluations measured: tables, figures, tests, worst cases")
+    verb.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of cdasr evaluate, or results "
+                      "folder of a recipe")
+    verb.add_argument("--output-dir", type=Path, required=True, help="for report.html, which needs no other file, and "
+                      "report.md")
+    verb.add_argument("--manifest", type=Path, action="append", default=[], help="that a run decoded, for its audio; "
+                      "default: the one of its command or recipe, where it is still there unchanged")
+    verb.add_argument("--model", metavar="DIR", help="package of the runs, to hear and see what it makes of the worst "
+                      "utterances; default: the enhanced audio is left out")
+    verb.add_argument("--examples", type=count, default=8, help="worst utterances of a run; default: %(default)s")
+    verb.add_argument("--device", default="cpu", help="of --model; default: %(default)s")
+    verb.set_defaults(run=report)
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the page and the Markdown file."""
+    check_folder(options.output_dir)
+    from cdasr.speech.report_examples import write_report
+
+    page = write_report(options.runs, options.output_dir, options.manifest, options.model, options.examples,
+                        options.device)
+    print(f"wrote {page}")
     return 0
 
 

@@ -76,6 +76,7 @@ class Evaluation:
     - `qualities` by name, of which `measured` are the default; `other_rates` by name.
     - `average(conditions)`: those over which `average` is taken, called `average_title`; none: no such average.
     - `averages(conditions)`: further averages, `{title: conditions}`.
+    - `cluster`: the key of entries that says who or what several items are of, such as `speaker`; none: empty.
     - `item(entry)`: which item an entry is of, the same in every condition.
 
     Words:
@@ -117,6 +118,7 @@ class Evaluation:
     average: Callable[[Sequence[str]], list[str]] = lambda conditions: []
     average_title: str = "average"
     averages: Callable[[Sequence[str]], dict[str, list[str]]] = lambda conditions: {}
+    cluster: str = ""
     item: Callable[[Mapping], str] = whole_id
 
     title: str = "error rate"

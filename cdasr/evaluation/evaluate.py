@@ -24,9 +24,9 @@ from cdasr.coupled.strategies import check_strategies
 from cdasr.evaluation.external import External, Frozen, Variant, find_external, system_names, with_external
 from cdasr.evaluation.report import table
 from cdasr.evaluation.scoring import score
+from cdasr.evaluation.shards import Shard, batches, merge_shards, shard_folder
 from cdasr.evaluation.store import append_decoded, check_same_settings, keep_decoded, model_id, read_decoded
 from cdasr.runtime.atomic import fingerprint, write_json, write_text
-from cdasr.runtime.batching import batches_within
 from cdasr.runtime.lock import locked
 from cdasr.runtime.outputs import check_folder
 from cdasr.runtime.provenance import record
@@ -39,7 +39,7 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
              others: Mapping[str, tuple[CoupledPipeline, str]] | None = None, conditions: Sequence[str] | None = None,
              only: Mapping[str, str] | None = None, quality: Sequence[str] | None = None,
              external: Mapping[str, str | os.PathLike] | None = None, external_weight: float | None = None,
-             remember: float = 0.0) -> str:
+             remember: float = 0.0, shard: Shard | None = None) -> str:
     """Decode `rows` with each of `systems`, write scores (`wer.json`), `table.txt` and `table.md`; return the table.
 
     `rows` are a manifest or its rows. `model` is a package's name or folder, a pipeline, or a function that loads one
@@ -52,7 +52,8 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     `external`: folders of what other enhancers made of the rows, by names; each is scored as the systems of
     `external.VARIANTS`, those of which `systems` names none behind `none`. `external_weight`: of the degraded signal in
     NAME_oa, by default the package's. `remember`: gigabytes for what a slow classifier makes of audio before it decodes
-    (encoder states), so that systems share it; 0: nothing is kept.
+    (encoder states), so that systems share it; 0: nothing is kept. `shard`, (2, 8): decode the second of eight parts
+    only, and score nothing; a run without it takes what shards have decoded, decodes the rest and scores all.
     Rows of which the signals have changed since they were decoded are decoded again.
     Raises ValueError for an unknown system, condition or measure, rows that cannot be used, a condition without an
     error rate, or an `output_dir` that cannot be written to, that another run writes to, or that holds results of other
@@ -90,12 +91,20 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     own |= {name: ExternalSystem(Frozen(pipeline, how, batch_seconds), enhancers[made[name][0]], made[name][1], weight,
                                  keys) for name in systems if name in made}
     wanted = _wanted({name: own[name].rows for name in systems}, only, source)
-    with locked(output_dir):
-        check_same_settings(output_dir, settings, overwrite)
+    target, about_shards = output_dir, {**settings, "batch_seconds": batch_seconds}
+    if shard is not None:
+        target, settings = shard_folder(output_dir, shard), about_shards
+    with locked(target):
+        check_same_settings(target, settings, overwrite)
+        if shard is None:
+            merge_shards(output_dir, about_shards, wanted, overwrite)
         with remembering(pipeline.classifier, remember):
             for name in systems:
-                decode(wanted[name], own[name], output_dir / "decode" / f"{name}.jsonl", batch_seconds, measured, how,
-                       steps=steps, samples=samples, guidance=guidance, seed=seed)
+                decode(wanted[name], own[name], target / "decode" / f"{name}.jsonl", batch_seconds, measured, how,
+                       shard, steps=steps, samples=samples, guidance=guidance, seed=seed)
+        if shard is not None:
+            return (f"shard {shard[0]} of {shard[1]} is decoded; once all are, the same command without --shard scores "
+                    "them")
         about = {"external": {name: found.about for name, found in enhancers.items()}, "external_weight": weight}
         return _write_scores(domain, systems, rows, output_dir, record(
             **settings, **how.scoring(), **(about if enhancers else {}), systems=list(systems),
@@ -220,17 +229,16 @@ class ExternalSystem:
 
 
 def decode(rows: Sequence[Row], system: System | ExternalSystem, path: Path, batch_seconds: float, measured: Mapping,
-           how: Evaluation, **sampling) -> None:
+           how: Evaluation, shard: Shard | None = None, **sampling) -> None:
     """Append what `system` makes of every row that `path` does not hold yet, in batches sorted by duration.
 
     Entries of other signals than the system's keys say are replaced. `measured`: quality by name. Entries whose errors
     were counted otherwise are counted again.
     """
     done = keep_decoded(path, system.keys, how.unit, how.recount)
-    waiting = sorted((row for row in rows if row["ID"] not in done), key=lambda row: float(row["duration"]))
-    append_decoded(path, batches_within(waiting, [float(row["duration"]) for row in waiting], batch_seconds),
-                   lambda batch: _decode_batch(batch, system, batch_seconds, measured, how, **sampling), len(rows),
-                   how.unit)
+    append_decoded(path, batches(rows, done, batch_seconds, shard),
+                   lambda batch: _decode_batch(batch, system, batch_seconds, measured, how, **sampling),
+                   len(rows) // (shard[1] if shard else 1), how.unit)
 
 
 def _decode_batch(batch: Sequence[Row], system: System | ExternalSystem, batch_seconds: float, measured: Mapping,

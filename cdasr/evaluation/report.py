@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.evaluation import p_text
 from cdasr.evaluation.scoring import at_coverage
+from cdasr.evaluation.statistics import holm
 from cdasr.runtime.atomic import write_text
 
 
@@ -87,28 +88,43 @@ def _other_text(entries: Sequence[Mapping], domain: Domain) -> str:
 
 def averages(scored: Mapping[str, Mapping], domain: Domain, systems: Sequence[str], reference: str,
              markdown: bool = True) -> str:
-    """Averages `{title: scores by system}` with the change against `reference`, its interval and paired p-value."""
+    """Averages `{title: scores by system}` with the change against `reference`, its interval and paired p-value.
+
+    The last p-value is corrected by Holm for all comparisons of the table. Where entries say of which speaker they are,
+    the interval and the p-value over speakers stand beside.
+    """
     how = domain.evaluation
     against = f"points over {reference}" if how.accuracy else f"relative to {reference}, %"
-    lines = [["average over", how.counted, "system", f"{how.title} %", against, f"p against {reference}"]]
-    for title, scores in scored.items():
-        for system in filter(scores.__contains__, systems):
-            entry = scores[system]
-            p_value = entry["p_values"].get(reference)
-            lines.append([title, str(entry[how.counted]), system, rate_text(entry, domain),
-                          "" if p_value is None else change_text(scores, domain, system, reference),
-                          "" if p_value is None else p_text(p_value)])
+    rows = [(title, system, scores[system]) for title, scores in scored.items()
+            for system in filter(scores.__contains__, systems)]
+    compared = [entry["p_values"][reference] for _, _, entry in rows if reference in entry["p_values"]]
+    corrected, by = iter(holm(compared)), f"by_{how.cluster}"
+    clusters = bool(how.cluster) and all(by in entry for _, _, entry in rows)
+    lines = [["average over", how.counted, "system", f"{how.title} %", *([f"over {how.cluster}s"] if clusters else []),
+              against, f"p against {reference}", "p (Holm)", *([f"p over {how.cluster}s"] if clusters else [])]]
+    for title, system, entry in rows:
+        p_value, same = entry["p_values"].get(reference), [title, str(entry[how.counted]), system]
+        over = [f"{interval_text(entry[by]['interval'], domain)} ({entry[by]['count']})"] if clusters else []
+        lines.append([*same, rate_text(entry, domain), *over, *([""] * (4 if clusters else 3) if p_value is None else [
+            change_text(scored[title], domain, system, reference), p_text(p_value), p_text(next(corrected)),
+            *([p_text(entry[by]["p_values"][reference])] if clusters else [])])])
     return render(lines, markdown)
 
 
 def comparisons(scores: Mapping, domain: Domain, systems: Sequence[str], references: Sequence[str],
                 markdown: bool = True) -> str:
-    """The change of each of `systems` against each of `references`, with interval and paired p-value."""
+    """The change of each of `systems` against each of `references`, with interval and paired p-value.
+
+    Behind the p-value stands that corrected by Holm for all comparisons of the table.
+    """
+    pairs = [(system, other) for system in systems for other in references]
+    p_values = [difference(scores, *pair)[1] for pair in pairs]
+    corrected = dict(zip(pairs, zip(p_values, holm(p_values))))
     lines = [["points over" if domain.evaluation.accuracy else f"{domain.evaluation.title} relative to, %",
               *references]]
     for system in systems:
-        lines.append([system, *(f"{change_text(scores, domain, system, other)}, "
-                                f"p {p_text(difference(scores, system, other)[1])}" for other in references)])
+        lines.append([system, *(f"{change_text(scores, domain, system, other)}, p {p_text(corrected[system, other][0])}"
+                                f" (Holm {p_text(corrected[system, other][1])})" for other in references)])
     return render(lines, markdown)
 
 

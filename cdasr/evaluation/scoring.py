@@ -10,12 +10,15 @@ import numpy as np
 from cdasr.coupled.domain import Domain
 from cdasr.evaluation.statistics import (
     bootstrap,
+    bootstrap_clusters,
     calibration_error,
+    constant,
     error_rate,
     interval,
     most_confident,
     paired_p_value,
     relative_interval,
+    wilson,
 )
 from cdasr.runtime.plain_data import read_json
 
@@ -26,8 +29,10 @@ def score(decoded: Mapping[str, Sequence[dict]], domain: Domain, conditions: Seq
     """Error rates by condition (in the order of `conditions`) and system, with 95 % bootstrap intervals.
 
     A system's p-values are those of its difference to every earlier system, paired by item; `difference` holds the
-    interval of that difference in points, `relative` in per cent of the earlier system's rate. `average` holds the same
-    over the conditions that the domain averages. A system that did not decode a condition is not in its scores, nor is
+    interval of that difference in points, `relative` in per cent of the earlier system's rate. Where entries say of
+    which speaker they are, `by_speaker` has interval, differences and p-values over speakers in place of items. An
+    interval whose draws do not differ, as without errors, is Wilson's. `average` holds the same over the conditions
+    that the domain averages. A system that did not decode a condition is not in its scores, nor is
     a condition that none did.
     """
     systems = list(decoded)
@@ -53,18 +58,20 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], domain: Domain, cond
                               key=lambda entry: entry["ID"]) for system in systems} for condition in conditions]
     counts = _counts(groups, systems, "errors", counted)
     rates, others = bootstrap(counts), _other_rates(groups, systems, domain)
+    bounds = _intervals(rates, counts, [entry.get("runs", 1) for entry in groups[0][systems[0]]])
+    speakers = _by_speaker(groups, systems, counts, how.cluster)
     scores = {}
     for index, system in enumerate(systems):
         entries, earlier = [entry for group in groups for entry in group[system]], range(index)
         scores[system] = {
             rate: _mean_rate(counts, index),
-            "interval": interval(rates[:, index]),
+            "interval": bounds[index],
             "p_values": {systems[other]: paired_p_value(rates, index, other) for other in earlier},
-            "difference": {systems[other]: interval(rates[:, index] - rates[:, other]) for other in earlier},
+            "difference": {systems[other]: _difference(rates, bounds, index, other) for other in earlier},
             "relative": {systems[other]: relative_interval(rates, index, other) for other in earlier},
             counted: int(sum(total.sum() for _, total in counts)), "utterances": len(entries),
             **{key: _mean([entry[key] for entry in entries if key in entry]) for key in _measured(entries, how)},
-            **_confidence(entries, domain), **others[system],
+            **_confidence(entries, domain), **others[system], **speakers.get(system, {}),
             "nfe": {key: _mean([entry["nfe"][key] for entry in entries]) for key in entries[0]["nfe"]},
             "rtf": sum(entry["seconds"] for entry in entries) / sum(entry["duration"] for entry in entries)}
     return scores
@@ -75,6 +82,48 @@ def _counts(groups: Sequence[Mapping], systems: Sequence[str], errors: str,
     """Errors (K, U) of the systems and what they are counted against (U,), in each group of items."""
     return [(np.array([[entry[errors] for entry in group[system]] for system in systems]),
              np.array([entry[counted] for entry in group[systems[0]]])) for group in groups]
+
+
+def _intervals(rates: np.ndarray, counts: Sequence[tuple[np.ndarray, np.ndarray]],
+               runs: Sequence[int]) -> list[tuple[float, float]]:
+    """The interval of each system's draws (draws, K); Wilson's where they do not differ.
+
+    Words that several training seeds decoded (`runs`) are counted once there: they are no further evidence.
+    """
+    total, found = sum(words.sum() for _, words in counts) / max(runs), []
+    for index, draws in enumerate(rates.T):
+        rate = _mean_rate(counts, index)
+        found.append(wilson(rate / 100 * total, total) if constant(draws) and rate <= 100.0 else interval(draws))
+    return found
+
+
+def _difference(rates: np.ndarray, bounds: Sequence[tuple[float, float]], first: int,
+                second: int) -> tuple[float, float]:
+    """The interval of the difference of two systems' draws in points.
+
+    Where neither system's draws differ, it is Newcombe's (1998) of their Wilson intervals `bounds`.
+    """
+    one, other = rates[:, first], rates[:, second]
+    if not (constant(one) and constant(other)):
+        return interval(one - other)
+    (low, high), (base_low, base_high), gap = bounds[first], bounds[second], one[0] - other[0]
+    return (float(gap - np.hypot(one[0] - low, base_high - other[0])),
+            float(gap + np.hypot(high - one[0], other[0] - base_low)))
+
+
+def _by_speaker(groups: Sequence[Mapping], systems: Sequence[str], counts: Sequence[tuple[np.ndarray, np.ndarray]],
+                cluster: str) -> dict[str, dict]:
+    """`by_speaker` of each system, named after the key of entries; empty where not all entries have a speaker."""
+    names = [[entry.get(cluster) for entry in group[systems[0]]] for group in groups]
+    if not cluster or not all(name for part in names for name in part):
+        return {}
+    if (rates := bootstrap_clusters(counts, names)) is None:
+        return {}
+    return {system: {f"by_{cluster}": {
+        "count": len({name for part in names for name in part}), "interval": interval(rates[:, index]),
+        "p_values": {systems[other]: paired_p_value(rates, index, other) for other in range(index)},
+        "difference": {systems[other]: interval(rates[:, index] - rates[:, other]) for other in range(index)},
+    }} for index, system in enumerate(systems)}
 
 
 def _mean_rate(counts: Sequence[tuple[np.ndarray, np.ndarray]], index: int) -> float:
@@ -128,7 +177,7 @@ def pooled(runs: Sequence[Mapping[str, Sequence[dict]]], domain: Domain) -> dict
     entries, summed = {}, ("errors", domain.evaluation.counted)
     for system in (name for name in runs[0] if all(name in run for run in runs)):
         found = [{entry["ID"]: entry for entry in run[system]} for run in runs]
-        entries[system] = [{**entry, **{key: sum(run[name][key] for run in found) for key in summed}}
+        entries[system] = [{**entry, "runs": len(runs), **{key: sum(run[name][key] for run in found) for key in summed}}
                            for name, entry in found[0].items() if all(name in run for run in found)]
     return entries
 

@@ -13,16 +13,17 @@ from tqdm import tqdm
 from cdasr.runtime.atomic import fingerprint, to_json, write_bytes, write_json
 
 
-def read_decoded(path: Path) -> list[dict]:
+def read_decoded(path: Path, mend: bool = True) -> list[dict]:
     """The decoded entries in `path`, of each ID the last one; a last line torn by a crash is cut off the file.
 
+    Without `mend` it is only left out, and the file stays as it is: another run may be writing it.
     Raises ValueError, with the line, for what is no entry.
     """
     if not path.is_file():
         return []
     data = path.read_bytes()  # not text: the tear may be inside a character
     whole = data[:data.rfind(b"\n") + 1]
-    if whole != data:
+    if whole != data and mend:
         write_bytes(path, whole)
     entries = {}
     for number, line in enumerate(whole.split(b"\n"), start=1):  # str.splitlines cuts at U+2028 as well
@@ -53,8 +54,13 @@ def keep_decoded(path: Path, keys: Mapping[str, str], unit: str = "items",
     if again := sum(new is not old for new, old in zip(counted, kept)) if len(counted) == len(kept) else len(kept):
         print(f"{path}: errors of {again} {unit} were counted in another way; counting them again", file=sys.stderr)
     if again or len(kept) < len(entries):
-        write_bytes(path, b"".join(map(_line, counted)))
+        write_decoded(path, counted)
     return {entry["ID"] for entry in counted}
+
+
+def write_decoded(path: Path, entries: Iterable[Mapping]) -> None:
+    """Write `entries` in place of what `path` holds."""
+    write_bytes(path, b"".join(map(_line, entries)))
 
 
 def append_decoded(path: Path, batches: Iterable[Sequence], decode: Callable[[Sequence], Iterable[dict]], total: int,

@@ -75,7 +75,8 @@ def about(found) -> str:
         f"see the same images. The classifier was trained on clean images and is frozen: "
         f"{classifier['accuracy']:.1f} % on the clean {split} images, {classifier['parameters']} parameters. Early "
         "stopping, numbers of steps and options of the strategies were chosen on other images. Intervals: bootstrap "
-        "over images; p-values: paired bootstrap. `enhanced_matched`: the signal process of stage 3, trained on alone "
+        "over images, Wilson's where nothing was wrong; p-values: paired bootstrap, and corrected by Holm for the "
+        "comparisons of a table. `enhanced_matched`: the signal process of stage 3, trained on alone "
         "for about as long as the logits and the coupled training took. `retrained`: the classifier itself, fine-tuned "
         "on degraded images; no longer frozen, a reference only.")
 

@@ -99,7 +99,7 @@ def entry(row: Row, result, normalise: Normaliser = PLAIN) -> dict:
             "duration": round(result.duration, 4), **({"chosen": result.chosen} if result.chosen else {}),
             "confidence": [round(word.confidence, 4) for word in result.words],
             "correct": correct_words(row["text"], " ".join(word.word for word in result.words), normalise),
-            **({"chosen": result.chosen} if result.chosen else {}),
+            **({"speaker": row["spk_id"]} if row.get("spk_id") else {}),
             **({} if normalise.name == "plain" else {"normaliser": normalise.setting})}
 
 
@@ -182,7 +182,8 @@ def about(found) -> str:
         controls["enhanced"] = (" Observation adding (`oa`) is not listed: the weight of the degraded waveform chosen "
                                 "on validation data is 0, so that it equals `enhanced`.")
     return (found.hparams["report"]["about"].strip().format(**values)
-            + _normalised(found) + " Intervals: bootstrap over utterances; p-values: paired bootstrap."
+            + _normalised(found) + " Intervals: bootstrap over utterances, Wilson's where nothing was wrong; p-values: "
+            "paired bootstrap, and corrected by Holm for the comparisons of a table."
             + "".join(text for name, text in controls.items() if name in found.systems) + _external(found))
 
 
@@ -218,7 +219,7 @@ EVALUATION = Evaluation(
                  "cer": OtherRate("CER %", "character_errors", "characters")},
     external_files=external_files, check_external=check_external, read_external=read_external,
     fuse_external=fuse_external, recount=recount,
-    scoring=lambda: {"normaliser": PLAIN.setting}, averages=averages, item=item, title="WER",
+    scoring=lambda: {"normaliser": PLAIN.setting}, averages=averages, cluster="speaker", item=item, title="WER",
     unit="recordings", durations="s of audio", about=about, compared=compared, targets=targets)
 
 

@@ -5,12 +5,15 @@ import pytest
 
 from cdasr.evaluation.statistics import (
     bootstrap,
+    bootstrap_clusters,
     calibration_error,
     error_rate,
+    holm,
     interval,
     most_confident,
     paired_p_value,
     relative_interval,
+    wilson,
 )
 
 
@@ -77,3 +80,37 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
 
 def test_the_most_confident_are_those_whose_least_confident_word_is():
     assert most_confident([[0.9, 0.2], [0.8], [], [0.5, 0.6], [0.99]], 0.6).tolist() == [4, 1, 3]
+
+
+def test_intervals_by_speaker_are_wider_where_speakers_differ():
+    rng, speakers = np.random.default_rng(3), np.repeat(np.arange(12), 20)
+    words = np.full(240, 5)
+    errors = rng.binomial(words, np.linspace(0.02, 0.6, 12)[speakers])
+    groups, names = [(errors, words)], [[f"s{number}" for number in speakers]]
+    by_item, by_speaker = (interval(draws[:, 0]) for draws in (bootstrap(groups, 2000),
+                                                               bootstrap_clusters(groups, names, 2000)))
+    rate = 100 * errors.sum() / words.sum()
+    assert by_speaker[0] < by_item[0] < rate < by_item[1] < by_speaker[1]
+    assert by_speaker[1] - by_speaker[0] > 2 * (by_item[1] - by_item[0])
+    assert bootstrap_clusters(groups, [["one"] * 240]) is None
+
+
+def test_a_speaker_is_drawn_in_all_conditions_together():
+    first, second = (np.array([[4, 0]]), np.array([4, 4])), (np.array([[0, 4]]), np.array([4, 4]))
+    rates = bootstrap_clusters([first, second], [["a", "b"], ["a", "b"]], 200)
+    assert np.allclose(rates, 50.0), "what one speaker adds in one condition, the other lacks there"
+    alone = bootstrap_clusters([first, second], [["a", "b"], ["c", "d"]], 200)
+    assert np.isfinite(alone).all() and np.ptp(alone) > 0
+
+
+def test_wilson_has_room_where_nothing_was_wrong():
+    assert wilson(0, 25) == pytest.approx((0.0, 13.319), abs=0.001)
+    assert wilson(5, 25) == pytest.approx((8.861, 39.131), abs=0.001)  # Newcombe (1998) has such tables
+    assert wilson(25, 25)[1] == 100.0 and wilson(30, 25) == wilson(25, 25)
+    with pytest.raises(ValueError, match="texts without words"):
+        wilson(0, 0)
+
+
+def test_holm_corrects_for_the_number_of_tests():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([0.02]) == [0.02]

@@ -1,0 +1,82 @@
+"""Parts of a self-contained HTML page. Every text that is not markup of this file goes through `text`."""
+
+from __future__ import annotations
+
+import base64
+import html
+import unicodedata
+from collections.abc import Sequence
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:1em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:.7em 0;font-size:13px}
+td,th{border:1px solid #ccc;padding:.2em .55em;text-align:left;vertical-align:top}
+th{background:#f0f2f5}tr:nth-child(even) td{background:#fafbfc}
+img{max-width:100%;height:auto}
+.scroll{overflow-x:auto}.warning{background:#fff3cd;border:1px solid #d9b441;padding:.6em 1em}
+.example{border-top:1px solid #ccc;padding:.6em 0}.example audio{width:17em;height:2em;vertical-align:middle}
+.sub{background:#ffd9a8}.del{background:#ffc9c9;text-decoration:line-through}.ins{background:#cfe4ff}
+pre{background:#f6f8fa;padding:.8em;overflow-x:auto;font-size:12px}figure{margin:.6em 0}figcaption{color:#555}"""
+TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # of Unicode's bidi algorithm
+POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"  # nothing is fetched, ever
+
+
+def text(value: object) -> str:
+    """`value` as text of a page: no character of it is markup.
+
+    Control characters, halves of surrogate pairs and those that turn the direction of what follows are replaced.
+    """
+    shown = "".join("\ufffd" if char in TURNING or unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n"
+                    else char for char in str(value))
+    return html.escape(shown, quote=True)
+
+
+def page(title: str, sections: Sequence[tuple[str, str]], warnings: Sequence[str]) -> str:
+    """A whole page of `sections` (heading, HTML), with a table of contents; `warnings` stand above all."""
+    contents = "".join(f'<li><a href="#s{number}">{text(heading)}</a></li>'
+                       for number, (heading, _) in enumerate(sections))
+    body = "".join(f'<h2 id="s{number}">{text(heading)}</h2>\n{inner}\n'
+                   for number, (heading, inner) in enumerate(sections))
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+            f'<meta name="viewport" content="width=device-width"><title>{text(title)}</title>'
+            f"<style>{STYLE}</style></head><body>\n<h1>{text(title)}</h1>\n"
+            + "".join(f'<p class="warning">{text(line)}</p>\n' for line in warnings)
+            + f"<ul>{contents}</ul>\n{body}</body></html>\n")
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """A table whose first line is the header."""
+    head = "".join(f"<th>{text(cell)}</th>" for cell in lines[0])
+    rows = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
+    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def paragraph(words: str) -> str:
+    return f"<p>{text(words)}</p>"
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """`data` of the MIME type `kind`, written into the page."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def picture(data: bytes, kind: str, about: str) -> str:
+    """A picture with its caption."""
+    return (f'<figure><img alt="{text(about)}" src="{data_uri(data, kind)}">'
+            f"<figcaption>{text(about)}</figcaption></figure>")
+
+
+def player(data: bytes, title: str, kind: str = "audio/flac") -> str:
+    """A player of sound, with its title."""
+    return f'<label>{text(title)} <audio controls preload="none" src="{data_uri(data, kind)}"></audio></label>'
+
+
+def aligned(pairs: Sequence[tuple[str, str, str]]) -> str:
+    """What was said and what was understood, `(kind, said, understood)` each; kinds: equal, sub, del, ins."""
+    said, understood = [], []
+    for kind, one, other in pairs:
+        mark = f' class="{kind}"' if kind in ("sub", "del", "ins") else ""
+        said.append(f"<td{mark}>{text(one) or '&middot;'}</td>")
+        understood.append(f"<td{mark}>{text(other) or '&middot;'}</td>")
+    return (f'<div class="scroll"><table><tr><th>said</th>{"".join(said)}</tr>'
+            f'<tr><th>understood</th>{"".join(understood)}</tr></table></div>')
