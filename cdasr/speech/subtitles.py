@@ -8,8 +8,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cdasr.classifiers.logits import Word
+if TYPE_CHECKING:
+    from cdasr.classifiers.logits import Word
 
 WIDTH = 42  # characters in a line
 LINES = 2

@@ -74,7 +74,6 @@ def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[
         complain(fault)
     if faults:
         return 2
-    from cdasr.runtime.terminal import table
 
     with stdin_as_file(sources) as (source,):
         pipeline = load()
@@ -144,15 +143,10 @@ def _by_length(waves: dict[Source, np.ndarray], limit: float) -> Iterator[list[S
 
 def _run(pipeline: Pipeline, waves: dict[Source, np.ndarray], batch_seconds: float, options: dict) -> list[Done]:
     """A batch of recordings; where one of them makes it fail, each alone."""
-    import torch
-
-    from cdasr.speech.segments import transcribe_recordings
-
     started = time.perf_counter()
     try:
         results = ([pipeline(wave, **options) for wave in waves.values()] if len(waves) == 1 else
-                   transcribe_recordings(pipeline, list(map(torch.from_numpy, waves.values())),
-                                         batch_seconds=batch_seconds, **options))
+                   _together(pipeline, list(waves.values()), batch_seconds, options))
     except Exception as error:
         if len(waves) > 1 and explain(error) is not None:
             return [done for source, wave in waves.items()
@@ -160,6 +154,14 @@ def _run(pipeline: Pipeline, waves: dict[Source, np.ndarray], batch_seconds: flo
         return [Done(source, fault=error) for source in waves]
     each = (time.perf_counter() - started) / sum(map(len, waves.values()))
     return [Done(source, result, each * len(waves[source])) for source, result in zip(waves, results)]
+
+
+def _together(pipeline: Pipeline, waves: Sequence[np.ndarray], batch_seconds: float, options: dict) -> list[Transcript]:
+    import torch
+
+    from cdasr.speech.segments import transcribe_recordings
+
+    return transcribe_recordings(pipeline, list(map(torch.from_numpy, waves)), batch_seconds=batch_seconds, **options)
 
 
 def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress, alone: bool) -> bool:
