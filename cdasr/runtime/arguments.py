@@ -71,6 +71,11 @@ def seconds(text: str) -> float:
     return value
 
 
+def seconds_or_auto(text: str) -> float | str:
+    """A duration as in `seconds`, or the word auto."""
+    return text if text == "auto" else seconds(text)
+
+
 def numbers(text: str) -> list[float]:
     """Finite numbers with commas between them."""
     try:

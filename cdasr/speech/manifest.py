@@ -105,7 +105,7 @@ def _list_of(path: Path) -> Path:
 
 def read_row(row: Row, rate: int | None = None) -> np.ndarray:
     """The waveform `(samples,)` of a row at `rate` Hz: its stretch, its channel. Raises ValueError as `read_audio`."""
-    start, stop, channel = _stretch(row)
+    start, stop, channel = row_stretch(row)
     return read_audio(row["wav"], rate, channel, start, stop)[0]
 
 
@@ -114,7 +114,7 @@ def read_clean(row: Row, rate: int, samples: int) -> np.ndarray:
 
     A clean recording is aligned with the noisy one, so that a stretch is the same of both.
     """
-    start, stop, channel = _stretch(row)
+    start, stop, channel = row_stretch(row)
     if channel is not None and audio_format(row["clean_wav"]).channels == 1:
         channel = None
     return fit_length(read_audio(row["clean_wav"], rate, channel, start, stop)[0], samples)
@@ -122,13 +122,13 @@ def read_clean(row: Row, rate: int, samples: int) -> np.ndarray:
 
 def is_stretch(row: Row) -> bool:
     """Whether a row is a part or a channel of its file."""
-    return _stretch(row) != (0.0, None, None)
+    return row_stretch(row) != (0.0, None, None)
 
 
 def row_key(row: Row) -> str:
     """16 hexadecimal digits that stand for a row's audio: path, size and time of the file, stretch and channel."""
     status = os.stat(row["wav"])
-    about = (os.path.abspath(row["wav"]), status.st_size, status.st_mtime_ns, *_stretch(row))
+    about = (os.path.abspath(row["wav"]), status.st_size, status.st_mtime_ns, *row_stretch(row))
     return hashlib.sha256(repr(about).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -143,7 +143,7 @@ def write_stretch(row: Row, folder: str | os.PathLike) -> Path:
     return target
 
 
-def _stretch(row: Row) -> tuple[float, float | None, int | None]:
+def row_stretch(row: Row) -> tuple[float, float | None, int | None]:
     """Start and end in seconds, None for the file's end, and the channel, None for all."""
     start, channel = (None if row.get(column) in (None, "") else row[column] for column in ("offset", "channel"))
     return (float(start or 0), None if start is None else float(start) + float(row["duration"]),

@@ -1,59 +1,228 @@
-"""`cdasr enhance-transcribe`: recordings transcribed one by one, as text or JSON, with the enhanced audio beside."""
+"""`cdasr enhance-transcribe`: recordings transcribed in batches, as text, JSON, subtitles, with the enhanced audio."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdasr.runtime.atomic import to_json
-from cdasr.runtime.terminal import note, process_files
+from cdasr.runtime.errors import explain
+from cdasr.runtime.terminal import complain, note
 from cdasr.speech.audio import file_format, fit_length, resample, stored_subtype, write_audio
-from cdasr.speech.inputs import unusable
+from cdasr.speech.formats import jsonl
+from cdasr.speech.inputs import STDIN, Source, readable, stdin_as_file
+from cdasr.speech.outputs import Outputs
 
 if TYPE_CHECKING:
     from cdasr.speech.pipeline import Pipeline, Transcript
 
+AHEAD = 8  # batches that are read and sorted by length together
+MOST_AHEAD = 64  # recordings
 
-def transcribe_files(files: Sequence[Path], load: Callable[[], Pipeline], output_dir: Path | None = None,
-                     as_json: bool = False, **options) -> int:
-    """Print the transcript of each file and return the exit code; a file that cannot be used is named on stderr.
 
-    `options` are those of `Pipeline.__call__`. Enhanced audio goes to `output_dir`, where one is given.
+@dataclass
+class Done:
+    """What became of a recording: its transcript and the seconds that it took, or what is wrong."""
+
+    source: Source
+    result: Transcript | None = None
+    seconds: float = 0.0
+    fault: Exception | None = None
+
+
+def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[], Pipeline],
+                     outputs: Outputs, batch_seconds: float | None = None, workers: int = 2, **options) -> int:
+    """Print and write the transcript of each recording, in their order; return the exit code.
+
+    `faults` says what is wrong with some of them, by name; one that cannot be used is named on stderr and the others
+    are done. `batch_seconds`: audio in a batch, None for what suits the device. `workers` threads read files ahead.
+    `options` are those of `Pipeline.__call__`.
     """
-    def transcribe(pipeline: Pipeline, path: Path, target: Path | None) -> Transcript:
-        started = time.perf_counter()
-        result = pipeline(path, **options)
-        seconds = time.perf_counter() - started
-        if as_json:
-            print(transcript_json(path, result, seconds), flush=True)
-        else:
-            print(f"{path}: {result.text}" if len(files) > 1 else result.text, flush=True)
-        if target and result.wave is not None:
-            write_enhanced(target, path, result.wave.numpy(), pipeline.sample_rate)
-        return result
-    return process_files(files, unusable(files), output_dir, ".enhanced.wav", load, transcribe)
+    outputs.check(sources, faults)
+    for fault in faults.values():
+        complain(fault)
+    usable = [source for source in sources if source.name not in faults]
+    left = [source for source in usable if not outputs.finished(source)]
+    if len(left) < len(usable):
+        note(f"cdasr: {len(usable) - len(left)} of {len(usable)} recordings are finished already")
+    if not left:
+        return 2 if faults else 0
+    with stdin_as_file(left) as left:
+        pipeline, failed = load(), bool(faults)
+        with Progress(len(left)) as progress:
+            for done in transcripts(pipeline, left, batch_seconds or suits(pipeline.device), workers, options):
+                failed |= not _finish(done, outputs, pipeline, progress, alone=len(sources) == 1)
+    return 2 if failed else 0
 
 
-def transcript_json(path: Path, result: Transcript, seconds: float) -> str:
-    """A transcript as a JSON object in one line; it took so many `seconds`."""
-    return to_json({
-        "file": str(path), "text": result.text, "text_enhanced": result.text_enhanced, "strategy": result.strategy,
-        **({"chosen": result.chosen} if result.chosen else {}), "out_of_domain": result.out_of_domain,
-        "duration": round(result.duration, 3), "rtf": round(seconds / result.duration, 4), "nfe": result.nfe,
-        "words": [{**asdict(word), "start": round(word.start, 3), "end": round(word.end, 3),
-                   "confidence": round(word.confidence, 4)} for word in result.words]})
+def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[], Pipeline], as_json: bool = False,
+            **options) -> int:
+    """Print what each strategy of the package hears in one recording, as a table or a JSON line each.
+
+    Raises ValueError for more than one recording. `options` are those of `Pipeline.__call__` but the strategy.
+    """
+    if len(sources) != 1:
+        raise ValueError(f"--compare takes one recording, got {len(sources)}")
+    for fault in faults.values():
+        complain(fault)
+    if faults:
+        return 2
+
+    with stdin_as_file(sources) as (source,):
+        pipeline = load()
+        wave, rows = source.read(pipeline.sample_rate), []
+        for strategy in pipeline.strategies:
+            started = time.perf_counter()
+            result = pipeline(wave, strategy=strategy, **options)
+            seconds = time.perf_counter() - started
+            if as_json:
+                sys.stdout.write(jsonl(source.name, result, seconds))
+            sure = sum(word.confidence for word in result.words) / max(len(result.words), 1)
+            rows.append([strategy, result.text, f"{sure:.2f}", f"{seconds / result.duration:.3f}"])
+    if not as_json:
+        from cdasr.evaluation.report import render
+
+        print(render([["system", "words", "confidence", "RTF"], *rows], markdown=False))
+    return 0
 
 
-def write_enhanced(target: Path, path: Path, wave: np.ndarray, model_rate: int) -> None:
-    """Write the enhanced audio at the rate, the length and the kind of numbers of the file at `path`."""
-    rate, samples = file_format(path)
-    subtype = stored_subtype(path)
+def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: float, workers: int,
+                options: dict) -> Iterator[Done]:
+    """What became of each of the `sources`, in their order; some are read ahead and sorted by length into batches."""
+    with ThreadPoolExecutor(workers) as pool:
+        for window in _windows(sources, batch_seconds):
+            reading = [pool.submit(_read, source, pipeline.sample_rate) for source in window]
+            found = dict(zip(window, (future.result() for future in reading)))
+            waves = {source: wave for source, wave in found.items() if not isinstance(wave, Exception)}
+            done = {source: Done(source, fault=fault) for source, fault in found.items() if source not in waves}
+            for batch in _by_length(waves, batch_seconds * pipeline.sample_rate):
+                done |= {one.source: one for one in _run(pipeline, {source: waves[source] for source in batch},
+                                                         batch_seconds, options)}
+            yield from (done[source] for source in window)
+
+
+def suits(device: str) -> float:
+    """Seconds of audio in a batch: on a CPU larger ones gain nothing, on a GPU they fill it."""
+    return 20.0 if str(device).startswith("cpu") else 160.0
+
+
+def _windows(sources: Sequence[Source], batch_seconds: float) -> Iterator[list[Source]]:
+    """Consecutive sources of so much audio as is read at once."""
+    window, seconds = [], 0.0
+    for source in sources:
+        rate, samples = source.format() or (1, batch_seconds)
+        if window and (seconds + samples / rate > AHEAD * batch_seconds or len(window) == MOST_AHEAD):
+            yield window
+            window, seconds = [], 0.0
+        window.append(source)
+        seconds += samples / rate
+    if window:
+        yield window
+
+
+def _read(source: Source, rate: int) -> np.ndarray | Exception:
+    try:
+        return source.read(rate)
+    except Exception as error:  # told in its turn
+        return error
+
+
+def _by_length(waves: dict[Source, np.ndarray], limit: float) -> Iterator[list[Source]]:
+    from cdasr.runtime.batching import batches_within
+
+    order = sorted(waves, key=lambda source: len(waves[source]))
+    return batches_within(order, [len(waves[source]) for source in order], limit)
+
+
+def _run(pipeline: Pipeline, waves: dict[Source, np.ndarray], batch_seconds: float, options: dict) -> list[Done]:
+    """A batch of recordings; where one of them makes it fail, each alone."""
+    started = time.perf_counter()
+    try:
+        results = ([pipeline(wave, **options) for wave in waves.values()] if len(waves) == 1 else
+                   _together(pipeline, list(waves.values()), batch_seconds, options))
+    except Exception as error:
+        if len(waves) > 1 and explain(error) is not None:
+            return [done for source, wave in waves.items()
+                    for done in _run(pipeline, {source: wave}, batch_seconds, options)]
+        return [Done(source, fault=error) for source in waves]
+    each = (time.perf_counter() - started) / sum(map(len, waves.values()))
+    return [Done(source, result, each * len(waves[source])) for source, result in zip(waves, results)]
+
+
+def _together(pipeline: Pipeline, waves: Sequence[np.ndarray], batch_seconds: float, options: dict) -> list[Transcript]:
+    import torch
+
+    from cdasr.speech.segments import transcribe_recordings
+
+    return transcribe_recordings(pipeline, list(map(torch.from_numpy, waves)), batch_seconds=batch_seconds, **options)
+
+
+def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress, alone: bool) -> bool:
+    """Print and write a transcript; whether all went well. Raises what only a developer can mend."""
+    name, result = done.source.name, done.result
+    try:
+        if done.fault is not None:
+            raise done.fault
+        with progress.aside():
+            sys.stdout.write(outputs.shown(name, result, done.seconds, alone))
+            sys.stdout.flush()
+            outputs.write(name, result, done.seconds)
+            if (target := outputs.audio.get(name)) and result.wave is not None:
+                write_enhanced(target, done.source, result.wave.numpy(), pipeline.sample_rate)
+            if result.out_of_domain:
+                note(f"cdasr: {name}: unlike what the package was trained for; its answer means little")
+        return True
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if (message := explain(error)) is None:
+            raise
+        if name == STDIN:
+            message = message.replace(str(done.source.path), "-")
+        with progress.aside():
+            complain(message if message.startswith(str(name)) else f"{name}: {message}")
+        return False
+    finally:
+        progress.add()
+
+
+def write_enhanced(target: Path, source: Source, wave: np.ndarray, model_rate: int) -> None:
+    """Write the enhanced audio at the rate, the length and the kind of numbers of the recording."""
+    with readable(source.path) as path:
+        (rate, _), subtype = file_format(path), stored_subtype(path)
+        samples = (source.format() or file_format(path))[1]
     gain = write_audio(target, fit_length(resample(wave, model_rate, rate), samples), rate, subtype)
     scaled = f", scaled by {20 * math.log10(gain):.1f} dB: it would have been clipped" if gain != 1.0 else ""
     note(f"wrote {target}{' in 32-bit float, as the input' if subtype == 'FLOAT' else scaled}")
+
+
+class Progress:
+    """A bar on stderr, of recordings; none where stderr is not a terminal or there is one recording."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __enter__(self) -> Progress:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=self.count, unit="file", file=sys.stderr, dynamic_ncols=True, leave=False,
+                        disable=self.count < 2 or not sys.stderr.isatty())
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.bar.close()
+
+    def aside(self):
+        """A block in which lines are printed: the bar is taken away and drawn again below them."""
+        return self.bar.external_write_mode(file=sys.stdout)
+
+    def add(self) -> None:
+        """One more recording is done."""
+        self.bar.update()

@@ -1,0 +1,129 @@
+"""What `cdasr enhance-transcribe` reads and writes, with a recogniser that hears the length of a recording."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from cdasr.speech.inputs import gather
+from cdasr.speech.outputs import SETTINGS, TOGETHER, Outputs
+from cdasr.speech.subtitles import cues_of, srt
+from cdasr.speech.transcribe import transcribe_files
+
+
+@dataclass
+class Word:
+    word: str
+    start: float
+    end: float
+    confidence: float = 0.5
+
+
+@dataclass
+class Heard:
+    text: str
+    duration: float
+    words: list
+    strategy: str = "none"
+    nfe: dict = field(default_factory=dict)
+    text_enhanced = wave = out_of_domain = chosen = None
+
+
+class Recogniser(SimpleNamespace):
+    sample_rate, device = 16_000, "cpu"
+
+    def __call__(self, wave, **options):
+        if len(wave) < 500:
+            raise ValueError("too short")
+        return Heard(f"n{len(wave)}", len(wave) / 16_000, [Word(f"n{len(wave)}", 0.1, 0.2)])
+
+
+def run(folder, files, **options):
+    """Transcribe, one by one, and return the exit code."""
+    sources, faults = gather(files)
+    return transcribe_files(sources, faults, Recogniser, Outputs(folder, **options), batch_seconds=0.01)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return make_files(tmp_path)
+
+
+def make_files(tmp_path):
+    paths = [tmp_path / "in" / name for name in ("a.wav", "b.wav", "c.wav")]
+    paths[0].parent.mkdir()
+    for number, path in enumerate(paths):
+        soundfile.write(path, np.zeros(1000 + number), 16_000)
+    return paths
+
+
+def test_formats(tmp_path, files):
+    out = tmp_path / "out"
+    assert run(out, files, formats=["txt", "json", "jsonl", "srt", "vtt", "ctm", "tsv"]) == 0
+    assert {path.name for path in out.iterdir()} == {SETTINGS, TOGETHER, *(
+        f"{name}.{form}" for name in "abc" for form in ("txt", "json", "srt", "vtt", "ctm", "tsv"))}
+    assert (out / "a.txt").read_text() == "n1000\n" and json.loads((out / "b.json").read_text())["text"] == "n1001"
+    assert (out / "a.srt").read_text() == "1\n00:00:00,100 --> 00:00:00,200\nn1000\n"
+    assert (out / "a.vtt").read_text() == "WEBVTT\n\n00:00:00.100 --> 00:00:00.200\nn1000\n"
+    assert (out / "a.ctm").read_text().endswith("a 1 0.100 0.100 n1000 0.5000\n")
+    assert (out / "a.tsv").read_text().splitlines()[1] == "0.100\t0.200\tn1000\t0.5000"
+    lines = [json.loads(line) for line in (out / TOGETHER).read_text().splitlines()]
+    assert [line["file"] for line in lines] == list(map(str, files))
+
+
+def test_resume(tmp_path, files):
+    out, made = tmp_path / "out", {"formats": ["txt", "jsonl"], "settings": {"seed": 0}}
+    assert run(out, files[:2], **made) == 0
+    (out / "b.txt").unlink()
+    with (out / TOGETHER).open("a") as file:
+        file.write('{"file": "torn')
+    (out / "a.txt").write_text("kept\n")
+    assert run(out, files, resume=True, **made) == 0
+    assert [(out / f"{name}.txt").read_text() for name in "abc"] == ["kept\n", "n1001\n", "n1002\n"]
+    assert [json.loads(line)["text"] for line in (out / TOGETHER).read_text().splitlines()] == [
+        "n1000", "n1001", "n1002"]
+    with pytest.raises(ValueError, match="another seed"):
+        run(out, files, resume=True, **{**made, "settings": {"seed": 1}})
+
+
+def test_inputs(tmp_path, files):
+    folder = files[0].parent
+    soundfile.write(folder / "a.enhanced.wav", np.zeros(1000), 16_000)
+    (folder / "notes.txt").write_text("no audio")
+    (tmp_path / "list").write_text(f"{files[2]}\n\n{files[0]}\n")
+    assert [source.path for source in gather([folder], recursive=True)[0]] == files
+    assert [source.path for source in gather([folder / "[bc].wav"])[0]] == files[1:]
+    assert [source.path for source in gather([files[0]], lists=[tmp_path / "list"])[0]] == [files[0], files[2]]
+    assert "--recursive" in gather([folder])[1][folder]
+    assert "no file matches" in gather([folder / "*.mp3"])[1][folder / "*.mp3"]
+    (tmp_path / "m.csv").write_text(f"ID,duration,wav,text\nu.1,0.0625,{files[0]},\n")
+    (source,), faults = gather([], manifest=tmp_path / "m.csv")
+    assert not faults and str(source.name) == "u.1" and len(source.read(16_000)) == 1000
+
+
+def test_ffmpeg_decodes_what_soundfile_does_not_read(tmp_path, files, monkeypatch):
+    bin_, movie = tmp_path / "bin", tmp_path / "talk.m4a"
+    movie.write_bytes(b"no format that soundfile reads")
+    monkeypatch.setenv("PATH", str(bin_))
+    monkeypatch.setattr("cdasr.speech.inputs.find_spec", lambda name: None)
+    assert "install ffmpeg" in gather([movie])[1][movie]
+    bin_.mkdir()
+    (bin_ / "ffmpeg").write_text(f'#!/bin/sh\nfor last; do :; done\n/bin/cp "{files[1]}" "$last"\n')
+    os.chmod(bin_ / "ffmpeg", 0o755)
+    (source,), faults = gather([movie])
+    assert not faults and len(source.read(16_000)) == 1001
+
+
+def test_subtitles_are_readable():
+    words = [Word("word" + "s" * (number % 5), 0.4 * number, 0.4 * number + 0.3) for number in range(60)]
+    words += [Word("later", 40.0, 40.1), Word("x" * 60, 40.3, 40.6)]
+    cues = cues_of(words, 41.0)
+    assert " ".join(line for cue in cues for line in cue.lines).replace(" ", "") == "".join(w.word for w in words)
+    assert all(len(cue.lines) <= 2 and cue.end - cue.start <= 7.0 for cue in cues)
+    assert all(len(line) <= 42 for cue in cues for line in cue.lines if "xx" not in line)
+    assert all(one.start < one.end <= other.start for one, other in zip(cues, cues[1:]))
+    assert "00:00:40,000 --> " in srt(cues)
