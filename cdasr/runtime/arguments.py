@@ -99,7 +99,7 @@ def assignment(text: str) -> tuple[str, str]:
     """`NAME=PATH` as its two parts."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=PATH")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=PATH, such as train=PATH")
     return name, value
 
 

@@ -43,7 +43,7 @@ def test_all_systems_saw_the_same_images(finished):
         entries = [json.loads(line) for line in path.read_text().splitlines()]
         inputs.append({entry["ID"]: (entry.get("psnr_input"), entry["label"]) for entry in entries})
         assert len(entries) == len(inputs[-1]) == 3 * len(clean)
-    assert len(inputs) == 10 and all(found == inputs[0] for found in inputs)
+    assert len(inputs) == 11 and all(found == inputs[0] for found in inputs)
 
 
 def test_a_second_run_redoes_nothing_and_the_package_works(finished, tmp_path):
@@ -69,7 +69,7 @@ def test_training_seeds_are_compared(finished, tmp_path):
     text = (tmp_path / "R.md").read_text()
     assert "each with all 3 seeds" in text
     table = text[text.index("## Training seeds"):text.index("## Targets")]
-    assert table.count("| 0.00 ") == 10, "the same run three times has no spread"
+    assert table.count("| 0.00 ") == 11, "the same run three times has no spread"
     assert re.search(r"\| system +\| seed 1 +\| seed 7 +\| seed 1 +\| mean ", table)
 
 
