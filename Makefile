@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/cdasr demo --output-dir results/demo
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
