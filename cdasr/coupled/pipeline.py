@@ -207,20 +207,15 @@ def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | Non
 def fused(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """C on the degraded and on the enhanced signal, read together: a weighted mean of their log-posteriors."""
     signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
-    logits, noisy, enhanced = fused_answer(pipeline.classifier, batch, signals, pipeline.fused_weight)
-    return Outcome(logits, replace(batch, signals=signals), enhanced.redecode(), {"signal": nfe, "classifier": 2},
-                   noisy_logits=noisy)
+    noisy, enhanced = observe_both(pipeline.classifier, batch, signals)
+    return Outcome(enhanced.fused(noisy, pipeline.fused_weight), replace(batch, signals=signals), enhanced.redecode(),
+                   {"signal": nfe, "classifier": 2}, noisy_logits=noisy)
 
 
-def fused_answer(classifier: nn.Module, batch: Batch, enhanced: Tensor, weight: float
-                 ) -> tuple[Logits, Logits, Logits]:
-    """C of the degraded `batch` and of other versions of its signals (B, ...), read together; and each of both.
-
-    `weight` is that of the degraded signals' log-posteriors.
-    """
+def observe_both(classifier: nn.Module, batch: Batch, others: Tensor) -> tuple[Logits, Logits]:
+    """C of the degraded `batch`, and of other versions of its signals (B, ...) at the same positions."""
     noisy = classifier(batch.signals, batch.lengths)
-    other = classifier(enhanced, batch.lengths, like=noisy)
-    return other.fused(noisy, weight), noisy, other
+    return noisy, classifier(others, batch.lengths, like=noisy)
 
 
 def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> tuple[tuple, float, dict]:

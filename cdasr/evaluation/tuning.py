@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
-from cdasr.coupled.pipeline import Batch, CoupledPipeline, fused_answer
+from cdasr.coupled.pipeline import Batch, CoupledPipeline, observe_both
 
 Rows = Sequence[Mapping[str, object]]
 Batches = Sequence[tuple[Batch, Rows]]  # with the rows of each, which hold the truth
@@ -35,28 +35,30 @@ def tune(pipeline: CoupledPipeline, rows: Rows, steps: Sequence[int], weights: S
     by_steps = {count: classifier_rate(pipeline, batches, signals, domain) for count, signals in cleaned.items()}
     best_steps = min(by_steps, key=lambda count: (by_steps[count], count))
     found = {"steps": by_steps, "best_steps": best_steps}
-    for name, best, values, rate in (("weights", "best_weight", weights, _adding_rate),
-                                     ("fused", "best_fused", fused_weights, _fused_rate)):
-        if values:
-            rates = {weight: rate(pipeline, batches, cleaned[best_steps], weight, domain)
-                     for weight in tqdm(values, desc=f"choose {name}")}
+    for name, best, rates in (
+            ("weights", "best_weight", _adding_rates(pipeline, batches, cleaned[best_steps], weights, domain)),
+            ("fused", "best_fused", _fused_rates(pipeline, batches, cleaned[best_steps], fused_weights, domain))):
+        if rates:
             found |= {name: rates, best: min(rates, key=lambda weight: (rates[weight], weight))}
     return found
 
 
-def _adding_rate(pipeline: CoupledPipeline, batches: Batches, cleaned: Sequence[Tensor], weight: float,
-                 domain: Domain | None) -> float:
-    """Error rate in per cent of observation adding."""
-    mixed = [torch.lerp(signal, batch.signals, weight) for signal, (batch, _) in zip(cleaned, batches)]
-    return classifier_rate(pipeline, batches, mixed, domain)
+def _adding_rates(pipeline: CoupledPipeline, batches: Batches, cleaned: Sequence[Tensor], weights: Sequence[float],
+                  domain: Domain | None) -> dict[float, float]:
+    """Error rate in per cent of observation adding by weight."""
+    return {weight: classifier_rate(pipeline, batches, [
+        torch.lerp(signal, batch.signals, weight) for signal, (batch, _) in zip(cleaned, batches)], domain)
+        for weight in tqdm(weights, desc="choose observation adding", disable=not weights)}
 
 
-def _fused_rate(pipeline: CoupledPipeline, batches: Batches, cleaned: Sequence[Tensor], weight: float,
-                domain: Domain | None) -> float:
-    """Error rate in per cent of `fused`."""
-    answers = (fused_answer(pipeline.classifier, batch, signals, weight)[0]
-               for signals, (batch, _) in zip(cleaned, batches))
-    return error_rate(pipeline, batches, answers, domain)
+def _fused_rates(pipeline: CoupledPipeline, batches: Batches, cleaned: Sequence[Tensor], weights: Sequence[float],
+                 domain: Domain | None) -> dict[float, float]:
+    """Error rate in per cent of `fused` by weight; the classifier observes each signal once."""
+    if not weights:
+        return {}
+    observed = [observe_both(pipeline.classifier, batch, signals) for signals, (batch, _) in zip(cleaned, batches)]
+    return {weight: error_rate(pipeline, batches, (other.fused(noisy, weight) for noisy, other in observed), domain)
+            for weight in tqdm(weights, desc="choose fused")}
 
 
 def tune_strategies(pipeline: CoupledPipeline, rows: Rows, choices: Mapping[str, Mapping[str, Sequence]],

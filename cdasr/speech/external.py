@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cdasr.coupled.evaluation import Row
-from cdasr.coupled.pipeline import Outcome, fused_answer
+from cdasr.coupled.pipeline import Outcome, observe_both
 from cdasr.runtime.batching import batches_within
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import audio_format, fit_length, read_audio
@@ -86,7 +86,8 @@ def fuse_external(pipeline, degraded: Sequence[Tensor], external: Sequence[Tenso
         batch = pipeline.batch([parts[places[at][0]][places[at][1]] for at in group])
         cleaned = pipeline.batch([others[at] for at in group])
         with torch.inference_mode():
-            logits, *_ = fused_answer(pipeline.classifier, batch, cleaned.signals, pipeline.fused_weight)
+            noisy, other = observe_both(pipeline.classifier, batch, cleaned.signals)
+            logits = other.fused(noisy, pipeline.fused_weight)
         outcome = Outcome(logits, nfe={"classifier": 2})
         found |= {places[at]: made for at, made in zip(group, pipeline.transcripts(outcome, batch, "none"))}
     return [join([found[number, place] for place in range(len(pieces))]) for number, pieces in enumerate(parts)]

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cdasr.coupled.domain import Domain
-from cdasr.coupled.models import Analysis, LogitsModel, SignalModel
+from cdasr.coupled.models import LogitsModel, SignalModel
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import draw_times, perturb
 from cdasr.diffusion.samplers import gaussian_noise
 from cdasr.training.coupled import CoupledTrainer
 from cdasr.training.data import Items
 from cdasr.training.logits_cache import LogitsCache
+from cdasr.training.signal import excerpt_loss
 
 
 class CachedPairs(Dataset):
@@ -75,16 +76,9 @@ class GuidedTrainer(CoupledTrainer):
     def compute_objectives(self, predictions, batch, stage):
         x_hat, x0, degraded, generator = predictions
         loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
-        if not self.hparams.excerpt_weight:
-            return loss
-        return loss + self.hparams.excerpt_weight * self.excerpt_loss(x_hat, x0, degraded, batch, generator)
-
-    def excerpt_loss(self, x_hat: Tensor, x0: Tensor, degraded: Analysis, batch, generator: torch.Generator) -> Tensor:
-        """The domain's loss of the classifier's hidden states of an excerpt."""
-        with torch.autocast(torch.device(self.device).type, enabled=False):
-            estimate = self.signal.synthesise(x_hat.to(x0.dtype), degraded)
-        return self.domain.excerpt_loss(self.classifier, estimate, batch.clean.data, degraded.lengths, self.hparams,
-                                        generator)
+        if self.domain.excerpt_loss is not None and self.hparams.excerpt_weight:
+            loss = loss + excerpt_loss(self, x_hat, degraded, batch, generator)
+        return loss
 
     def _cached(self, batch, logits: LogitsModel, name: str) -> Observation:
         """An observation of the cache; `clean` comes without hidden states."""

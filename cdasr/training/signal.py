@@ -57,10 +57,7 @@ class SignalTrainer(Trainer):
         x_hat, x0, degraded, clean, generator = predictions
         loss = self.domain.signal_loss(x_hat, x0, degraded, self.hparams)
         if self.domain.excerpt_loss is not None and self.hparams.excerpt_weight:
-            with torch.autocast(torch.device(self.device).type, enabled=False):
-                estimate = self.signal.synthesise(x_hat.to(x0.dtype), degraded)
-            loss = loss + self.hparams.excerpt_weight * self.domain.excerpt_loss(
-                self.classifier, estimate, batch.clean.data, degraded.lengths, self.hparams, generator)
+            loss = loss + excerpt_loss(self, x_hat, degraded, batch, generator)
         if self.recogniser_weight:
             loss = loss + self.recogniser_weight * self._classified_loss(x_hat, degraded, clean)
         return loss
@@ -134,6 +131,14 @@ class SignalTrainer(Trainer):
         rates = {key.replace("errors", rate): 100.0 * value / sums["counted"] for key, value in sums.items()
                  if key.startswith("errors")}
         return {**rates, name: sums[name] / sums["items"]}
+
+
+def excerpt_loss(trainer: Trainer, x_hat: Tensor, degraded: Analysis, batch, generator: torch.Generator) -> Tensor:
+    """The domain's weighted loss of the classifier's hidden states of an excerpt of the estimate `x_hat` (B, ...)."""
+    with torch.autocast(torch.device(trainer.device).type, enabled=False):
+        estimate = trainer.signal.synthesise(x_hat.to(degraded.y.dtype), degraded)
+    return trainer.hparams.excerpt_weight * trainer.domain.excerpt_loss(
+        trainer.classifier, estimate, batch.clean.data, degraded.lengths, trainer.hparams, generator)
 
 
 def fit_signal(model: SignalModel, classifier: nn.Module, domain: Domain, train: Items, valid: Items,

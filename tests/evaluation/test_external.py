@@ -10,7 +10,7 @@ import torch
 
 from cdasr import Pipeline
 from cdasr.cli import main
-from cdasr.coupled.pipeline import fused_answer
+from cdasr.coupled.pipeline import observe_both
 from cdasr.evaluation.evaluate import evaluate, read_decoded
 from cdasr.evaluation.external import VARIANTS, Variant
 from cdasr.speech.audio import read_audio
@@ -55,6 +55,11 @@ def scores_of(folder):
     return json.loads((folder / "wer.json").read_text())
 
 
+def _read_together(recogniser, batch, other):
+    noisy, made = observe_both(recogniser, batch, other.signals)
+    return made.fused(noisy, 0.5)
+
+
 def test_external_audio_is_scored_alone_and_mixed(noisy, peer, pipeline, tmp_path):
     evaluate(noisy, pipeline, ["none", "enhanced"], tmp_path / "out", external={"peer": peer}, external_weight=0.4)
     scores = scores_of(tmp_path / "out")
@@ -72,7 +77,7 @@ def test_external_audio_is_scored_alone_and_mixed(noisy, peer, pipeline, tmp_pat
             assert entry["nfe"] == {"signal": 0, "logits": 0, "classifier": 1}
         batch, other = (pipeline.batch([wave]) for wave in (given, made))
         entry = found["peer_fused"][row["ID"]]
-        assert entry["text"] == pipeline.decode(fused_answer(pipeline.recogniser, batch, other.signals, 0.5)[0])[0]
+        assert entry["text"] == pipeline.decode(_read_together(pipeline.recogniser, batch, other))[0]
         assert entry["nfe"] == {"signal": 0, "logits": 0, "classifier": 2}
     some = found["peer"]["0_city_5dB"]
     assert some["si_sdr"] != some["si_sdr_input"] == found["none"]["0_city_5dB"]["si_sdr_input"]
