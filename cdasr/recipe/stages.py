@@ -184,6 +184,7 @@ def coupled(hparams: dict, domain: Domain) -> None:
     trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], batch_items(hparams), domain)
     if tuning["auto"] is not None:
         trained = add_auto(trained, rows, tuning["auto"], batch_items(hparams), domain)
+    trained = domain.recipe.add_rover(hparams, trained, rows, batch_items(hparams))
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")
