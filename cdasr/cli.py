@@ -244,6 +244,7 @@ def _add_report(verbs) -> None:
 def report(options: argparse.Namespace) -> int:
     """Write the page and the Markdown file."""
     check_folder(options.output_dir)
+    quieten_libraries()
     from cdasr.speech.report_examples import write_report
 
     page = write_report(options.runs, options.output_dir, options.manifest, options.model, options.examples,
