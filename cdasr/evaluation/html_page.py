@@ -8,7 +8,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:1em auto;padding:0 1em;color:#222}
+ALIGNED = """.aligned{font-size:13px}.aligned .pair{display:inline-block;margin:0 -1px .3em 0;border:1px solid #bbb}
+.aligned b,.aligned i{display:block;padding:.15em .5em;font-weight:normal;font-style:normal}
+.aligned b{border-bottom:1px solid #bbb}.aligned .title b,.aligned .title i{font-weight:bold}
+.aligned .sub{background:#ffd9a8;color:#111}.aligned .del{background:#ffc9c9;color:#111}
+.aligned .ins{background:#cfe4ff;color:#111}"""  # of `aligned`
+STYLE = ALIGNED + """
+body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:1em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.7em 0;font-size:13px}
 td,th{border:1px solid #ccc;padding:.2em .55em;text-align:left;vertical-align:top}
 th{background:#f0f2f5}.stripes tr:nth-child(even) td{background:#fafbfc}
@@ -18,9 +24,7 @@ img{max-width:100%;height:auto}nav a{margin-right:1.2em;white-space:nowrap}
 .example{border-top:1px solid #ccc;padding:.6em 0}.example audio{width:15em;height:2em;display:block}
 .example label{display:inline-block;margin:0 1.2em .4em 0}
 .answer{display:flex;gap:1em;align-items:center}.answer p{width:15em;margin:.3em 0;flex:none}
-.answer table{margin:.3em 0}
-td.sub{background:#ffd9a8}td.del{background:#ffc9c9}td.ins{background:#cfe4ff}
-pre{background:#f6f8fa;padding:.8em;overflow-x:auto;font-size:12px}figure{margin:.6em 0}figcaption{color:#555}"""
+figure{margin:.6em 0}figcaption{color:#555}"""
 RATE = re.compile(r"(\S+) (\[[^\]]*\])")  # a number with its interval, which goes onto a line of its own
 TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # of Unicode's bidi algorithm
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"  # nothing is fetched, ever
@@ -85,11 +89,14 @@ def player(data: bytes, title: str, kind: str = "audio/flac") -> str:
 
 
 def aligned(pairs: Sequence[tuple[str, str, str]]) -> str:
-    """What was said and what was understood, `(kind, said, understood)` each; kinds: equal, sub, del, ins."""
-    said, understood = [], []
-    for kind, one, other in pairs:
-        mark = f' class="{kind}"' if kind in ("sub", "del", "ins") else ""
-        said.append(f"<td{mark}>{text(one) or '&middot;'}</td>")
-        understood.append(f"<td{mark}>{text(other) or '&middot;'}</td>")
-    return (f'<div class="scroll"><table><tr><th>said</th>{"".join(said)}</tr>'
-            f'<tr><th>understood</th>{"".join(understood)}</tr></table></div>')
+    """What was said above what was understood, `(kind, said, understood)` each; kinds: equal, sub, del, ins.
+
+    Long texts go on in the next line. The style is `ALIGNED`.
+    """
+    columns = "".join(f'<span class="pair {kind if kind in ("sub", "del", "ins") else "equal"}"><b>{_word(one)}</b>'
+                      f"<i>{_word(other)}</i></span>" for kind, one, other in pairs)
+    return f'<div class="aligned"><span class="pair title"><b>said</b><i>understood</i></span>{columns}</div>'
+
+
+def _word(word: str) -> str:
+    return text(word) or "&middot;"

@@ -158,9 +158,9 @@ def spectrograms(waves: Mapping[str, np.ndarray], rate: int) -> bytes:
         rows = -(-len(waves) // columns)
         figure, axes = plt.subplots(rows, columns, figsize=(1.3 + 2.3 * columns, 0.4 + 1.75 * rows), sharey=True,
                                     sharex=True, squeeze=False, layout="constrained")
-        levels = {title: _levels(wave, rate) for title, wave in waves.items()}
-        top = max(level.max() for level in levels.values())
-        for axis, (title, level) in zip(axes.flat, levels.items()):
+        found = {title: levels(wave, rate) for title, wave in waves.items()}
+        top = max(level.max() for level in found.values())
+        for axis, (title, level) in zip(axes.flat, found.items()):
             image = axis.imshow(level - top, origin="lower", aspect="auto", cmap="magma", vmin=-70, vmax=0,
                                 extent=(0, len(waves[title]) / rate, 0, rate / 2000))
             axis.set_title(title, fontsize=9)
@@ -178,7 +178,7 @@ def spectrograms(waves: Mapping[str, np.ndarray], rate: int) -> bytes:
         return buffer.getvalue()
 
 
-def _levels(wave: np.ndarray, rate: int) -> np.ndarray:
+def levels(wave: np.ndarray, rate: int) -> np.ndarray:
     """Levels (F, N) in dB of frames of 32 ms every 8 ms."""
     size, hop = int(0.032 * rate), int(0.008 * rate)
     padded = np.pad(wave, (size // 2, size))
