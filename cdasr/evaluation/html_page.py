@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 
 ALIGNED = """.aligned{font-size:13px}.aligned .pair{display:inline-block;margin:0 -1px .3em 0;border:1px solid #bbb}
-.aligned b,.aligned i{display:block;padding:.15em .5em;font-weight:normal;font-style:normal}
-.aligned b{border-bottom:1px solid #bbb}.aligned .title b,.aligned .title i{font-weight:bold}
+.pair span{display:block;padding:.15em .5em}.pair span:first-child{border-bottom:1px solid #bbb}
+.aligned .title{font-weight:bold}
 .aligned .sub{background:#ffd9a8;color:#111}.aligned .del{background:#ffc9c9;color:#111}
 .aligned .ins{background:#cfe4ff;color:#111}"""  # of `aligned`
 STYLE = ALIGNED + """
@@ -93,9 +93,10 @@ def aligned(pairs: Sequence[tuple[str, str, str]]) -> str:
 
     Long texts go on in the next line. The style is `ALIGNED`.
     """
-    columns = "".join(f'<span class="pair {kind if kind in ("sub", "del", "ins") else "equal"}"><b>{_word(one)}</b>'
-                      f"<i>{_word(other)}</i></span>" for kind, one, other in pairs)
-    return f'<div class="aligned"><span class="pair title"><b>said</b><i>understood</i></span>{columns}</div>'
+    columns = "".join(f'<span class="pair {kind if kind in ("sub", "del", "ins") else "equal"}">'
+                      f"<span>{_word(one)}</span><span>{_word(other)}</span></span>" for kind, one, other in pairs)
+    title = '<span class="pair title"><span>said</span><span>understood</span></span>'
+    return f'<div class="aligned">{title}{columns}</div>'
 
 
 def _word(word: str) -> str:

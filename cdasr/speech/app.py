@@ -20,7 +20,18 @@ from typing import TYPE_CHECKING
 from cdasr.coupled.strategies import STRATEGIES
 from cdasr.runtime.errors import explain
 from cdasr.runtime.terminal import note
-from cdasr.speech.tryout import LARGEST, LONGEST, NO_NOISE, NOISES, OWN_NOISE, SNR_RANGE, Settings, try_out
+from cdasr.speech.tryout import (
+    LARGEST,
+    LONGEST,
+    LONGEST_NOISE,
+    MEGABYTE,
+    NO_NOISE,
+    NOISES,
+    OWN_NOISE,
+    SNR_RANGE,
+    Settings,
+    try_out,
+)
 
 if TYPE_CHECKING:
     from cdasr.speech.pipeline import Pipeline
@@ -123,8 +134,8 @@ def make_page(pipeline: Pipeline, steps: int | None = None, seed: int = 0):
             with gradio.Column():
                 noise = gradio.Dropdown(list(NOISES), value=NO_NOISE, label="noise to add",
                                         info=f"made anew for each seed; {OWN_NOISE}: the recording below")
-                noise_file = gradio.Audio(label=f"noise, at most {LONGEST:g} s", sources=["upload"], type="filepath",
-                                          visible=False, buttons=[])
+                noise_file = gradio.Audio(label=f"noise, at most {LONGEST_NOISE:g} s", sources=["upload"],
+                                          type="filepath", visible=False, buttons=[])
                 snr = gradio.Slider(*SNR_RANGE, value=0, step=1, label="signal-to-noise ratio, dB")
                 number_of_seed = gradio.Number(seed, precision=0, minimum=0, label="seed of noise and of sampling")
             with gradio.Column():
@@ -174,5 +185,6 @@ def introduction(pipeline: Pipeline) -> str:
     lines = [f"- **{name}**{' (the own strategy of the package)' if name == pipeline.default_strategy else ''}: "
              f"{STRATEGIES[name].about}" for name in pipeline.strategies]
     return (f"# cdasr\nHear and read what each strategy makes of a recording.{about} Nothing leaves this machine. "
-            f"Files have at most {LARGEST / 1e6:g} MB and {LONGEST:g} s; they are removed after {KEPT // 60} minutes.\n"
+            f"Files have at most {LARGEST // MEGABYTE} MB, recordings {LONGEST:g} s; they are removed after "
+            f"{KEPT // 60} minutes.\n"
             "<details><summary>What the strategies do</summary>\n\n" + "\n".join(lines) + "\n\n</details>")

@@ -23,9 +23,10 @@ from cdasr.speech.noise_families import FAMILIES
 if TYPE_CHECKING:
     from cdasr.speech.pipeline import Pipeline, Transcript
 
-LONGEST = 30.0  # seconds of a recording, and of a noise recording
-LARGEST = 20_000_000  # bytes of a file
-LARGEST_DECODED = 2_000_000  # bytes of a file of which only decoding tells how long it is
+LONGEST, LONGEST_NOISE = 30.0, 300.0  # seconds of a recording, and of a noise recording
+MEGABYTE = 2**20
+LARGEST = 20 * MEGABYTE  # of a file
+LARGEST_DECODED = 2 * MEGABYTE  # of a file of which only decoding tells how long it is
 NO_NOISE, OWN_NOISE = "none", "a file"  # beside the families of generated noise
 NOISES = (NO_NOISE, OWN_NOISE, *FAMILIES)
 SNR_RANGE = (-20.0, 40.0)  # dB
@@ -113,8 +114,8 @@ def try_out(pipeline: Pipeline, path: str | os.PathLike | None, settings: Settin
     return tried
 
 
-def read_bounded(path: str | os.PathLike, rate: int) -> np.ndarray:
-    """Mono samples (samples,) at `rate` Hz of a file within the limits. Raises ValueError for others.
+def read_bounded(path: str | os.PathLike, rate: int, longest: float = LONGEST) -> np.ndarray:
+    """Mono samples (samples,) at `rate` Hz of a file within the limits, `longest` in s. Raises ValueError for others.
 
     The size and the header are looked at before the file is read.
     """
@@ -127,23 +128,23 @@ def read_bounded(path: str | os.PathLike, rate: int) -> np.ndarray:
         if (found := source.format()) is None:
             _check_size(path, size, LARGEST_DECODED)
         else:
-            _check_duration(path, found[1] / found[0])
+            _check_duration(path, found[1] / found[0], longest)
         wave = source.read(rate)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), path.name)) from None  # where it was kept helps nobody
-    _check_duration(path, len(wave) / rate)
+    _check_duration(path, len(wave) / rate, longest)
     return wave
 
 
 def _check_size(path: Path, size: int, most: int) -> None:
     if size > most:
-        raise ValueError(f"{path.name}: the file has {size / 1e6:.1f} MB, at most {most / 1e6:g} MB are taken; cut the "
-                         "recording, or convert it to FLAC")
+        raise ValueError(f"{path.name}: the file has {size / MEGABYTE:.1f} MB, at most {most / MEGABYTE:g} MB are "
+                         "taken; cut the recording, or convert it to FLAC")
 
 
-def _check_duration(path: Path, seconds: float) -> None:
-    if seconds > LONGEST + 0.05:  # resampling and encoders round up
-        raise ValueError(f"{path.name}: the recording lasts {seconds:.1f} s, at most {LONGEST:g} s are taken; cut it")
+def _check_duration(path: Path, seconds: float, longest: float) -> None:
+    if seconds > longest + 0.05:  # resampling and encoders round up
+        raise ValueError(f"{path.name}: the recording lasts {seconds:.1f} s, at most {longest:g} s are taken; cut it")
 
 
 def with_noise(wave: np.ndarray, rate: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +157,7 @@ def with_noise(wave: np.ndarray, rate: int, settings: Settings) -> tuple[np.ndar
     if settings.noise != OWN_NOISE:
         result = degrade(wave, rng, Generated(settings.noise, wave, rate), None, settings.snr)
     else:
-        read_bounded(settings.noise_file, rate)  # the limits
+        read_bounded(settings.noise_file, rate, LONGEST_NOISE)  # the limits
         with readable(Path(settings.noise_file)) as path:
             try:
                 result = degrade(wave, rng, NoiseSource([path], rate=rate, warp=False), None, settings.snr)
