@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import time
 
 import pytest
 
@@ -142,6 +143,21 @@ def test_an_upload_beyond_the_limit_is_refused(client, tmp_path):
     (tmp_path / "large.wav").write_bytes(bytes(page.LARGEST + 1))
     with (tmp_path / "large.wav").open("rb") as file:
         assert client.post("/gradio_api/upload", files={"files": file}).status_code == 413
+
+
+def test_uploads_are_removed_after_a_while(kept, package_dir, write_wav, tone, monkeypatch):
+    from starlette.testclient import TestClient
+
+    monkeypatch.setattr(page, "LOOK", 0.2)
+    monkeypatch.setattr(page, "KEPT", 0.1)
+    with TestClient(page.make_app(Pipeline.from_pretrained(package_dir, device="cpu")), HOME) as client:
+        recording = upload(client, write_wav("a.wav", tone(0.2, 77)))
+        until = time.monotonic() + 20
+        while os.path.exists(recording["path"]) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not os.path.exists(recording["path"])
+        kind, data = transcribe(client, recording, "none", None, 0, 0, ["none"], "")
+        assert kind == "error" and "no such file" in json.dumps(data), data
 
 
 def test_uploads_are_removed_at_the_end(kept, package_dir, write_wav, tone, monkeypatch):
