@@ -1,4 +1,4 @@
-"""Figures of a report as bytes: rates over SNR, heat maps of noise and SNR, rates against cost, calibration."""
+"""Figures of a report as bytes: rates over SNR, rates against cost, calibration. Maps are in `html_maps.py`."""
 
 from __future__ import annotations
 
@@ -65,11 +65,13 @@ def rates_over_snr(scores: Mapping, domain: Domain) -> bytes | None:
 def rates_figure(plt, scores: Mapping, domain: Domain):
     """Rates over SNR: for each kind of noise a block with a panel for each system, or None without SNRs.
 
-    A panel has its system in colour with its interval, the others in grey, and the first of all systems dotted.
+    A panel has its system in colour with its interval, the others in grey, and the first of all systems dotted. Kinds
+    of a single SNR are left out where others have more: they are no curves.
     """
     kinds, systems = by_kind(scores), scores["systems"]
     if not kinds:
         return None
+    kinds = {kind: points for kind, points in kinds.items() if len(points) > 1} or kinds
     columns = min(len(systems), COLUMNS)
     rows = -(-len(systems) // columns)
     figure = plt.figure(figsize=(max(1.0 + 2.05 * columns, 4.0), len(kinds) * (0.75 + 1.75 * rows)),
@@ -135,37 +137,6 @@ def _plain_numbers(axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-
-
-def heat_maps(scores: Mapping, domain: Domain) -> bytes | None:
-    """A map of kinds of noise and SNRs for each system; None without SNRs."""
-    kinds, systems = by_kind(scores), scores["systems"]
-    snrs = sorted({snr for points in kinds.values() for snr, _ in points})
-    if not snrs:
-        return None
-    cells = {system: np.array([[shown(dict(points).get(snr, {}).get(system, {domain.rate: np.nan})[domain.rate], domain)
-                                for snr in snrs] for points in kinds.values()]) for system in systems}
-    top = max(np.nanmax(cell, initial=1.0) for cell in cells.values())
-    columns = min(len(systems), COLUMNS)
-    rows = -(-len(systems) // columns)
-    with figures() as plt:
-        figure, axes = plt.subplots(rows, columns, figsize=(1 + columns * max(0.5 + 0.45 * len(snrs), 1.4),
-                                                            0.5 + rows * (0.5 + 0.35 * len(kinds))),
-                                    squeeze=False, layout="constrained", sharex=True, sharey=True)
-        colours = plt.matplotlib.colors.PowerNorm(0.5 if not domain.evaluation.accuracy else 1.0, 0, top)
-        for axis, (system, cell) in zip(axes.flat, cells.items()):
-            axis.imshow(cell, cmap="YlOrRd" if not domain.evaluation.accuracy else "YlGn", norm=colours, aspect="auto")
-            for (row, column), rate in np.ndenumerate(cell):
-                if np.isfinite(rate):
-                    axis.text(column, row, f"{rate:.1f}", ha="center", va="center", fontsize=8,
-                              color="white" if colours(rate) > 0.7 else "black")
-            axis.set_title(system, fontsize=9)
-            axis.set_xticks(range(len(snrs)), [f"{snr:g}" for snr in snrs])
-            axis.set_yticks(range(len(kinds)), list(kinds))
-        for axis in list(axes.flat)[len(systems):]:
-            axis.set_axis_off()
-        figure.supxlabel("SNR, dB", fontsize=9)
-        return svg(plt, figure)
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdasr.coupled.evaluation import p_text
-from cdasr.evaluation import html_figures, html_page
+from cdasr.evaluation import html_figures, html_maps, html_page
 from cdasr.evaluation.html_examples import MOST_BYTES, Example, show, worst
 from cdasr.evaluation.html_runs import Run, find_runs
 from cdasr.evaluation.report import difference, interval_text, mean_text, rate_text, render, shown
@@ -100,13 +100,15 @@ def rates(run: Run) -> Sections:
                       *(rate_text(part[system], domain) if system in part else "-" for system in systems)])
     parts = [Part(f"{how.title} in per cent with 95 % intervals: bootstrap over {how.unit}; Wilson's where the "
                   "bootstrap cannot vary, as without errors.", lines)]
-    curves, maps = html_figures.rates_over_snr(run.scores, domain), html_figures.heat_maps(run.scores, domain)
+    curves, maps = html_figures.rates_over_snr(run.scores, domain), html_maps.snr_maps(run.scores, domain)
     if curves:
         parts.append(Part(f"{how.title} over SNR: each panel has one system in colour with its 95 % interval, all "
                           f"others in grey, {systems[0]} dotted. The axis is logarithmic where rates are far apart.",
                           svg=curves))
     if maps:
         parts.append(Part(f"{how.title} in per cent by kind of noise and SNR.", svg=maps))
+    if rest := html_maps.other_map(run.scores, domain):
+        parts.append(Part(f"{how.title} in per cent in the conditions without an SNR.", svg=rest))
     if others := _others(run):
         parts.append(Part("Kinds of errors in per cent, mean over the compared conditions.", others))
     return [("Error rates", parts)]

@@ -139,6 +139,26 @@ def test_ten_low_curves_are_drawn_on_a_logarithmic_axis_with_plain_numbers(tmp_p
         plt.close(figure)
 
 
+def test_single_snrs_are_no_curves_and_what_has_no_snr_has_a_map(tmp_path):
+    from cdasr.evaluation.html_figures import figures, rates_figure
+    from cdasr.evaluation.html_maps import other_map, snr_maps
+
+    part = {"none": {"wer": 12.3, "interval": [10.0, 15.0]}, "card": {"wer": 0.4, "interval": [0.0, 1.0]}}
+    names = ["clean", "city_0dB", "city_5dB", "reverb_city_5dB", "mp3_32k", "clip_20"]
+    scores = {"systems": ["none", "card"], "conditions": {name: dict(part) for name in names}}
+    del scores["conditions"]["clip_20"]["card"]
+    with figures() as plt:
+        figure = rates_figure(plt, scores, SPEECH)
+        assert [block.get_suptitle() for block in figure.subfigs] == ["city"]
+        plt.close(figure)
+    drawn = other_map(scores, SPEECH).decode()
+    assert drawn.count("<!-- 12.3 -->") == 3 and drawn.count("<!-- 0.4 -->") == 2, "a system did not decode clip_20"
+    assert "<!-- mp3_32k -->" in drawn and "reverb" not in drawn
+    assert "<!-- reverb city -->" in snr_maps(scores, SPEECH).decode()
+    del scores["conditions"]["mp3_32k"]
+    assert other_map(scores, SPEECH) is None, "the table says it"
+
+
 def test_the_names_of_points_do_not_cover_each_other():
     from cdasr.evaluation.html_figures import rates_against_cost
 
