@@ -18,6 +18,7 @@ from cdasr.runtime.arguments import (
     finite,
     names,
     numbers,
+    port,
     seconds,
     seconds_or_auto,
     seed,
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_report,
                 _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse,
-                _add_import_enhancer, _add_demo):
+                _add_import_enhancer, _add_app, _add_demo):
         add(verbs)
     return parser
 
@@ -244,6 +245,7 @@ def _add_report(verbs) -> None:
 def report(options: argparse.Namespace) -> int:
     """Write the page and the Markdown file."""
     check_folder(options.output_dir)
+    quieten_libraries()
     from cdasr.speech.report_examples import write_report
 
     page = write_report(options.runs, options.output_dir, options.manifest, options.model, options.examples,
@@ -400,6 +402,23 @@ def import_enhancer(options: argparse.Namespace) -> int:
     from cdasr.speech.sgmse import DEFAULT_ASR
 
     print("wrote " + import_enhancer(options.enhancer, options.output_dir, options.asr or DEFAULT_ASR))
+    return 0
+
+
+def _add_app(verbs) -> None:
+    verb = verbs.add_parser("app", help="a page on this machine to hear and read what each strategy does; needs "
+                            "cdasr[app]", **about_strategies())
+    verb.add_argument("--port", type=port, default=7860, help="of 127.0.0.1, 0 for any that is free; default: "
+                      "%(default)s")
+    model_options(verb)
+    verb.set_defaults(run=app)
+
+
+def app(options: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C."""
+    from cdasr.speech.app import serve
+
+    serve(partial(_pipeline, options), options.port, options.steps, options.seed)
     return 0
 
 

@@ -106,3 +106,4 @@ def assignment(text: str) -> tuple[str, str]:
 seed = integer(0, LARGEST_SEED)
 count = integer(1, MOST)
 threads = integer(1, MOST_THREADS)
+port = integer(0, 65_535)
