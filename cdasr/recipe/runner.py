@@ -139,6 +139,8 @@ def _check_inputs(stages: Sequence[Stage], hparams: Mapping, stale: str) -> None
     if missing and stale != "keep":
         raise ValueError("\n".join(f"{path}: no such file or folder; change --{key.replace('_', '-')}"
                                    for path, key in missing.items()))
+    for stage in stages:
+        stage.check(hparams)
 
 
 def _due(markers: Markers, number: int, hparams: Mapping, redo: bool, stale: str) -> bool:
