@@ -21,6 +21,7 @@ from cdasr.runtime.arguments import (
     seconds,
     seconds_or_auto,
     seed,
+    setting,
     signed,
     threads,
 )
@@ -365,6 +366,9 @@ def _add_import_sgmse(verbs) -> None:
     verb.add_argument("--steps", type=count, help="of the sampler; default: the checkpoint's")
     verb.add_argument("--snr", type=finite, help="of the corrector; default: 0.5")
     verb.add_argument("--no-ema", action="store_true", help="the weights of the last training step, not their average")
+    verb.add_argument("--setting", type=setting, action="append", default=[], metavar="NAME=VALUE", help="a "
+                      "hyper-parameter of the training, in place of the file's; for files with weights alone at least "
+                      "backbone and sde; once for each")
     verb.set_defaults(run=import_sgmse)
 
 
@@ -378,7 +382,7 @@ def import_sgmse(options: argparse.Namespace) -> int:
     from cdasr.speech.sgmse import DEFAULT_ASR, import_sgmse
 
     print("wrote " + import_sgmse(options.checkpoint, options.output_dir, options.asr or DEFAULT_ASR,
-                                  not options.no_ema, options.steps, options.snr))
+                                  not options.no_ema, options.steps, options.snr, dict(options.setting)))
     return 0
 
 
