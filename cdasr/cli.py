@@ -22,6 +22,7 @@ from cdasr.runtime.arguments import (
     seconds,
     seconds_or_auto,
     seed,
+    setting,
     signed,
     threads,
 )
@@ -186,7 +187,8 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
-                      "si_sdr, pesq, stoi and estoi; all but the first need cdasr[metrics]; default: si_sdr")
+                      "si_sdr, pesq, stoi, estoi, and the composite measures csig, cbak, covl, ssnr; all but the first "
+                      "need cdasr[metrics]; default: si_sdr")
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
@@ -366,6 +368,9 @@ def _add_import_sgmse(verbs) -> None:
     verb.add_argument("--steps", type=count, help="of the sampler; default: the checkpoint's")
     verb.add_argument("--snr", type=finite, help="of the corrector; default: 0.5")
     verb.add_argument("--no-ema", action="store_true", help="the weights of the last training step, not their average")
+    verb.add_argument("--setting", type=setting, action="append", default=[], metavar="NAME=VALUE", help="a "
+                      "hyper-parameter of the training, in place of the file's; for files with weights alone at least "
+                      "backbone and sde; once for each")
     verb.set_defaults(run=import_sgmse)
 
 
@@ -379,7 +384,7 @@ def import_sgmse(options: argparse.Namespace) -> int:
     from cdasr.speech.sgmse import DEFAULT_ASR, import_sgmse
 
     print("wrote " + import_sgmse(options.checkpoint, options.output_dir, options.asr or DEFAULT_ASR,
-                                  not options.no_ema, options.steps, options.snr))
+                                  not options.no_ema, options.steps, options.snr, dict(options.setting)))
     return 0
 
 
