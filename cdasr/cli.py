@@ -152,25 +152,42 @@ def enhance_classify(options: argparse.Namespace) -> int:
 
 
 def _add_simulate(verbs) -> None:
-    verb = verbs.add_parser("simulate", help="mix a fixed noisy set from a manifest of clean utterances")
-    verb.add_argument("--manifest", type=Path, required=True, help="of clean speech: CSV, TSV or JSON lines "
-                      "file, or Kaldi data directory")
-    verb.add_argument("--noise", type=Path, required=True, metavar="DIR", help="folder of noise recordings")
-    verb.add_argument("--snr", type=numbers, required=True, metavar="DB[,DB...]", help="e.g. 0,5,10 or -5,0")
-    verb.add_argument("--rir", type=Path, metavar="DIR", help="folder of room impulse responses")
+    verb = verbs.add_parser("simulate", help="make a fixed noisy set of a manifest of clean utterances")
+    verb.add_argument("file", nargs="?", type=Path, metavar="MANIFEST", help="of clean speech: CSV, TSV or JSON lines "
+                      "file, or Kaldi data directory; may also be given as --manifest")
+    verb.add_argument("--manifest", type=Path, help=argparse.SUPPRESS)
+    verb.add_argument("--grid", metavar="YAML", help="noise, rooms, levels, channels and codecs, all of their "
+                      "combinations that this file asks for; or the name of a bundled grid: robustness")
+    verb.add_argument("--noise", type=Path, metavar="DIR", help="in place of --grid: folder of noise recordings")
+    verb.add_argument("--snr", type=numbers, metavar="DB[,DB...]", help="with --noise, e.g. 0,5,10 or -5,0")
+    verb.add_argument("--rir", type=Path, metavar="DIR", help="with --noise: folder of room impulse responses")
     verb.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
+    verb.add_argument("--num-workers", type=threads, default=1, metavar="N", help="processes that share the work of a "
+                      "grid; default: %(default)s")
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.set_defaults(run=simulate)
 
 
 def simulate(options: argparse.Namespace) -> int:
     """Write a fixed noisy set and its manifest."""
+    if (options.file is None) == (options.manifest is None):
+        raise ValueError("simulate takes one manifest: cdasr simulate MANIFEST --grid YAML --output-dir DIR")
+    manifest, mixed = options.file or options.manifest, (options.noise, options.snr, options.rir)
+    check_folder(options.output_dir)
+    if options.grid is not None:
+        if any(value is not None for value in mixed):
+            raise ValueError("--grid says what is mixed; leave out --noise, --snr and --rir")
+        from cdasr.speech.grid import find_grid, simulate_grid
+
+        written, count = simulate_grid(manifest, options.grid, options.seed, options.output_dir, options.num_workers)
+        print(f"wrote {written}: the {count} conditions of {find_grid(options.grid)}")
+        return 0
+    if options.noise is None or options.snr is None:
+        raise ValueError("simulate needs a --grid, or --noise and --snr")
     from cdasr.speech.simulate import simulate
 
-    check_folder(options.output_dir)
-    manifest = simulate(options.manifest, options.noise, options.snr, options.seed, options.output_dir,
-                        rir=options.rir)
-    print(f"wrote {manifest}")
+    written = simulate(manifest, options.noise, options.snr, options.seed, options.output_dir, rir=options.rir)
+    print(f"wrote {written}")
     return 0
 
 
