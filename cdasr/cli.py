@@ -215,31 +215,44 @@ def _add_evaluate(verbs) -> None:
     coupling_options(verb, AGREE)
     verb.add_argument("--batch-seconds", type=seconds, default=20.0,
                       help="audio in a batch, more on a GPU; default: %(default)s")
-    verb.add_argument("--shard", metavar="I/N", help="decode only the I-th of N parts, e.g. 2/8, or auto under "
-                      "torchrun; once all are there, the same command without it scores them")
+    verb.add_argument("--shard", metavar="I/N", help="decode only the I-th of N parts, e.g. 2/8; once all are there, "
+                      "the same command without it scores them. Processes of torchrun share the work without it")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     model_options(verb)
     verb.set_defaults(run=evaluate)
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Decode a manifest with each system and print the table of word error rates."""
+    """Decode a manifest with each system and print the table of word error rates.
+
+    Where torchrun has started several processes, each decodes its part, and the first one scores them all.
+    """
     check_folder(options.output_dir)
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.evaluation.shards import parse_shard
+    from cdasr.evaluation.shards import own_shard, parse_shard
+    from cdasr.runtime.torchrun import own_device, wait_for_all
     from cdasr.speech.domain import scored_after
     from cdasr.speech.normalisers import Normaliser, spellings_of
 
     if twice := [name for name, _ in options.external if [other for other, _ in options.external].count(name) > 1]:
         raise ValueError(f"--external {twice[0]}= is given twice; each enhancer has a name of its own")
+    shard = None if options.shard in (None, "auto") else parse_shard(options.shard)
+    share = own_shard(needed=options.shard == "auto") if shard is None else None
+    options.device = own_device(options.device)
     load = cache(partial(_pipeline, options))
     domain = scored_after(Normaliser(options.normaliser, lambda: spellings_of(load().recogniser)))
-    print(evaluate(options.manifest, load, options.systems, options.output_dir,
-                   steps=options.steps, samples=options.samples, guidance=options.guidance,
-                   batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
-                   conditions=options.conditions, domain=domain, quality=options.quality,
-                   external=dict(options.external), external_weight=options.external_weight,
-                   remember=options.remember, shard=parse_shard(options.shard) if options.shard else None))
+    run = partial(evaluate, options.manifest, load, options.systems, options.output_dir,
+                  steps=options.steps, samples=options.samples, guidance=options.guidance,
+                  batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
+                  conditions=options.conditions, domain=domain, quality=options.quality,
+                  external=dict(options.external), external_weight=options.external_weight,
+                  remember=options.remember)
+    if share is not None:
+        run(shard=share)
+        wait_for_all()
+        if share[0] > 1:
+            return 0
+    print(run(shard=shard))
     return 0
 
 
