@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -72,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_report,
-                _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse,
-                _add_import_enhancer, _add_demo):
+                _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_profile,
+                _add_import_sgmse, _add_import_enhancer, _add_demo):
         add(verbs)
     return parser
 
@@ -382,6 +383,40 @@ def benchmark(options: argparse.Namespace) -> int:
     else:
         found = benchmark_package(_pipeline(options), options.steps, **measure)
     print(to_json({"measured": found, "record": record(**measure)}, indent=2) if options.json else markdown(found))
+    return 0
+
+
+def _add_profile(verbs) -> None:
+    verb = verbs.add_parser("profile", help="where the time and memory of one recording go, part by part",
+                            **about_strategies())
+    verb.add_argument("file", type=Path, metavar="FILE", help="audio, as of enhance-transcribe")
+    strategy_options(verb, AGREE)
+    verb.add_argument("--repeats", type=count, default=3, help="after one run to warm up; default: %(default)s")
+    verb.add_argument("--threads", type=threads, help="of the CPU; default: torch's own")
+    verb.add_argument("--json", action="store_true", help="print the numbers and how they were measured as JSON")
+    model_options(verb, default=DEFAULT)
+    verb.set_defaults(run=profile)
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Time and memory of each part of a pipeline on one recording."""
+    from cdasr.speech.inputs import Source, check_files
+
+    check_files([options.file])
+    import torch
+
+    from cdasr.evaluation.profile import profile, profile_table
+    from cdasr.runtime.provenance import record
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    started, given, source = time.perf_counter(), _strategy(options), Source(options.file, options.file)
+    pipeline = _pipeline(options)
+    loaded = time.perf_counter() - started
+    found = profile(pipeline, lambda: torch.from_numpy(source.read(pipeline.sample_rate)), repeats=options.repeats,
+                    classifier="recogniser", analysis="STFT and inverse", **given)
+    found = {"file": str(options.file), **found, "load_seconds": loaded, "record": record(**given)}
+    print(to_json(found, indent=2) if options.json else profile_table(found))
     return 0
 
 
