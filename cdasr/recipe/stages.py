@@ -121,9 +121,11 @@ def tuned(pipeline: CoupledPipeline, hparams: dict, domain: Domain) -> tuple[Cou
 
 def initial_signal(path: str, domain: Domain) -> SignalModel:
     """The signal process of a model package or of a foreign checkpoint, to start from; it is given no logits yet."""
+    from cdasr.coupled.package import load_models
+
     if (imported := domain.recipe.import_signal(path)) is not None:
         return imported
-    trained = domain.recipe.load_package(path, "cpu").signal
+    _, _, trained, _ = load_models(path, domain.name, domain.recipe.pipeline().model_class)  # no recogniser is needed
     kind = type(trained)
     network = {key: value for key, value in trained.config["network"].items()
                if key not in ("tokens", "condition", *kind.injection)}

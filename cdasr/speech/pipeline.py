@@ -11,7 +11,7 @@ under `recogniser/`, or its name and options are in `recogniser/recogniser.json`
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from cdasr.coupled import pipeline as joint
 from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, inside, load_models, save_models, without_logits
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
+from cdasr.coupled.voting import Vote
 from cdasr.runtime.device import resolve_precision
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
@@ -34,7 +35,7 @@ from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
-from cdasr.speech.words import consensus
+from cdasr.speech.words import consensus, normalise_text
 
 
 @dataclass
@@ -147,20 +148,34 @@ class Pipeline(CoupledPipeline):
 
     def transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
         """One transcript for each item of the batch, without the context around it."""
-        words = outcome.logits.words()
         margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
         durations = [(length - 2 * margin) / self.sample_rate for length in batch.lengths.tolist()]
-        chosen = outcome.chosen or [None] * len(durations)
-        made = [Transcript(text, strategy, duration, outcome.evaluations, chosen=answer,
-                           words=[_moved(word, 0.0 if answer == "none" else margin / self.sample_rate, duration)
-                                  for word in spoken])
-                for text, duration, spoken, answer in zip(self.decode(outcome.logits), durations, words, chosen)]
+        if outcome.answers is not None:
+            spoken = self._voted(outcome.answers, durations)
+            texts, chosen = [" ".join(word.word for word in words).lower() for words in spoken], [None] * len(spoken)
+        else:
+            texts, chosen = self.decode(outcome.logits), outcome.chosen or [None] * len(durations)
+            spoken = self._spoken(outcome.logits, durations, [answer or strategy for answer in chosen])
+        made = [Transcript(text, strategy, duration, outcome.evaluations, chosen=answer, words=words)
+                for text, duration, words, answer in zip(texts, durations, spoken, chosen)]
         if outcome.enhanced is not None:
             for transcript, text, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
                 transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
         return made
+
+    def _spoken(self, logits: Logits, durations: Sequence[float], strategies: Sequence[str]) -> list[list[Word]]:
+        """The words of each item, with their times in the recording; only `none` has no context around it."""
+        margin = self.context.margin(self.sample_rate) / self.sample_rate
+        return [[_moved(word, 0.0 if strategy == "none" else margin, duration) for word in words]
+                for words, duration, strategy in zip(logits.words(), durations, strategies)]
+
+    def _voted(self, answers: Mapping[str, Logits], durations: Sequence[float]) -> list[list[Word]]:
+        """The words of each item that win the vote of the answers."""
+        rule = Vote(**self.config["rover"])
+        spoken = [self._spoken(answers[name], durations, [name] * len(durations)) for name in rule.answers]
+        return [rule.decide(words, normalise_text) for words in zip(*spoken)]
 
     def decode(self, logits: Logits) -> list[str]:
         """Transcripts of logits, in lower case."""
