@@ -21,7 +21,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["cdasr", "cdasr.*"]),
-    package_data={"cdasr": ["bundled/**/*", "recipe/templates/**/*", "*/base.yaml"]},
+    package_data={"cdasr": ["bundled/**/*", "recipe/templates/**/*", "*/base.yaml", "speech/grids/*"]},
     install_requires=[
         "torch>=2.11,<2.13",  # torchaudio 2.11 does not load beside a newer torch
         "torchaudio>=2.11,<2.12",

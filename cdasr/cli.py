@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -74,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_report,
-                _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse,
-                _add_import_enhancer, _add_app, _add_demo):
+                _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_profile,
+                _add_import_sgmse, _add_import_enhancer, _add_app, _add_demo):
         add(verbs)
     return parser
 
@@ -154,25 +155,42 @@ def enhance_classify(options: argparse.Namespace) -> int:
 
 
 def _add_simulate(verbs) -> None:
-    verb = verbs.add_parser("simulate", help="mix a fixed noisy set from a manifest of clean utterances")
-    verb.add_argument("--manifest", type=Path, required=True, help="of clean speech: CSV, TSV or JSON lines "
-                      "file, or Kaldi data directory")
-    verb.add_argument("--noise", type=Path, required=True, metavar="DIR", help="folder of noise recordings")
-    verb.add_argument("--snr", type=numbers, required=True, metavar="DB[,DB...]", help="e.g. 0,5,10 or -5,0")
-    verb.add_argument("--rir", type=Path, metavar="DIR", help="folder of room impulse responses")
+    verb = verbs.add_parser("simulate", help="make a fixed noisy set of a manifest of clean utterances")
+    verb.add_argument("file", nargs="?", type=Path, metavar="MANIFEST", help="of clean speech: CSV, TSV or JSON lines "
+                      "file, or Kaldi data directory; may also be given as --manifest")
+    verb.add_argument("--manifest", type=Path, help=argparse.SUPPRESS)
+    verb.add_argument("--grid", metavar="YAML", help="noise, rooms, levels, channels and codecs, all of their "
+                      "combinations that this file asks for; or the name of a bundled grid: robustness")
+    verb.add_argument("--noise", type=Path, metavar="DIR", help="in place of --grid: folder of noise recordings")
+    verb.add_argument("--snr", type=numbers, metavar="DB[,DB...]", help="with --noise, e.g. 0,5,10 or -5,0")
+    verb.add_argument("--rir", type=Path, metavar="DIR", help="with --noise: folder of room impulse responses")
     verb.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
+    verb.add_argument("--num-workers", type=threads, default=1, metavar="N", help="processes that share the work of a "
+                      "grid; default: %(default)s")
     verb.add_argument("--output-dir", type=Path, required=True)
     verb.set_defaults(run=simulate)
 
 
 def simulate(options: argparse.Namespace) -> int:
     """Write a fixed noisy set and its manifest."""
+    if (options.file is None) == (options.manifest is None):
+        raise ValueError("simulate takes one manifest: cdasr simulate MANIFEST --grid YAML --output-dir DIR")
+    manifest, mixed = options.file or options.manifest, (options.noise, options.snr, options.rir)
+    check_folder(options.output_dir)
+    if options.grid is not None:
+        if any(value is not None for value in mixed):
+            raise ValueError("--grid says what is mixed; leave out --noise, --snr and --rir")
+        from cdasr.speech.grid import find_grid, simulate_grid
+
+        written, count = simulate_grid(manifest, options.grid, options.seed, options.output_dir, options.num_workers)
+        print(f"wrote {written}: the {count} conditions of {find_grid(options.grid)}")
+        return 0
+    if options.noise is None or options.snr is None:
+        raise ValueError("simulate needs a --grid, or --noise and --snr")
     from cdasr.speech.simulate import simulate
 
-    check_folder(options.output_dir)
-    manifest = simulate(options.manifest, options.noise, options.snr, options.seed, options.output_dir,
-                        rir=options.rir)
-    print(f"wrote {manifest}")
+    written = simulate(manifest, options.noise, options.snr, options.seed, options.output_dir, rir=options.rir)
+    print(f"wrote {written}")
     return 0
 
 
@@ -187,8 +205,8 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
-                      "si_sdr, pesq, stoi, estoi, and the composite measures csig, cbak, covl, ssnr; all but the first "
-                      "need cdasr[metrics]; default: si_sdr")
+                      "si_sdr, pesq, stoi, estoi, and the composite measures csig, cbak, covl, ssnr, or all; all but the "
+                      "first need cdasr[metrics]; default: si_sdr")
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
@@ -201,31 +219,44 @@ def _add_evaluate(verbs) -> None:
     coupling_options(verb, AGREE)
     verb.add_argument("--batch-seconds", type=seconds, default=20.0,
                       help="audio in a batch, more on a GPU; default: %(default)s")
-    verb.add_argument("--shard", metavar="I/N", help="decode only the I-th of N parts, e.g. 2/8, or auto under "
-                      "torchrun; once all are there, the same command without it scores them")
+    verb.add_argument("--shard", metavar="I/N", help="decode only the I-th of N parts, e.g. 2/8; once all are there, "
+                      "the same command without it scores them. Processes of torchrun share the work without it")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
     model_options(verb)
     verb.set_defaults(run=evaluate)
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Decode a manifest with each system and print the table of word error rates."""
+    """Decode a manifest with each system and print the table of word error rates.
+
+    Where torchrun has started several processes, each decodes its part, and the first one scores them all.
+    """
     check_folder(options.output_dir)
     from cdasr.evaluation.evaluate import evaluate
-    from cdasr.evaluation.shards import parse_shard
+    from cdasr.evaluation.shards import own_shard, parse_shard
+    from cdasr.runtime.torchrun import own_device, wait_for_all
     from cdasr.speech.domain import scored_after
     from cdasr.speech.normalisers import Normaliser, spellings_of
 
     if twice := [name for name, _ in options.external if [other for other, _ in options.external].count(name) > 1]:
         raise ValueError(f"--external {twice[0]}= is given twice; each enhancer has a name of its own")
+    shard = None if options.shard in (None, "auto") else parse_shard(options.shard)
+    share = own_shard(needed=options.shard == "auto") if shard is None else None
+    options.device = own_device(options.device)
     load = cache(partial(_pipeline, options))
     domain = scored_after(Normaliser(options.normaliser, lambda: spellings_of(load().recogniser)))
-    print(evaluate(options.manifest, load, options.systems, options.output_dir,
-                   steps=options.steps, samples=options.samples, guidance=options.guidance,
-                   batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
-                   conditions=options.conditions, domain=domain, quality=options.quality,
-                   external=dict(options.external), external_weight=options.external_weight,
-                   remember=options.remember, shard=parse_shard(options.shard) if options.shard else None))
+    run = partial(evaluate, options.manifest, load, options.systems, options.output_dir,
+                  steps=options.steps, samples=options.samples, guidance=options.guidance,
+                  batch_seconds=options.batch_seconds, seed=options.seed, overwrite=options.overwrite,
+                  conditions=options.conditions, domain=domain, quality=options.quality,
+                  external=dict(options.external), external_weight=options.external_weight,
+                  remember=options.remember)
+    if share is not None:
+        run(shard=share)
+        wait_for_all()
+        if share[0] > 1:
+            return 0
+    print(run(shard=shard))
     return 0
 
 
@@ -356,6 +387,40 @@ def benchmark(options: argparse.Namespace) -> int:
     else:
         found = benchmark_package(_pipeline(options), options.steps, **measure)
     print(to_json({"measured": found, "record": record(**measure)}, indent=2) if options.json else markdown(found))
+    return 0
+
+
+def _add_profile(verbs) -> None:
+    verb = verbs.add_parser("profile", help="where the time and memory of one recording go, part by part",
+                            **about_strategies())
+    verb.add_argument("file", type=Path, metavar="FILE", help="audio, as of enhance-transcribe")
+    strategy_options(verb, AGREE)
+    verb.add_argument("--repeats", type=count, default=3, help="after one run to warm up; default: %(default)s")
+    verb.add_argument("--threads", type=threads, help="of the CPU; default: torch's own")
+    verb.add_argument("--json", action="store_true", help="print the numbers and how they were measured as JSON")
+    model_options(verb, default=DEFAULT)
+    verb.set_defaults(run=profile)
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Time and memory of each part of a pipeline on one recording."""
+    from cdasr.speech.inputs import Source, check_files
+
+    check_files([options.file])
+    import torch
+
+    from cdasr.evaluation.profile import profile, profile_table
+    from cdasr.runtime.provenance import record
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    started, given, source = time.perf_counter(), _strategy(options), Source(options.file, options.file)
+    pipeline = _pipeline(options)
+    loaded = time.perf_counter() - started
+    found = profile(pipeline, lambda: torch.from_numpy(source.read(pipeline.sample_rate)), repeats=options.repeats,
+                    classifier="recogniser", analysis="STFT and inverse", **given)
+    found = {"file": str(options.file), **found, "load_seconds": loaded, "record": record(**given)}
+    print(to_json(found, indent=2) if options.json else profile_table(found))
     return 0
 
 

@@ -59,6 +59,7 @@ class Evaluation:
     - `read_rows(path)`: the rows of a manifest, checked; `row_files(path)`: the files that the manifest is made of.
     - `check_rows(rows, source)`: raises ValueError for rows without an error rate.
     - `row_key(row, known)`: a fingerprint of what a row's entry depends on; `known` keeps those of files.
+    - `about_row(row, folder)`: what else is to be known of a row, as plain data, with paths relative to `folder`.
     - `read_noisy(row, classifier)` and `read_clean(row, classifier, noisy)`: signals as the pipeline takes them; the
       clean one is None where the row has none.
     - `example(pipeline, seconds)`: a made-up signal for a pipeline.
@@ -103,6 +104,7 @@ class Evaluation:
     row_files: Callable[[Path], list[Path]] = lambda path: [Path(path)]
     check_rows: Callable[[Sequence[Row], object], None] = lambda rows, source: None
     row_key: Callable[[Row, dict[str, str]], str] = lambda row, known: row["ID"]
+    about_row: Callable[[Row, Path], dict] = lambda row, folder: {}
     example: Callable[[object, float], Tensor] | None = None
 
     external_files: Callable[[Path, Sequence[Row]], dict[str, Path]] | None = None

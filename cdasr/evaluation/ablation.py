@@ -12,7 +12,7 @@ from cdasr.classifiers.logits import Logits
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import CoupledRun
 from cdasr.coupled.pipeline import Batch, CoupledPipeline, Outcome
-from cdasr.evaluation.statistics import bootstrap, interval
+from cdasr.evaluation.statistics import bootstrap, interval, rate_interval
 from cdasr.evaluation.tuning import ITEMS, Rows, batches_of
 
 
@@ -54,8 +54,9 @@ def ablate(pipeline: CoupledPipeline, rows: Rows, strategy: str, steps: Sequence
         enhanced = 100.0 * float(_errors(pipeline, domain, made)[0].sum() / counted.sum()) if made else None
         first = errors if first is None else first
         draws = bootstrap([(np.stack([errors, first]), counted)])
-        found.append({"variant": name, rate: 100.0 * float(errors.sum() / counted.sum()),
-                      "interval": interval(draws[:, 0]), "difference": interval(draws[:, 0] - draws[:, 1]),
+        found.append({"variant": name, rate: (share := 100.0 * float(errors.sum() / counted.sum())),
+                      "interval": rate_interval(draws[:, 0], share, float(counted.sum())),
+                      "difference": interval(draws[:, 0] - draws[:, 1]),
                       f"{rate}_enhanced": enhanced, "nfe": outcomes[0][0].evaluations})
     return {"strategy": strategy, "variants": found, pipeline.domain.evaluation.counted: int(counted.sum()),
             "utterances": len(counted)}

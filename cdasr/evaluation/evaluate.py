@@ -22,6 +22,7 @@ from cdasr.coupled.evaluation import Evaluation, Row
 from cdasr.coupled.pipeline import CoupledPipeline
 from cdasr.coupled.strategies import check_strategies
 from cdasr.evaluation.external import External, Frozen, Variant, find_external, system_names, with_external
+from cdasr.evaluation.flat import write_flat
 from cdasr.evaluation.report import table
 from cdasr.evaluation.scoring import score
 from cdasr.evaluation.shards import Shard, batches, merge_shards, shard_folder
@@ -40,7 +41,9 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
              only: Mapping[str, str] | None = None, quality: Sequence[str] | None = None,
              external: Mapping[str, str | os.PathLike] | None = None, external_weight: float | None = None,
              remember: float = 0.0, shard: Shard | None = None) -> str:
-    """Decode `rows` with each of `systems`, write scores (`wer.json`), `table.txt` and `table.md`; return the table.
+    """Decode `rows` with each of `systems`, write scores, tables and flat files; return the table.
+
+    They are `wer.json`, `table.txt`, `table.md`, `scores.csv` and `utterances.jsonl`.
 
     `rows` are a manifest or its rows. `model` is a package's name or folder, a pipeline, or a function that loads one
     of `domain` when all else is checked. `domain`: how errors are counted; by default the pipeline's or package's.
@@ -136,7 +139,7 @@ def _pipeline(domain: Domain, model, device: str) -> CoupledPipeline:
 
 def measures(how: Evaluation, quality: Sequence[str] | None) -> dict:
     """The measures of enhanced signals by name. Raises ValueError for an unknown one, or one that is not installed."""
-    names = how.measured if quality is None else quality
+    names = how.measured if quality is None else how.qualities if list(quality) == ["all"] else quality
     if unknown := [name for name in names if name not in how.qualities]:
         raise ValueError(f"unknown quality measure {unknown[0]!r}; known: {', '.join(how.qualities)}")
     for name in names:
@@ -157,10 +160,11 @@ def _rows(how: Evaluation, rows: str | os.PathLike | Sequence[Row]) -> tuple[Seq
 
 def _write_scores(domain: Domain, systems: Sequence[str], rows: Sequence[Row], output_dir: Path,
                   record: Mapping) -> str:
-    """Score what was decoded; returns the table."""
-    scores = score({system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems}, domain,
-                   list(dict.fromkeys(map(_condition, rows))))
+    """Score what was decoded and write all results; returns the table."""
+    decoded = {system: read_decoded(output_dir / "decode" / f"{system}.jsonl") for system in systems}
+    scores = score(decoded, domain, list(dict.fromkeys(map(_condition, rows))))
     write_json(output_dir / domain.evaluation.scores_file, {**scores, "record": record})
+    write_flat(output_dir, decoded, scores, rows, domain, record["settings"])
     for suffix, markdown in (("txt", False), ("md", True)):
         write_text(output_dir / f"table.{suffix}", table(scores, domain, markdown) + "\n")
     return table(scores, domain)

@@ -111,6 +111,9 @@ def rates(run: Run) -> Sections:
         parts.append(Part(f"{how.title} in per cent in the conditions without an SNR.", svg=rest))
     if others := _others(run):
         parts.append(Part("Kinds of errors in per cent, mean over the compared conditions.", others))
+    if quality := _quality(run):
+        parts.append(Part("Quality of the enhanced signals, mean over the compared conditions where it is defined.",
+                          quality))
     return [("Error rates", parts)]
 
 
@@ -124,6 +127,21 @@ def _others(run: Run) -> list[list[str]]:
             f" {interval_text(entry[name]['interval'], run.domain)}" if "interval" in entry[name] else "")
             for name in names)])
     return lines if names else []
+
+
+def _quality(run: Run) -> list[list[str]]:
+    """The measures of each system's signals, and of the degraded ones; empty where there are none."""
+    measures = {name: measure for name, measure in run.domain.evaluation.qualities.items()
+                if any(entry.get(name) is not None for entry in run.average.values())}
+    if not measures:
+        return []
+
+    def line(title: str, entry: Mapping, suffix: str) -> list[str]:
+        return [title, *(mean_text([entry], f"{name}{suffix}", f".{measure.digits}f")
+                         for name, measure in measures.items())]
+    return [["system", *(measure.title for measure in measures.values())],
+            line("(degraded)", next(iter(run.average.values())), "_input"),
+            *(line(system, entry, "") for system, entry in run.average.items())]
 
 
 def tests(run: Run) -> Sections:

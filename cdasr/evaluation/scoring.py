@@ -17,8 +17,8 @@ from cdasr.evaluation.statistics import (
     interval,
     most_confident,
     paired_p_value,
+    rate_interval,
     relative_interval,
-    wilson,
 )
 from cdasr.runtime.plain_data import read_json
 
@@ -59,7 +59,7 @@ def score_conditions(decoded: Mapping[str, Sequence[dict]], domain: Domain, cond
     counts = _counts(groups, systems, "errors", counted)
     rates, others = bootstrap(counts), _other_rates(groups, systems, domain)
     bounds = _intervals(rates, counts, [entry.get("runs", 1) for entry in groups[0][systems[0]]])
-    speakers = _by_speaker(groups, systems, counts, how.cluster)
+    speakers = _by_speaker(groups, systems, counts, how.cluster, bounds)
     scores = {}
     for index, system in enumerate(systems):
         entries, earlier = [entry for group in groups for entry in group[system]], range(index)
@@ -90,11 +90,8 @@ def _intervals(rates: np.ndarray, counts: Sequence[tuple[np.ndarray, np.ndarray]
 
     Words that several training seeds decoded (`runs`) are counted once there: they are no further evidence.
     """
-    total, found = sum(words.sum() for _, words in counts) / max(runs), []
-    for index, draws in enumerate(rates.T):
-        rate = _mean_rate(counts, index)
-        found.append(wilson(rate / 100 * total, total) if constant(draws) and rate <= 100.0 else interval(draws))
-    return found
+    total = sum(words.sum() for _, words in counts) / max(runs)
+    return [rate_interval(draws, _mean_rate(counts, index), total) for index, draws in enumerate(rates.T)]
 
 
 def _difference(rates: np.ndarray, bounds: Sequence[tuple[float, float]], first: int,
@@ -112,17 +109,21 @@ def _difference(rates: np.ndarray, bounds: Sequence[tuple[float, float]], first:
 
 
 def _by_speaker(groups: Sequence[Mapping], systems: Sequence[str], counts: Sequence[tuple[np.ndarray, np.ndarray]],
-                cluster: str) -> dict[str, dict]:
-    """`by_speaker` of each system, named after the key of entries; empty where not all entries have a speaker."""
+                cluster: str, bounds: Sequence[tuple[float, float]]) -> dict[str, dict]:
+    """`by_speaker` of each system, named after the key of entries; empty where not all entries have a speaker.
+
+    Where the draws of a system do not differ, its interval is that of its items, `bounds`.
+    """
     names = [[entry.get(cluster) for entry in group[systems[0]]] for group in groups]
     if not cluster or not all(name for part in names for name in part):
         return {}
     if (rates := bootstrap_clusters(counts, names)) is None:
         return {}
+    found = [own if constant(draws) else interval(draws) for draws, own in zip(rates.T, bounds)]
     return {system: {f"by_{cluster}": {
-        "count": len({name for part in names for name in part}), "interval": interval(rates[:, index]),
+        "count": len({name for part in names for name in part}), "interval": found[index],
         "p_values": {systems[other]: paired_p_value(rates, index, other) for other in range(index)},
-        "difference": {systems[other]: interval(rates[:, index] - rates[:, other]) for other in range(index)},
+        "difference": {systems[other]: _difference(rates, found, index, other) for other in range(index)},
     }} for index, system in enumerate(systems)}
 
 
@@ -138,10 +139,11 @@ def _other_rates(groups: Sequence[Mapping], systems: Sequence[str], domain: Doma
             continue
         counts = _counts(groups, systems, other.errors, other.counted)
         rates = bootstrap(counts) if other.interval else None
+        bounds = None if rates is None else _intervals(rates, counts, [1])
         for index, system in enumerate(systems):
             found[system][name] = {"rate": _mean_rate(counts, index)}
-            if rates is not None:
-                found[system][name]["interval"] = interval(rates[:, index])
+            if bounds is not None:
+                found[system][name]["interval"] = bounds[index]
     return found
 
 

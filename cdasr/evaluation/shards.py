@@ -15,27 +15,32 @@ from pathlib import Path
 from cdasr.coupled.evaluation import Row
 from cdasr.evaluation.store import read_decoded, write_decoded
 from cdasr.runtime.batching import batches_within
+from cdasr.runtime.torchrun import process_of
 
 FOLDER = "shards"  # in the output folder of an evaluation
 Shard = tuple[int, int]  # number, from 1 on, and how many there are
 
 
 def parse_shard(text: str) -> Shard:
-    """`2/8` as (2, 8); `auto`: the rank and world size of torchrun. Raises ValueError for what is none."""
-    if text == "auto":
-        try:
-            number, of = int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])
-        except (KeyError, ValueError):
-            raise ValueError("shard auto: RANK and WORLD_SIZE are not set; start it with torchrun, or say --shard i/n"
-                             ) from None
-    else:
-        parts = text.split("/")
-        if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
-            raise ValueError(f"shard {text!r}: expected number/count such as 1/4, or auto under torchrun")
-        number, of = map(int, parts)
+    """`2/8` as (2, 8). Raises ValueError for what is none."""
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"shard {text!r}: expected number/count such as 1/4; torchrun chooses by itself")
+    number, of = map(int, parts)
     if not 1 <= number <= of:
         raise ValueError(f"shard {number}/{of}: the number must be from 1 to the count")
     return number, of
+
+
+def own_shard(needed: bool = False) -> Shard | None:
+    """The shard of this process of torchrun; None where it has not started several.
+
+    Raises ValueError where it is `needed` and torchrun has started nothing.
+    """
+    found = process_of()
+    if needed and "RANK" not in os.environ:
+        raise ValueError("shard auto: RANK is not set; start it with torchrun, or say --shard i/n")
+    return None if found is None else (found[0] + 1, found[1])
 
 
 def shard_folder(output_dir: Path, shard: Shard) -> Path:

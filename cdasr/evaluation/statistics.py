@@ -103,6 +103,14 @@ def constant(rates: np.ndarray) -> bool:
     return bool(np.ptp(rates) < 1e-9)
 
 
+def rate_interval(rates: np.ndarray, rate: float, counted: float) -> tuple[float, float]:
+    """The interval of an error `rate` in per cent with draws (draws,); Wilson's among `counted` where they are equal.
+
+    Without errors the bootstrap would say that there is no doubt.
+    """
+    return wilson(rate / 100 * counted, counted) if constant(rates) and rate <= 100.0 else interval(rates)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values of several tests, corrected for their number by Holm (1979), in the same order."""
     corrected, least = [0.0] * len(p_values), 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from cdasr.speech.words import correct_words, error_counts, found_words
 
 AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
 ENVIRONMENTS = ("bus", "caf", "ped", "str")  # of CHiME-3 and CHiME-4
+IN_ENTRIES = ("ID", "condition", "duration", "text", "spk_id")  # columns of rows
 CONTROLS = {  # systems of a recipe, as its report explains them
     "enhanced_matched": " `enhanced_matched`, `oa_matched`: the signal process of stage 3, trained on alone in place "
                         "of the logits and the coupled training, for the minutes that the table of trainings has.",
@@ -69,6 +71,23 @@ def audio_key(row: Row, known: dict[str, str]) -> str:
     return fingerprint(parts)
 
 
+def about_row(row: Row, folder: Path) -> dict[str, object]:
+    """The columns of a row that entries do not have: numbers as such, what is empty as None, audio below `folder`."""
+    made = {name: value or None for name, value in row.items() if name not in IN_ENTRIES}
+    made |= {name: _number(made[name]) for name in ("snr", "offset", "seed") if made.get(name)}
+    made |= {name: os.path.relpath(made[name], folder) for name in ("wav", "clean_wav") if made.get(name)}
+    return {("mixture_seed" if name == "seed" else name): value for name, value in made.items()}
+
+
+def _number(value: object) -> object:
+    """A column as a number; itself where it is none, as in manifests of others."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() else number
+
+
 def read_noisy(row: Row, recogniser: nn.Module) -> Tensor:
     """The waveform (samples,) of a row at the recogniser's rate."""
     from cdasr.speech.manifest import read_row
@@ -98,7 +117,9 @@ def entry(row: Row, result, normalise: Normaliser = PLAIN) -> dict:
     return {"reference": row["text"], "text": result.text, "text_enhanced": result.text_enhanced,
             **error_counts(row["text"], result.text, normalise), "nfe": result.nfe,
             "duration": round(result.duration, 4), **({"chosen": result.chosen} if result.chosen else {}),
+            **({} if result.out_of_domain is None else {"out_of_domain": result.out_of_domain}),
             "confidence": [round(word.confidence, 4) for word in result.words],
+            "times": [[round(word.start, 3), round(word.end, 3)] for word in result.words],
             "correct": correct_words(row["text"], " ".join(word.word for word in result.words), normalise),
             **({"speaker": row["spk_id"]} if row.get("spk_id") else {}),
             **({} if normalise.name == "plain" else {"normaliser": normalise.setting})}
@@ -246,7 +267,7 @@ def compared(hparams: Mapping, conditions: Sequence[str]) -> tuple[str, list[str
 EVALUATION = Evaluation(
     counted="words", read_noisy=read_noisy, read_clean=read_clean, recognise=recognise, entry=entry,
     enhanced=lambda result: result.wave, read_rows=read_rows, row_files=row_files, check_rows=check_words,
-    row_key=audio_key, example=lambda pipeline, seconds: noise(seconds, pipeline.sample_rate),
+    row_key=audio_key, about_row=about_row, example=lambda pipeline, seconds: noise(seconds, pipeline.sample_rate),
     scores_file="wer.json", qualities=QUALITIES, measured=("si_sdr",),
     other_rates={"substitutions": OtherRate("sub %", "substitutions", "words", interval=False),
                  "deletions": OtherRate("del %", "deletions", "words", interval=False),

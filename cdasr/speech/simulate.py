@@ -22,6 +22,7 @@ from cdasr.runtime.outputs import check_outputs
 from cdasr.runtime.parallel import ordered_map
 from cdasr.runtime.provenance import record
 from cdasr.speech.audio import file_format, write_audio
+from cdasr.speech.channel import Channel
 from cdasr.speech.degrade import degrade
 from cdasr.speech.inputs import check_files
 from cdasr.speech.manifest import is_stretch, manifest_files, read_manifest, read_row, write_manifest, write_stretch
@@ -29,6 +30,7 @@ from cdasr.speech.noise import NoiseSource, find_audio
 from cdasr.speech.rooms import RoomSource
 
 LOG = "condition.json"  # settings of a condition and what was drawn for each utterance
+SET = ("manifest.csv", "simulate.json")  # of a set: its rows, and how it was made
 MADE = (".flac", ".clean.flac")  # a mixture, and its reference where the clean file will not do
 
 
@@ -50,9 +52,7 @@ def simulate(manifest: str | os.PathLike, noise: str | os.PathLike, snrs: Sequen
     rows = read_manifest(manifest, file_names=True, empty_text=True)
     noises, responses = find_audio(noise), find_audio(rir) if rir else []
     check_files([*noises, *responses])
-    for condition in conditions:
-        _check_outputs(rows, condition, output_dir, [*(row["wav"] for row in rows), *noises, *responses])
-    check_outputs([(output_dir / name, name) for name in ("manifest.csv", "simulate.json")], manifest_files(manifest))
+    check_set(rows, list(conditions), output_dir, [*noises, *responses], manifest_files(manifest))
     rate, _ = file_format(rows[0]["wav"])
     noise_source = NoiseSource(files=noises, rate=rate, warp=False)
     room_source = RoomSource(files=responses, rate=rate) if rir else None
@@ -60,31 +60,45 @@ def simulate(manifest: str | os.PathLike, noise: str | os.PathLike, snrs: Sequen
         noisy = []
         for condition, snr in conditions.items():
             noisy += simulate_set(rows, condition, noise_source, room_source, snr, seed, output_dir)
-        write_json(output_dir / "simulate.json", record(
-            manifest=str(manifest), noise=str(noise), rir=str(rir or ""), snrs=list(snrs), seed=seed, rate=rate))
-        write_manifest(output_dir / "manifest.csv", noisy)
-    return output_dir / "manifest.csv"
+        return write_set(output_dir, noisy, manifest=str(manifest), noise=str(noise), rir=str(rir or ""),
+                         snrs=list(snrs), seed=seed, rate=rate)
+
+
+def check_set(rows: Sequence[Mapping[str, str]], conditions: Sequence[str], output_dir: Path,
+              sources: Sequence[str | os.PathLike], manifests: Sequence[str | os.PathLike]) -> None:
+    """Raise ValueError where a file of the set would replace another one, or what it is made of."""
+    for condition in conditions:
+        _check_outputs(rows, condition, output_dir, [*(row["wav"] for row in rows), *sources])
+    check_outputs([(output_dir / name, name) for name in SET], manifests)
+
+
+def write_set(output_dir: Path, rows: Sequence[Mapping[str, str]], **settings) -> Path:
+    """Write the record and the manifest of a finished set; returns the path of the manifest."""
+    manifest, log = (output_dir / name for name in SET)
+    write_json(log, record(**settings))
+    write_manifest(manifest, rows)
+    return manifest
 
 
 def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source: NoiseSource | None,
                  room_source: RoomSource | None, snr: float | None, seed: int, output_dir: str | os.PathLike,
-                 processes: int = 1) -> list[dict[str, str]]:
+                 processes: int = 1, channel: Channel | None = None) -> list[dict[str, str]]:
     """Rows of one condition, made of clean `rows`: `output_dir/condition/ID.flac` and their clean references.
 
-    Noise, room or both may be None (`snr` in dB goes with noise). The reference is a link to the clean file,
-    in `output_dir/clean`, or a copy beside the mixture where that was scaled to avoid clipping. The work is
-    shared by `processes`, whose number changes nothing. Raises
+    Noise, room or both may be None (`snr` in dB goes with noise). `channel`: what the mixture goes through. The
+    reference is a link to the clean file, in `output_dir/clean`, or a copy beside the mixture where that was scaled to
+    avoid clipping. The work is shared by `processes`, whose number changes nothing. Raises
     ValueError on unusable audio and where the condition is there already, made with other settings.
     """
     if seed < 0:
         raise ValueError(f"the seed must not be negative, got {seed}")
     output_dir = Path(output_dir)
     folder = output_dir / condition
-    if noise_source is None and room_source is None:
+    if noise_source is None and room_source is None and channel is None:
         links = [_link(row, output_dir) for row in rows]
         return [_noisy_row(row, condition, link, link) for row, link in zip(rows, links)]
     _check_outputs(rows, condition, output_dir)
-    settings = _settings(noise_source, room_source, snr, seed)
+    settings = _settings(noise_source, room_source, snr, seed, channel)
     done, sources = _resume(folder, settings), _sources(noise_source, room_source)
     made_from = {row["ID"]: fingerprint([json.dumps([sources, _source(row)])]) for row in rows}
     waiting = [row for row in rows if not _made(row, done.get(row["ID"]), made_from[row["ID"]], folder)]
@@ -95,7 +109,7 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
               file=sys.stderr)
         write_json(folder / LOG, {"settings": settings, "utterances": done})  # a crash must not leave them in it
     mix = partial(_mix, condition=condition, noise_source=noise_source, room_source=room_source, snr=snr, seed=seed,
-                  folder=folder)
+                  folder=folder, channel=channel)
     try:
         for drawn, row in zip(ordered_map(mix, waiting, processes, f"simulate {condition}"), waiting):
             done[row["ID"]] = {**drawn, "made_from": made_from[row["ID"]]}
@@ -105,8 +119,8 @@ def simulate_set(rows: Sequence[Mapping[str, str]], condition: str, noise_source
     for row in rows:
         drawn = done[row["ID"]]
         clean = _path(folder, row, ".clean.flac") if drawn["copied"] else _link(row, output_dir)
-        result.append(_noisy_row(row, condition, _path(folder, row, ".flac"), clean, drawn["noise"], drawn["rir"], snr,
-                                 seed))
+        made = _noisy_row(row, condition, _path(folder, row, ".flac"), clean, drawn["noise"], drawn["rir"], snr, seed)
+        result.append(made if channel is None else {**made, "effect": channel.name})
     return result
 
 
@@ -140,20 +154,21 @@ def _source(audio: Mapping[str, str] | str | os.PathLike) -> list:
 
 
 def _mix(row: Mapping[str, str], *, condition: str, noise_source: NoiseSource | None, room_source: RoomSource | None,
-         snr: float | None, seed: int, folder: Path) -> dict:
+         snr: float | None, seed: int, folder: Path, channel: Channel | None = None) -> dict:
     """Write one mixture, and its reference where the clean file will not do; returns what was drawn."""
     noisy, copy = _path(folder, row, ".flac"), _path(folder, row, ".clean.flac")
     rng = np.random.default_rng([seed, *condition.encode(), 0, *row["ID"].encode()])
-    rate = (noise_source or room_source).rate
+    rate = (noise_source or room_source or channel).rate
     wave = read_row(row, rate)
     try:
         result = degrade(wave, rng, noise_source, room_source, snr)
+        heard = result.noisy if channel is None else channel(result.noisy, rng)
     except ValueError as error:
         raise ValueError(f"{row['wav']}: {error}") from None
     copied = result.gain < 1.0 or file_format(row["wav"])[0] != rate or is_stretch(row)
     if copied:
         write_audio(copy, result.clean, rate)
-    write_audio(noisy, result.noisy, rate)
+    write_audio(noisy, heard, rate)
     return {"noise": result.noise_name, "rir": result.rir_name, "copied": copied}
 
 
@@ -165,9 +180,11 @@ def _noisy_row(row: Mapping[str, str], condition: str, wav: Path, clean: Path, n
 
 
 def _settings(noise_source: NoiseSource | None, room_source: RoomSource | None, snr: float | None,
-              seed: int) -> dict:
+              seed: int, channel: Channel | None) -> dict:
     """What decides the waveforms of a condition, apart from the clean ones."""
-    settings: dict = {"seed": seed, "snr": snr, "rate": (noise_source or room_source).rate}
+    settings: dict = {"seed": seed, "snr": snr, "rate": (noise_source or room_source or channel).rate}
+    if channel is not None:
+        settings["effect"] = channel.name
     if noise_source is not None:
         settings["noise"] = [Path(path).name for path in noise_source.files] + noise_source.families
         settings["speech"] = len(noise_source.speech)

@@ -6,7 +6,7 @@ import pytest
 
 from cdasr.cli import main
 from cdasr.evaluation.evaluate import evaluate, read_decoded
-from cdasr.evaluation.shards import batches, parse_shard
+from cdasr.evaluation.shards import batches, own_shard, parse_shard
 from cdasr.speech.manifest import write_manifest
 
 TIMES = ("seconds",)  # measured, so never the same twice
@@ -73,11 +73,56 @@ def test_batches_are_those_of_one_run_whatever_is_done():
 
 def test_a_shard_is_told_by_number_or_by_torchrun(monkeypatch):
     assert parse_shard("2/8") == (2, 8)
-    for text in ("0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"):
+    for text in ("0/2", "3/2", "2", "a/b", "1/2/3", "-1/2", "auto"):
         with pytest.raises(ValueError, match="shard"):
             parse_shard(text)
-    with pytest.raises(ValueError, match="torchrun"):
-        parse_shard("auto")
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert parse_shard("auto") == (2, 4)
+    assert own_shard() is None
+    with pytest.raises(ValueError, match="shard auto: RANK is not set; start it with torchrun"):
+        own_shard(needed=True)
+    as_process(monkeypatch, 1, 4)
+    assert own_shard() == (2, 4)
+    as_process(monkeypatch, 0, 1)
+    assert own_shard() is None, "one process has it all"
+
+
+def as_process(monkeypatch, rank, count):
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", count)):
+        monkeypatch.setenv(name, str(value))
+
+
+def test_torchrun_shares_the_work_and_its_first_process_scores(manifest, package_dir, tmp_path, monkeypatch, capsys):
+    from cdasr.runtime import torchrun
+
+    common = ["evaluate", "--manifest", str(manifest), "--model", str(package_dir), "--systems", "none,parallel",
+              "--device", "cpu", "--batch-seconds", "1.2", "--output-dir"]
+    assert main([*common, str(tmp_path / "one")]) == 0
+    table, met = capsys.readouterr().out, []
+    monkeypatch.setattr(torchrun, "wait_for_all", lambda: met.append(1))
+    for rank in (2, 1, 0):  # the first one comes last, as if the others had waited for it
+        as_process(monkeypatch, rank, 3)
+        assert main([*common, str(tmp_path / "three")]) == 0
+        assert (tmp_path / "three" / "wer.json").exists() == (rank == 0)
+    assert len(met) == 3 and sorted(path.name for path in (tmp_path / "three/shards").iterdir()) == [
+        "1of3", "2of3", "3of3"]
+    shown = capsys.readouterr().out
+    assert [line[:60] for line in shown.splitlines()[:4]] == [line[:60] for line in table.splitlines()[:4]]
+    for system in ("none", "parallel"):
+        assert timeless(tmp_path / "three/decode" / f"{system}.jsonl") == timeless(
+            tmp_path / "one/decode" / f"{system}.jsonl")
+    one, three = (json.loads((tmp_path / name / "wer.json").read_text()) for name in ("one", "three"))
+    assert without_rtf(one) == without_rtf(three)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    import torch
+
+    from cdasr.runtime.torchrun import own_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert own_device("auto") == "auto", "without torchrun"
+    as_process(monkeypatch, 1, 3)
+    assert [own_device(device) for device in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
+    as_process(monkeypatch, 2, 3)
+    with pytest.raises(ValueError, match="2 GPUs cannot serve 3 processes"):
+        own_device("auto")

@@ -12,6 +12,7 @@ from cdasr.evaluation.statistics import (
     interval,
     most_confident,
     paired_p_value,
+    rate_interval,
     relative_interval,
     wilson,
 )
@@ -114,3 +115,23 @@ def test_wilson_has_room_where_nothing_was_wrong():
 def test_holm_corrects_for_the_number_of_tests():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([0.02]) == [0.02]
+
+
+def test_no_errors_are_no_certainty_in_any_interval():
+    from cdasr.evaluation.report import table
+    from cdasr.evaluation.scoring import score
+    from cdasr.speech.domain import SPEECH
+
+    assert rate_interval(np.zeros(100), 0.0, 25)[1] == pytest.approx(13.3, abs=0.05)
+    entries = [{"ID": f"u{number}_clean", "condition": "clean", "errors": 0, "words": 5, "substitutions": 0,
+                "deletions": 0, "insertions": 0, "character_errors": 0, "characters": 20, "confidence": [0.9] * 5,
+                "correct": [True] * 5, "speaker": f"s{number % 2}", "nfe": {"signal": 0}, "seconds": 0.1, "duration": 1}
+               for number in range(5)]
+    scores = score({"none": entries, "enhanced": entries}, SPEECH)
+    for system in scores["conditions"]["clean"].values():
+        assert system["interval"][1] == pytest.approx(13.3, abs=0.05) == system["by_speaker"]["interval"][1]
+        assert system["cer"]["interval"] == (0.0, pytest.approx(3.7, abs=0.05))
+    low, high = scores["conditions"]["clean"]["enhanced"]["by_speaker"]["difference"]["none"]
+    assert low == -high and high > 13
+    shown = table(scores, SPEECH)
+    assert "0.0 [0.0, 13.3]" in shown and "0.0 [0.0, 3.7]" in shown and "[0.0, 0.0]" not in shown
