@@ -205,8 +205,8 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
-                      "si_sdr, pesq, stoi, estoi, and the composite measures csig, cbak, covl, ssnr, or all; all but the "
-                      "first need cdasr[metrics]; default: si_sdr")
+                      "si_sdr, pesq, stoi, estoi, and the composite measures csig, cbak, covl, ssnr, or all; all but "
+                      "the first need cdasr[metrics]; default: si_sdr")
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
