@@ -41,7 +41,7 @@ LISTS = {"test_files.json": "https://raw.githubusercontent.com/sp-uhh/ears_bench
 EARS = "https://github.com/facebookresearch/ears_dataset/releases/download/dataset/{}.zip"
 WHAM = "https://my-bucket-a8b4b49c25c811ee9a7e8bba05fa24c7.s3.amazonaws.com/high_res_wham.zip"  # of wham.whisper.ai
 SPEAKERS = tuple(f"p{number:03d}" for number in range(1, 108))
-GIGABYTES = {"EARS": 0.5, "WHAM": 80.0}  # of a speaker's archive and of WHAM!'s: estimates
+GIGABYTES = {"EARS": 0.5, "WHAM": 74.0}  # of a speaker's archive (an estimate from its hour at 48 kHz) and of WHAM!'s
 STRETCH = 10.0  # seconds, of speech without transcripts
 SETS = ("wham", "reverb")
 

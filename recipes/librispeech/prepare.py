@@ -36,13 +36,13 @@ from cdasr.speech.noise import NoiseSource
 
 MIRRORS = tuple(f"https://{host}/resources" for host in ("www.openslr.org", "us.openslr.org", "openslr.elda.org"))
 SUBSETS = {  # name: (MD5 as openslr.org publishes it, GB of the archive)
-    "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.4), "dev-other": ("c8d0bcc9cca99d4f8b62fcc847357931", 0.4),
-    "test-clean": ("32fa31d27d2e1cad72775fee3f4849a9", 0.4), "test-other": ("fb5a50374b501bb3bac4815ee91d3135", 0.4),
+    "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.34), "dev-other": ("c8d0bcc9cca99d4f8b62fcc847357931", 0.32),
+    "test-clean": ("32fa31d27d2e1cad72775fee3f4849a9", 0.35), "test-other": ("fb5a50374b501bb3bac4815ee91d3135", 0.33),
     "train-clean-100": ("2a93770f6d5c6c964bc36631d331a522", 6.4),
     "train-clean-360": ("c0e676e450a7ff2f54aeade5171606fa", 23.1),
     "train-other-500": ("d1a0fd59409feb2c614ce4d30c387708", 30.6)}
 OTHERS = {"musan": ("17/musan.tar.gz", "0c472d4fc0c5141eca47ad1ffeb2a7df", 11.1, "musan"),
-          "rirs": ("28/rirs_noises.zip", "e6f48e257286e05de56413b4779d8ffb", 1.4, "RIRS_NOISES")}
+          "rirs": ("28/rirs_noises.zip", "e6f48e257286e05de56413b4779d8ffb", 1.3, "RIRS_NOISES")}
 TYPES = ("noise", "music", "speech")  # of MUSAN
 WHAM = {"train": "tr", "valid": "cv", "unseen": "tt"}  # folders of WHAM!'s noise
 

@@ -24,7 +24,7 @@ from cdasr.speech.simulate import simulate_set
 SOURCES = ("https://datashare.ed.ac.uk/bitstream/handle/10283/2791",
            "https://datashare.is.ed.ac.uk/bitstream/handle/10283/2791")
 SETS = {"testset": 824, "trainset_28spk": 11_572, "trainset_56spk": 23_075}  # utterances of the release
-GIGABYTES = {"testset": 0.4, "trainset_28spk": 5.0, "trainset_56spk": 9.7}  # of the archives
+GIGABYTES = {"testset": 0.31, "trainset_28spk": 4.96, "trainset_56spk": 9.70}  # of the archives
 
 
 def download(hparams: dict) -> None:
