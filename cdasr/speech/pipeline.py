@@ -34,6 +34,7 @@ from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.word_times import sounding
 from cdasr.speech.words import consensus
 
 
@@ -146,18 +147,22 @@ class Pipeline(CoupledPipeline):
         return [_agree(same) for same in grouped(drawn, len(waves))]
 
     def transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
-        """One transcript for each item of the batch, without the context around it."""
-        words = outcome.logits.words()
-        margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
-        durations = [(length - 2 * margin) / self.sample_rate for length in batch.lengths.tolist()]
-        chosen = outcome.chosen or [None] * len(durations)
-        made = [Transcript(text, strategy, duration, outcome.evaluations, chosen=answer,
-                           words=[_moved(word, 0.0 if answer == "none" else margin / self.sample_rate, duration)
-                                  for word in spoken])
-                for text, duration, spoken, answer in zip(self.decode(outcome.logits), durations, words, chosen)]
+        """One transcript for each item of the batch, without the context around it.
+
+        The sound says where words begin and end: that of the enhanced waveform, where the answer was read from it.
+        """
+        margin, words = 0 if strategy == "none" else self.context.margin(self.sample_rate), outcome.logits.words()
+        waves, chosen = [_inside(wave, margin) for wave in batch.rows()], outcome.chosen or [None] * len(words)
+        made = [Transcript(text, strategy, len(wave) / self.sample_rate, outcome.evaluations, chosen=answer)
+                for text, wave, answer in zip(self.decode(outcome.logits), waves, chosen)]
         if outcome.enhanced is not None:
             for transcript, text, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
-                transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]
+                transcript.text_enhanced, transcript.wave = text, _inside(wave, margin)
+        for transcript, spoken, wave in zip(made, words, waves):
+            plain = transcript.chosen == "none"
+            spoken = [_moved(word, 0.0 if plain else margin / self.sample_rate) for word in spoken]
+            heard = wave if plain or transcript.wave is None else transcript.wave
+            transcript.words = sounding(spoken, heard, self.sample_rate, outcome.logits.word_peaks)
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
         return made
@@ -214,12 +219,14 @@ class Pipeline(CoupledPipeline):
                                   half)
 
 
-def _moved(word: Word, margin: float, duration: float) -> Word:
-    """A word with its times without the `margin` in front, within the recording's `duration`, all in seconds."""
-    if not margin:
-        return word
-    start, end = (min(max(time - margin, 0.0), duration) for time in (word.start, word.end))
-    return replace(word, start=start, end=end)
+def _inside(wave: Tensor, margin: int) -> Tensor:
+    """A waveform (samples,) without the `margin` samples of context on each side."""
+    return wave[margin:len(wave) - margin]
+
+
+def _moved(word: Word, margin: float) -> Word:
+    """A word with its times without the `margin` seconds in front."""
+    return replace(word, start=word.start - margin, end=word.end - margin)
 
 
 def _agree(drawn: Sequence[Transcript]) -> Transcript:
