@@ -43,10 +43,11 @@ class Transcript:
     """What a strategy makes of one recording.
 
     `text` is the strategy's answer and `words` the same with times and confidences; `text_enhanced` what the recogniser
-    hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced. `nfe` counts evaluations of
-    each network for this recording, all samples together, and `duration` is in seconds. `out_of_domain`: whether the
-    recording looks unlike what the package was trained for, so that its words mean little; None where the package or
-    the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other strategies.
+    hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced, with `words_enhanced`. `nfe`
+    counts evaluations of each network for this recording, all samples together, and `duration` is in seconds.
+    `out_of_domain`: whether the recording looks unlike what the package was trained for, so that its words mean little;
+    None where the package or the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other
+    strategies.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Transcript:
     text_enhanced: str | None = None
     wave: Tensor | None = field(default=None, repr=False)
     words: list[Word] = field(default_factory=list, repr=False)
+    words_enhanced: list[Word] = field(default_factory=list, repr=False)
     out_of_domain: bool | None = None
     chosen: str | None = None
 
@@ -151,21 +153,29 @@ class Pipeline(CoupledPipeline):
 
         The sound says where words begin and end: that of the enhanced waveform, where the answer was read from it.
         """
-        margin, words = 0 if strategy == "none" else self.context.margin(self.sample_rate), outcome.logits.words()
-        waves, chosen = [_inside(wave, margin) for wave in batch.rows()], outcome.chosen or [None] * len(words)
+        margin, logits = 0 if strategy == "none" else self.context.margin(self.sample_rate), outcome.logits
+        waves = [wave[margin:len(wave) - margin] for wave in batch.rows()]
+        chosen = outcome.chosen or [None] * len(waves)
         made = [Transcript(text, strategy, len(wave) / self.sample_rate, outcome.evaluations, chosen=answer)
-                for text, wave, answer in zip(self.decode(outcome.logits), waves, chosen)]
+                for text, wave, answer in zip(self.decode(logits), waves, chosen)]
         if outcome.enhanced is not None:
-            for transcript, text, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
-                transcript.text_enhanced, transcript.wave = text, _inside(wave, margin)
-        for transcript, spoken, wave in zip(made, words, waves):
-            plain = transcript.chosen == "none"
-            spoken = [_moved(word, 0.0 if plain else margin / self.sample_rate) for word in spoken]
-            heard = wave if plain or transcript.wave is None else transcript.wave
-            transcript.words = sounding(spoken, heard, self.sample_rate, outcome.logits.word_peaks)
+            heard = outcome.enhanced_logits
+            for transcript, text, words, wave in zip(made, self.decode(heard), heard.words(), outcome.enhanced.rows()):
+                transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]
+                transcript.words_enhanced = self._placed(words, margin, transcript.wave, heard)
+        for transcript, words, wave in zip(made, logits.words(), waves):
+            plain = transcript.chosen == "none"  # the answer of the recogniser alone, which has no context
+            transcript.words = self._placed(words, 0 if plain else margin,
+                                            wave if plain or transcript.wave is None else transcript.wave, logits)
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
         return made
+
+    def _placed(self, words: Sequence[Word], margin: int, wave: Tensor, logits: Logits) -> list[Word]:
+        """Words of `logits` with `margin` samples in front, where the sound of `wave` (samples,) without them is."""
+        seconds = margin / self.sample_rate
+        moved = [replace(word, start=word.start - seconds, end=word.end - seconds) for word in words]
+        return sounding(moved, wave, self.sample_rate, logits.word_peaks)
 
     def decode(self, logits: Logits) -> list[str]:
         """Transcripts of logits, in lower case."""
@@ -217,16 +227,6 @@ class Pipeline(CoupledPipeline):
         save_recogniser(self.recogniser, Path(folder) / "recogniser", by_reference)
         self.config = save_models(Path(folder), {**self.config, "recogniser": "recogniser"}, self.signal, self.logits,
                                   half)
-
-
-def _inside(wave: Tensor, margin: int) -> Tensor:
-    """A waveform (samples,) without the `margin` samples of context on each side."""
-    return wave[margin:len(wave) - margin]
-
-
-def _moved(word: Word, margin: float) -> Word:
-    """A word with its times without the `margin` seconds in front."""
-    return replace(word, start=word.start - margin, end=word.end - margin)
 
 
 def _agree(drawn: Sequence[Transcript]) -> Transcript:
