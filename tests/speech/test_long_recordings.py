@@ -73,7 +73,7 @@ def test_words_that_are_cut_are_whole_in_the_next_segment(talk):
     parts = list(segments([torch.from_numpy(wave)], RATE))
     cuts = [(one.start + len(one.wave)) / RATE for one in parts[:-1]]
     assert any(inside(cut, known) for cut in cuts)
-    for cut, one, other in zip(cuts, parts, parts[1:]):
+    for cut, other in zip(cuts, parts[1:]):
         assert not inside(cut, known) or cut - other.start / RATE == pytest.approx(OVERLAP)
 
 
@@ -93,20 +93,22 @@ def test_no_segment_is_too_short_to_be_heard(seconds):
     assert min(len(part.wave) for part in parts) >= 1000 and parts[-1].start + len(parts[-1].wave) == len(wave)
 
 
-@pytest.mark.parametrize("pauses", [(0.2, 0.5), (0.0, 0.0)])
-def test_words_at_cuts_are_neither_lost_nor_repeated(digits, talk, pauses):
+@pytest.mark.parametrize("pauses, overlaps", [((0.2, 0.5), False), ((0.2, 0.5), True), ((0.0, 0.0), True)])
+def test_words_at_cuts_are_neither_lost_nor_repeated(digits, talk, monkeypatch, pauses, overlaps):
+    if overlaps:
+        monkeypatch.setattr("cdasr.speech.segments.pause", lambda wave, rate: None)
     wave, known = talk(110, pauses)
-    found = transcribe_recordings(digits, [torch.from_numpy(wave)], "none")[0]
+    wave = torch.from_numpy(wave)
+    found, cut = transcribe_recordings(digits, [wave], "none")[0], list(segments([wave], RATE))
     said, words = [word for word, *_ in known], [word.word for word in found.words]
-    cut = list(segments([torch.from_numpy(wave)], RATE))
-    print(f"pauses {pauses}: {len(said)} words in {len(wave) / RATE:.0f} s, {len(cut)} segments, errors "
-          f"{word_errors(' '.join(said), found.text)[0]}")
-    assert found.text.split() == words
-    seams = [other.start / RATE for other in cut[1:]]
-    for at in seams:
-        near = [word for word, start, end in known if at - 1.0 < (start + end) / 2 < at + OVERLAP + 1.0]
-        heard = [word.word for word in found.words if at - 1.0 < (word.start + word.end) / 2 < at + OVERLAP + 1.0]
-        assert abs(len(near) - len(heard)) <= 1, (near, heard)
+    wrong, _ = word_errors(" ".join(said), found.text)
+    print(f"pauses {pauses}: {len(said)} words in {len(wave) / RATE:.0f} s, {len(cut)} segments, {wrong} errors")
+    assert found.text.split() == words and (wrong == 0 or pauses == (0.0, 0.0))
+    for one, other in zip(cut, cut[1:]):
+        assert (one.start + len(one.wave) > other.start) == overlaps
+        near = [[word for word, start, end in words if -1.0 < (start + end) / 2 - other.start / RATE < OVERLAP + 1.0]
+                for words in (known, [(word.word, word.start, word.end) for word in found.words])]
+        assert abs(len(near[0]) - len(near[1])) <= 1, near
 
 
 def words_of(text, start=0.0, step=0.5, confidence=0.9):
@@ -181,9 +183,7 @@ def test_blocks_are_what_is_read_at_once(tmp_path, small_blocks, options):
         for form in ("wav", "flac", "ogg"):
             soundfile.write(path := tmp_path / f"{name}.{form}", wave, 22_050)
             seen = survey(path, **options)
-            blocks = list(read_blocks(path, RATE, seen.channel, **{**options, "channel": seen.channel}))\
-                if False else list(read_blocks(path, RATE, seen.channel, options.get("start", 0.0),
-                                               options.get("stop")))
+            blocks = list(read_blocks(path, RATE, **{**options, "channel": seen.channel}))
             known, _ = read_audio(path, RATE, **options)
             assert len(blocks) > 2
             np.testing.assert_array_equal(np.concatenate(blocks), known)
@@ -217,8 +217,8 @@ def test_what_is_written_in_blocks_is_what_is_written_at_once(tmp_path, subtype,
         for start in range(0, len(wave), 7777):
             spool.add(wave[start:start + 7777])
         assert not list((tmp_path / "new").iterdir()) and spool.samples == len(wave)
-        gain = write_blocks(tmp_path / "a.wav", lambda: fit_blocks(resample_blocks(spool, RATE, 22_050), 69_000), 22_050,
-                            subtype)
+        gain = write_blocks(tmp_path / "a.wav", lambda: fit_blocks(resample_blocks(spool, RATE, 22_050), 69_000),
+                            22_050, subtype)
     known = np.pad(resample(wave, RATE, 22_050), (0, 69_000))[:69_000]
     assert gain == write_audio(tmp_path / "b.wav", known, 22_050, subtype) and (gain < 1.0) == (
         subtype != "FLOAT" and level > 0.5)
@@ -235,7 +235,8 @@ def test_a_full_disk_is_noticed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("strategy", ["none", "enhanced"])
 @pytest.mark.parametrize("level", [1.0, 1e-4])
-def test_a_long_recording_in_pieces_is_that_of_memory(package_dir, tone, tmp_path, monkeypatch, capsys, strategy, level):
+def test_a_long_recording_in_pieces_is_that_of_memory(package_dir, tone, tmp_path, monkeypatch, capsys, strategy,
+                                                       level):
     wave = level * tone(47.0, rate=8000)
     wave[int(17.3 * 8000):int(17.8 * 8000)] *= 1e-3
     soundfile.write(path := tmp_path / "a.wav", np.stack([wave, 0.5 * wave], 1), 8000, subtype="FLOAT")
@@ -249,7 +250,7 @@ def test_a_long_recording_in_pieces_is_that_of_memory(package_dir, tone, tmp_pat
         audio.append(soundfile.read(target)[0] if (target := out / "a.enhanced.wav").is_file() else None)
         assert {file.suffix for file in out.iterdir()} <= {".json", ".wav", ".srt"}
     capsys.readouterr()
-    assert {**heard[0], "words": 0} == {**heard[1], "words": 0} and len(heard[0]["words"]) > 3
+    assert {**heard[0], "words": 0} == {**heard[1], "words": 0} and len(heard[0]["words"]) >= 3
     for one, other in zip(heard[0]["words"], heard[1]["words"]):
         assert one["word"] == other["word"] and one["start"] == pytest.approx(other["start"], abs=0.011)
     assert (audio[0] is None) == (audio[1] is None) == (strategy == "none")
