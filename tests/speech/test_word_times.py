@@ -60,6 +60,25 @@ def test_peaks_grow_to_the_pauses_around_them():
         (1.2, 1.4), (1.5, 1.7)], "not across the border of the next word"
 
 
+def test_words_of_letters_begin_before_the_first_and_end_behind_the_last(recogniser_dir):
+    from cdasr.classifiers.ctc import CTCRecogniser
+
+    recogniser = CTCRecogniser.from_pretrained(recogniser_dir)
+    ids, wave = recogniser.processor.tokenizer.get_vocab(), bursts((0.4, 0.8), (1.1, 1.6), (1.6, 1.9), seconds=2.5)
+    wave[int(1.58 * RATE):int(1.62 * RATE)] *= 0.2
+    frames = int(recogniser.frame_lengths(torch.tensor(len(wave))))
+    values = torch.full((1, frames, len(ids)), -8.0)
+    values[..., recogniser.blank] = 4.0
+    for token, seconds in (("O", 0.46), ("N", 0.6), ("E", 0.7), ("|", 0.9), ("T", 1.2), ("W", 1.3), ("O", 1.44),
+                           ("|", 1.6), ("O", 1.66), ("N", 1.7)):
+        values[0, round(seconds / 0.02), ids[token]] = 9.0
+    logits = recogniser.kind(values, torch.tensor([frames]), None, recogniser)
+    found = sounding(logits.words()[0], wave, RATE, logits.word_peaks)
+    assert [word.word for word in found] == ["one", "two", "on"]
+    assert times(found)[:1] == [(0.4, 0.8)] and times(found)[1][0] == 1.1 and times(found)[2][1] == 1.9
+    assert 1.57 <= found[1].end <= found[2].start <= 1.63
+
+
 def test_words_that_run_together_part_where_it_is_quietest():
     wave = bursts((0.3, 1.5))
     wave[int(0.88 * RATE):int(0.92 * RATE)] *= 0.3
