@@ -69,6 +69,7 @@ class Evaluation:
       raises ValueError for files that cannot be used; `read_external(path, classifier, degraded)` reads one. None: the
       domain has no such files.
     - `recount(entry)`: an entry of other `scoring` with its errors counted again; None where that cannot be done.
+    - `right_parts(entry)`: whether each part of the truth, such as a word of the reference, was found. None: not known.
 
     Scores:
     - `scoring()`: how errors are counted, for the record of scores.
@@ -109,6 +110,7 @@ class Evaluation:
     read_external: Callable[[Path, nn.Module, Tensor], Tensor] | None = None
     fuse_external: Callable | None = None
     recount: Callable[[Mapping], Mapping | None] = lambda entry: entry
+    right_parts: Callable[[Mapping], list[bool]] | None = None
 
     scoring: Callable[[], dict] = dict
     scores_file: str = "scores.json"

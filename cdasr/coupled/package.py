@@ -100,11 +100,11 @@ def check_classifier(folder: Path, signal: SignalModel, logits: LogitsModel | No
 
 
 def without_logits(config: dict) -> dict:
-    """What a package stores, for its signal process alone: `fused`, or `auto` by a rule over answers without logits."""
-    rule, kept = config.get("auto"), dict(config)
-    if rule is not None and any(needs_logits(name) for name in (rule["strategy"], *rule["rules"])):
-        rule = kept.pop("auto")
-    if needs_logits(kept.get("strategy", "enhanced")) or kept.get("strategy") == "auto" and "auto" not in kept:
+    """What a package stores, for its signal process alone: `fused`, or rules over answers without logits."""
+    kept = {name: value for name, value in config.items()
+            if name not in ("auto", "rover") or not needs_logits(value["strategy"])}
+    strategy = kept.get("strategy", "enhanced")
+    if needs_logits(strategy) or strategy in ("auto", "rover") and strategy not in kept:
         kept["strategy"] = "fused"
     return {name: value for name, value in kept.items() if name not in ("logits", "strategies", "out_of_domain")}
 

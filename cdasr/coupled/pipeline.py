@@ -40,7 +40,8 @@ class Outcome:
     """What a strategy returns for a batch.
 
     `noisy_logits`: C(y), where it was observed. `out_of_domain` (B,): whether each item looks unlike what the package
-    was trained for; None where that is not known. `chosen` (B,): the strategy whose answer `auto` took.
+    was trained for; None where that is not known. `chosen` (B,): the strategy whose answer `auto` took. `answers`:
+    those that `rover` lets vote, by strategy.
     """
 
     logits: Logits
@@ -50,6 +51,7 @@ class Outcome:
     out_of_domain: list[bool] | None = None
     noisy_logits: Logits | None = None
     chosen: list[str] | None = None
+    answers: dict[str, Logits] | None = None
 
     @property
     def evaluations(self) -> dict[str, int]:
@@ -98,7 +100,7 @@ class CoupledPipeline:
 
     def _can_run(self, strategy: Strategy) -> bool:
         if strategy.needs_rule:
-            rule = self.config.get("auto")
+            rule = self.config.get(strategy.name)
             return rule is not None and self._can_run(STRATEGIES[rule["strategy"]])
         return (self.logits is not None or not strategy.needs_logits) and (self.signal.guided or not strategy.coupled)
 
@@ -174,7 +176,7 @@ class CoupledPipeline:
         if not bool(outcome.logits.values.isfinite().all()):
             raise ValueError(f"the strategy {strategy!r} gave logits that are not finite: the input, an option such as "
                              "the guidance, or the package's weights are out of any range")
-        if strategy != "auto":  # else it is that of the strategy among whose answers it has chosen
+        if not STRATEGIES[strategy].needs_rule:  # else it is that of the strategy among whose answers it has chosen
             outcome.out_of_domain = self._out_of_domain(outcome, batch, strategy)
         return outcome, batch, strategy
 
@@ -286,12 +288,19 @@ def auto(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: M
                    chosen=chosen)
 
 
+def rover(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
+    """Several answers, which the domain's pipeline lets vote on each word (`cdasr.coupled.voting`)."""
+    rule = pipeline.config["rover"]
+    outcome, answers = candidates(pipeline, batch, rule["strategy"], steps, sampling, rule["answers"])
+    return replace(outcome, answers={name: answers[name] for name in rule["answers"]})
+
+
 def coupling_function(name: str) -> Callable[..., coupling.Coupled]:
     """The function of a strategy: that of its entry in the registry, or the one of its name in `coupling.py`."""
     return STRATEGIES[name].function or coupling.STRATEGIES[name]
 
 
-PLAIN = {"none": none, "oa": observation_adding, "fused": fused, "auto": auto}  # those without one in `coupling.py`
+PLAIN = {"none": none, "oa": observation_adding, "fused": fused, "auto": auto, "rover": rover}  # not in `coupling.py`
 
 
 def grouped(drawn: Sequence, items: int) -> list[Sequence]:

@@ -54,6 +54,8 @@ class Recipe:
     - `import_signal(path)`: a signal process from a file of another program; None where `path` is none.
     - `check_start(model, hparams)`: raises ValueError for a signal process that cannot be trained on.
     - `package_config(hparams)`: what a new package says beside its models.
+    - `add_rover(hparams, pipeline, rows, batch_items)`: the pipeline with a vote for `rover`, fitted on `rows`, or as it
+      is where there is none.
     """
 
     classifier: str
@@ -75,6 +77,7 @@ class Recipe:
     import_signal: Callable[[str], object | None] = lambda path: None
     check_start: Callable[[object, Hparams], None] = any_start
     package_config: Callable[[Hparams], dict] = lambda hparams: {"about": hparams["about"]}
+    add_rover: Callable[..., Any] = lambda hparams, pipeline, rows, batch_items: pipeline
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lists: Mapping[str, Mapping[str, Callable[[str], Iterable[str]]]] = field(default_factory=dict)

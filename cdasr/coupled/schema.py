@@ -7,11 +7,13 @@ check by these, which covers packages, checkpoints and the model sections of a r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, create_model, model_validator
 
 from cdasr.coupled.strategies import STRATEGIES, check_strategies, options_of
+from cdasr.coupled.voting import size
 from cdasr.runtime.plain_data import Count, Many, Positive, Share, Size, Steps, Strict, Width, checked
 
 Zero = Annotated[int, Field(ge=0, le=1024)]  # a number of layers or heads, 0 for none
@@ -281,13 +283,39 @@ class Auto(Strict):
 
     @model_validator(mode="after")
     def _strategies(self):
-        check_strategies([self.strategy])
-        chosen = STRATEGIES[self.strategy]
-        if chosen.needs_rule or not chosen.needs_signal or self.strategy == "oa":
-            raise ValueError(f"strategy {self.strategy!r}: expected enhanced, or one that moves both processes")
-        if unknown := [name for name in self.rules if name not in ("enhanced", "fused", self.strategy)]:
-            raise ValueError(f"rules.{unknown[0]}: there are rules for enhanced, fused and {self.strategy}")
+        check_answers(self.strategy, list(self.rules), "rules")
+        if "none" in self.rules:
+            raise ValueError("rules.none: that is what the other answers are compared with")
         return self
+
+
+class Rover(Strict):
+    """A `Vote`; how many weights it takes depends on the answers."""
+
+    strategy: str
+    answers: Annotated[list[str], Field(min_length=1, max_length=8)]
+    weights: Many[Number]
+    measured: dict = {}  # how it was fitted, and what it is expected to give
+
+    @model_validator(mode="after")
+    def _answers(self):
+        check_answers(self.strategy, self.answers, "answers")
+        if len(set(self.answers)) < len(self.answers):
+            raise ValueError(f"answers: each votes once, got {', '.join(self.answers)}")
+        if len(self.weights) != (count := size(len(self.answers))):
+            raise ValueError(f"weights: expected {count} numbers for {len(self.answers)} answers, got "
+                             f"{len(self.weights)}")
+        return self
+
+
+def check_answers(strategy: str, answers: Sequence[str], key: str) -> None:
+    """Raise ValueError for a strategy that gives no answers to choose from, or for answers that it does not give."""
+    check_strategies([strategy])
+    chosen = STRATEGIES[strategy]
+    if chosen.needs_rule or not chosen.needs_signal or strategy == "oa":
+        raise ValueError(f"strategy {strategy!r}: expected enhanced, or one that moves both processes")
+    if unknown := [name for name in answers if name not in ("none", "enhanced", "fused", strategy)]:
+        raise ValueError(f"{key}.{unknown[0]}: there are {key} for none, enhanced, fused and {strategy}")
 
 
 class About(Strict):
@@ -316,6 +344,7 @@ class Package(Strict):
     context: Context = Context()
     out_of_domain: DomainChecks = DomainChecks()
     auto: Auto | None = None
+    rover: Rover | None = None
     other_recognisers: bool = False  # whether its signal process serves other recognisers, without the logits process
 
     @model_validator(mode="after")

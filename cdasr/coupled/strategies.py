@@ -29,8 +29,8 @@ class Strategy:
 
     `needs_signal`, `needs_logits`: which process it runs. `coupled`: each process guides the other. `baseline`: reports
     compare the coupled ones with it. `same_steps`: both processes take as many steps. `needs_rule`: it runs another
-    strategy and chooses among the answers by a rule of the package. `options`: its own, beside `COMMON`. `function`: as
-    those of `cdasr/diffusion/coupling.py`; None for the one of this name.
+    strategy and chooses among the answers by a rule that the package stores under its name. `options`: its own, beside
+    `COMMON`. `function`: as those of `cdasr/diffusion/coupling.py`; None for the one of this name.
     """
 
     name: str
@@ -69,6 +69,7 @@ STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (
         Option("inner", "logits steps before which the signal is sampled; default: all", int, 0, 10_000,
                optional=True), FIRST)),
     Strategy("auto", "the best of several answers, that of none where in doubt", needs_logits=False, needs_rule=True),
+    Strategy("rover", "a vote of several answers on each word", needs_logits=False, needs_rule=True),
 )}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,8 +78,7 @@ def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE
     It is one for the package's strategy, or for `enhanced` where that gives no signal. The pipeline stays without a
     rule, which is said, where the answers differ too seldom. `domain`: how errors are counted; default: the pipeline's.
     """
-    own = pipeline.default_strategy
-    strategy = own if STRATEGIES[own].needs_signal and own not in ("oa", "auto") else "enhanced"
+    strategy = answering_strategy(pipeline)
     rule = fit_rule(gather(pipeline, rows, strategy, items, domain), strategy, tolerance)
     if not rule.rules:
         print(f"auto: none of the answers of {strategy} is often enough right where `none` is wrong, no rule is fitted")
@@ -87,6 +86,14 @@ def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE
     for name, rates in rule.measured["expected"].items():
         print(f"auto, {name}: " + ", ".join(f"{system} {rate:.2f}" for system, rate in rates.items()))
     return pipeline.with_choices(auto=rule.config())
+
+
+def answering_strategy(pipeline: CoupledPipeline) -> str:
+    """The strategy whose answers a rule chooses among: the package's own, or `fused` where that gives none."""
+    own = pipeline.default_strategy
+    if STRATEGIES[own].needs_rule:
+        return pipeline.config[own]["strategy"]
+    return own if STRATEGIES[own].needs_signal and own != "oa" else "fused"
 
 
 # -- what is fitted on -----------------------------------------------------------------------------------------------
@@ -97,7 +104,7 @@ def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = IT
            domain: Domain | None = None) -> Development:
     """The answers to all rows, and to the clean version of each item; errors are those of the `domain`."""
     domain, found = domain or pipeline.domain, []
-    for group in tqdm(groups(_with_clean(pipeline, rows), items), desc="answers for auto"):
+    for group in tqdm(groups(with_clean(pipeline, rows), items), desc="answers for auto"):
         batch = pipeline.batch([pipeline.surround(row["signal"]) for row in group])
         outcome, answers = candidates(pipeline, batch, strategy, None, {"seed": [0] * len(group), "method": None})
         counts = {name: domain.errors(pipeline.classifier, logits, [row[domain.truth] for row in group])
@@ -113,7 +120,7 @@ def gather(pipeline: CoupledPipeline, rows: Rows, strategy: str, items: int = IT
                        [row["condition"] for row in every], [row["group"] for row in every])
 
 
-def _with_clean(pipeline: CoupledPipeline, rows: Rows) -> list[dict]:
+def with_clean(pipeline: CoupledPipeline, rows: Rows) -> list[dict]:
     """Rows with their signals; the clean version of each item is one more, of the condition `clean`."""
     how, made, seen = pipeline.domain.evaluation, [], set()
     for row in rows:
@@ -190,30 +197,45 @@ def _margin(found: Development, odds: Mapping[str, Tensor], tolerance: float) ->
     return best[1:]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fit the rule of a package as the command line says. Returns 0, or 2 with one line for unusable input."""
-    parser = argparse.ArgumentParser(prog="python -m cdasr.evaluation.auto_rule", description=__doc__.splitlines()[0])
+def fit_in_place(parser: argparse.ArgumentParser, key: str, add: Callable[..., CoupledPipeline],
+                 arguments: Sequence[str] | None) -> int:
+    """Fit the rule `key` of a package as a command line says, and write it into the package.
+
+    `add(pipeline, rows, tolerance, options)` gives the pipeline with the rule. Returns 0, or 2 with one line for
+    unusable input.
+    """
     parser.add_argument("package", help="folder of the package, which is changed")
     parser.add_argument("manifest", help="development rows")
+    parser.add_argument("--recogniser", metavar="NAME_OR_DIR", help="where the package's frozen recogniser is, if not "
+                        "where the package says")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="points of error rate by which a condition "
                         "may be worse than none; default: %(default)s")
     options = parser.parse_args(arguments)
     try:
         path, domain = find_package(options.package) / "config.json", find_domain(options.package)
         if domain.evaluation.read_rows is None:
-            raise ValueError(f"{options.package}: rows of {domain.name} are not read from a file; see tuning.auto of "
+            raise ValueError(f"{options.package}: rows of {domain.name} are not read from a file; see tuning.{key} of "
                              "its recipe")
-        pipeline = add_auto(domain.recipe.load_package(options.package, "auto"),
-                            domain.evaluation.read_rows(options.manifest), options.tolerance)
-        if "auto" not in pipeline.config:
-            raise ValueError(f"{options.manifest}: too few rows on which the answers differ")
+        given = {"recogniser": options.recogniser} if options.recogniser else {}
+        pipeline = domain.recipe.pipeline().from_pretrained(options.package, device="auto", **given)
+        fitted = add(pipeline, domain.evaluation.read_rows(options.manifest), options.tolerance, options)
+        if fitted is pipeline:
+            raise ValueError(f"{options.manifest}: too few rows on which the answers differ, or too many on which "
+                             "they are worse; the package stays as it was")
         config = json.loads(path.read_text(encoding="utf-8"))
-        measured = {**pipeline.config["auto"]["measured"], "record": record(tolerance=options.tolerance)}
-        write_json(path, {**config, "auto": {**pipeline.config["auto"], "measured": measured}})
+        measured = {**fitted.config[key]["measured"], "record": record(tolerance=options.tolerance)}
+        write_json(path, {**config, key: {**fitted.config[key], "measured": measured}})
     except ValueError as error:
         print(f"cdasr: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fit the rule of a package as the command line says. Returns 0, or 2 with one line for unusable input."""
+    parser = argparse.ArgumentParser(prog="python -m cdasr.evaluation.auto_rule", description=__doc__.splitlines()[0])
+    return fit_in_place(parser, "auto", lambda pipeline, rows, tolerance, options: add_auto(pipeline, rows, tolerance),
+                        arguments)
 
 
 if __name__ == "__main__":

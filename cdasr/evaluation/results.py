@@ -9,6 +9,7 @@ from statistics import mean, stdev
 
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.evaluation import p_text
+from cdasr.evaluation.agreement import gains_and_losses, right_parts
 from cdasr.evaluation.experiment import STAGES, Experiment, read_systems
 from cdasr.evaluation.plots import plot_rates_by_snr
 from cdasr.evaluation.report import (
@@ -37,6 +38,7 @@ def write_recipe_results(domain: Domain, exp_dir: Path, hparams: Mapping, target
         *_averages(found),
         *_compared(found, found.decoded, found.compared[0]),
         *_by_clean_answer(found),
+        *_agreement(found),
         *_seeds(found),
         *_consensus(found),
         *_targets(found),
@@ -76,6 +78,19 @@ def _by_clean_answer(found: Experiment) -> Sections:
     return [("Where the classifier is right on clean signals, and where not", f"{title}; by what the frozen classifier "
              "alone makes of the same item when it is clean. A system that aims at C(x0) has little to gain where that "
              "is wrong.\n\n" + averages(parts, found.domain, found.systems, reference))]
+
+
+def _agreement(found: Experiment) -> Sections:
+    """What each system wins and loses against the frozen classifier, over the compared conditions."""
+    title, conditions = found.compared
+    table = gains_and_losses(found.decoded, found.domain, conditions) if conditions else ""
+    if not table:
+        return []
+    last = next((name for name in ("auto", *reversed(found.coupled)) if name in found.systems), None)
+    systems = [name for name in ("none", "enhanced", last) if name in found.systems]
+    parts = right_parts(found.decoded, found.domain, conditions, systems)
+    return [("What the systems change", f"{title}. An oracle takes the better answer of each item.\n\n{table}"
+             + (f"\n\nBy who is right, {found.domain.evaluation.counted}:\n\n{parts}" if parts else ""))]
 
 
 def _seeds(found: Experiment) -> Sections:

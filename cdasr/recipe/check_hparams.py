@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from cdasr.coupled.strategies import STRATEGIES, needs_logits, options_of
 
-NULLABLE = ("epoch_items", "size", "patience", "valid_batch_seconds", "auto")  # whatever their default is
+NULLABLE = ("epoch_items", "size", "patience", "valid_batch_seconds", "auto", "rover")  # whatever their default is
 OF_NULL = {"epoch_items": int, "size": int, "patience": int, "valid_batch_seconds": float, "batch_seconds": float,
            "external_weight": float, "grad_accumulation": int, "speeds": list}  # the type of what is null by default
 REAL = re.compile(r"(valid_)?batch_seconds|checkpoint_minutes|shortest|longest|(valid_)?snrs|\w+_range|guidance")

@@ -121,9 +121,11 @@ def tuned(pipeline: CoupledPipeline, hparams: dict, domain: Domain) -> tuple[Cou
 
 def initial_signal(path: str, domain: Domain) -> SignalModel:
     """The signal process of a model package or of a foreign checkpoint, to start from; it is given no logits yet."""
+    from cdasr.coupled.package import load_models
+
     if (imported := domain.recipe.import_signal(path)) is not None:
         return imported
-    trained = domain.recipe.load_package(path, "cpu").signal
+    _, _, trained, _ = load_models(path, domain.name, domain.recipe.pipeline().model_class)  # no recogniser is needed
     kind = type(trained)
     network = {key: value for key, value in trained.config["network"].items()
                if key not in ("tokens", "condition", *kind.injection)}
@@ -182,6 +184,7 @@ def coupled(hparams: dict, domain: Domain) -> None:
     trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], batch_items(hparams), domain)
     if tuning["auto"] is not None:
         trained = add_auto(trained, rows, tuning["auto"], batch_items(hparams), domain)
+    trained = domain.recipe.add_rover(hparams, trained, rows, batch_items(hparams))
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")

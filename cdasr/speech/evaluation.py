@@ -17,7 +17,7 @@ from cdasr.speech.metrics import PESQ_RATE, metric_package, pesq_wb, si_sdr, sto
 from cdasr.speech.normalisers import PLAIN, Normaliser, about_normaliser
 from cdasr.speech.segments import transcribe_recordings
 from cdasr.speech.targets import targets
-from cdasr.speech.words import correct_words, error_counts
+from cdasr.speech.words import correct_words, error_counts, found_words
 
 AVERAGED_SNRS = ((0.0, 5.0, 10.0), (0.0, 5.0, 10.0, 15.0))
 ENVIRONMENTS = ("bus", "caf", "ped", "str")  # of CHiME-3 and CHiME-4
@@ -113,6 +113,11 @@ def recount(entry: Mapping, normalise: Normaliser = PLAIN) -> Mapping | None:
     others = {key: value for key, value in entry.items() if key != "normaliser"}
     return {**others, **error_counts(reference, text, normalise), "correct": correct_words(reference, text, normalise),
             **({} if normalise.name == "plain" else {"normaliser": normalise.setting})}
+
+
+def right_parts(entry: Mapping, normalise: Normaliser = PLAIN) -> list[bool]:
+    """Whether each word of the reference was recognised."""
+    return found_words(entry["reference"], entry["text"], normalise)
 
 
 def item(entry: Mapping) -> str:
@@ -218,7 +223,7 @@ EVALUATION = Evaluation(
                  "insertions": OtherRate("ins %", "insertions", "words", interval=False),
                  "cer": OtherRate("CER %", "character_errors", "characters")},
     external_files=external_files, check_external=check_external, read_external=read_external,
-    fuse_external=fuse_external, recount=recount,
+    fuse_external=fuse_external, recount=recount, right_parts=right_parts,
     scoring=lambda: {"normaliser": PLAIN.setting}, averages=averages, cluster="speaker", item=item, title="WER",
     unit="recordings", durations="s of audio", about=about, compared=compared, targets=targets)
 
@@ -226,4 +231,5 @@ EVALUATION = Evaluation(
 def evaluation_after(normalise: Normaliser) -> Evaluation:
     """The evaluation of speech with transcripts compared after `normalise`."""
     return replace(EVALUATION, entry=partial(entry, normalise=normalise), recount=partial(recount, normalise=normalise),
+                   right_parts=partial(right_parts, normalise=normalise),
                    scoring=lambda: {"normaliser": normalise.setting})

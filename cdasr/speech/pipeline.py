@@ -11,7 +11,7 @@ under `recogniser/`, or its name and options are in `recogniser/recogniser.json`
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from cdasr.coupled import pipeline as joint
 from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, inside, load_models, save_models, without_logits
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
+from cdasr.coupled.voting import Vote
 from cdasr.runtime.device import resolve_precision
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
@@ -34,8 +35,8 @@ from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
-from cdasr.speech.word_times import sounding
-from cdasr.speech.words import consensus
+from cdasr.speech.word_times import sounding, tidy
+from cdasr.speech.words import consensus, normalise_text
 
 
 @dataclass
@@ -153,29 +154,48 @@ class Pipeline(CoupledPipeline):
 
         The sound says where words begin and end: that of the enhanced waveform, where the answer was read from it.
         """
-        margin, logits = 0 if strategy == "none" else self.context.margin(self.sample_rate), outcome.logits
-        waves = [wave[margin:len(wave) - margin] for wave in batch.rows()]
-        chosen = outcome.chosen or [None] * len(waves)
-        made = [Transcript(text, strategy, len(wave) / self.sample_rate, outcome.evaluations, chosen=answer)
-                for text, wave, answer in zip(self.decode(logits), waves, chosen)]
-        if outcome.enhanced is not None:
-            heard = outcome.enhanced_logits
-            for transcript, text, words, wave in zip(made, self.decode(heard), heard.words(), outcome.enhanced.rows()):
-                transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]
-                transcript.words_enhanced = self._placed(words, margin, transcript.wave, heard)
-        for transcript, words, wave in zip(made, logits.words(), waves):
-            plain = transcript.chosen == "none"  # the answer of the recogniser alone, which has no context
-            transcript.words = self._placed(words, 0 if plain else margin,
-                                            wave if plain or transcript.wave is None else transcript.wave, logits)
+        margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
+        waves, cleaned = [[wave[margin:len(wave) - margin] for wave in signals.rows()] if signals else None
+                          for signals in (batch, outcome.enhanced)]
+        if outcome.answers is not None:
+            spoken = self._voted(outcome.answers, waves, cleaned or waves)
+            texts, chosen = [" ".join(word.word for word in words).lower() for words in spoken], [None] * len(spoken)
+        else:
+            texts, chosen = self.decode(outcome.logits), outcome.chosen or [None] * len(waves)
+            alone = [(answer or strategy) == "none" for answer in chosen]
+            spoken = self._spoken(outcome.logits, waves, cleaned or waves, alone)
+        made = [Transcript(text, strategy, len(wave) / self.sample_rate, outcome.evaluations, words=words,
+                           chosen=answer) for text, wave, words, answer in zip(texts, waves, spoken, chosen)]
+        if cleaned is not None:
+            heard = self._spoken(outcome.enhanced_logits, waves, cleaned, [False] * len(waves))
+            for transcript, text, words, wave in zip(made, self.decode(outcome.enhanced_logits), heard, cleaned):
+                transcript.text_enhanced, transcript.words_enhanced, transcript.wave = text, words, wave
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
         return made
 
-    def _placed(self, words: Sequence[Word], margin: int, wave: Tensor, logits: Logits) -> list[Word]:
-        """Words of `logits` with `margin` samples in front, where the sound of `wave` (samples,) without them is."""
-        seconds = margin / self.sample_rate
-        moved = [replace(word, start=word.start - seconds, end=word.end - seconds) for word in words]
-        return sounding(moved, wave, self.sample_rate, logits.word_peaks)
+    def _spoken(self, logits: Logits, waves: Sequence[Tensor], cleaned: Sequence[Tensor],
+                alone: Sequence[bool]) -> list[list[Word]]:
+        """The words of each item with their times in the recording, without context.
+
+        Those of the recogniser `alone`, of `none`, had no context around them and are in `waves` (samples,); others are
+        in the `cleaned` ones.
+        """
+        margin = self.context.margin(self.sample_rate) / self.sample_rate
+        found = []
+        for words, wave, clean, plain in zip(logits.words(), waves, cleaned, alone):
+            lead = 0.0 if plain else margin
+            moved = [replace(word, start=word.start - lead, end=word.end - lead) for word in words]
+            found.append(sounding(moved, wave if plain else clean, self.sample_rate, logits.word_peaks))
+        return found
+
+    def _voted(self, answers: Mapping[str, Logits], waves: Sequence[Tensor],
+               cleaned: Sequence[Tensor]) -> list[list[Word]]:
+        """The words of each item that win the vote of the answers."""
+        rule = Vote(**self.config["rover"])
+        spoken = [self._spoken(answers[name], waves, cleaned, [name == "none"] * len(waves)) for name in rule.answers]
+        return [tidy(rule.decide(words, normalise_text), len(wave) / self.sample_rate)
+                for wave, *words in zip(waves, *spoken)]
 
     def decode(self, logits: Logits) -> list[str]:
         """Transcripts of logits, in lower case."""

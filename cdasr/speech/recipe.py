@@ -187,11 +187,21 @@ def recordings_in(manifest: str) -> list[str]:
     return list(dict.fromkeys(path for row in rows for path in (row["wav"], row.get("clean_wav")) if path))
 
 
+def add_vote(hparams: Hparams, pipeline, rows: Rows, batch_items: int):
+    """The pipeline with a vote for `rover`; as it is where `tuning.rover` is null."""
+    from cdasr.speech.rover_rule import add_rover
+
+    tolerance = hparams["tuning"]["rover"]
+    return pipeline if tolerance is None else add_rover(pipeline, rows, tolerance, batch_items,
+                                                        recipe_normaliser(hparams))
+
+
 RECIPE = Recipe(
     classifier="recogniser", download=download, prepare=prepare, rows=rows, degraded=degraded, fixed=fixed,
     ablation_rows=ablation_rows, make_classifier=make_recogniser, load_classifier=load_frozen,
     about_classifier=about_recogniser, retrain=retrain, pipeline=pipeline, load_package=load_package,
     import_signal=import_signal, check_start=check_start, scored=lambda hparams: data_folder(hparams) / "eval.csv",
+    add_rover=add_vote,
     package_config=lambda hparams: {"about": hparams["about"], "context": hparams["context"]},
     reads={"download": ("data_dir", "download"),
            "prepare": ("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),

@@ -85,6 +85,18 @@ def correct_words(reference: str, hypothesis: str, normalise: Normalise = normal
     return [all(list(islice(found, len(word)))) for word in parts]
 
 
+def found_words(reference: str, hypothesis: str, normalise: Normalise = normalise_text) -> list[bool]:
+    """Whether each word of the normalised reference is in the hypothesis, by their alignment (jiwer)."""
+    import jiwer
+
+    reference, hypothesis = normalise(reference), normalise(hypothesis)
+    found = [False] * len(reference.split())
+    for chunk in jiwer.process_words(reference, hypothesis).alignments[0] if reference else ():
+        if chunk.type == "equal":
+            found[chunk.ref_start_idx:chunk.ref_end_idx] = [True] * (chunk.ref_end_idx - chunk.ref_start_idx)
+    return found
+
+
 def _right_alone(alone: Sequence[str], whole: Sequence[str], right: Sequence[bool]) -> list[bool]:
     """Whether each word is right, where words were normalised one by one (`alone`), from that of the `whole` text.
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from cdasr.coupled.strategies import STRATEGIES, needs_logits
+from cdasr.coupled.strategies import STRATEGIES
 
 
 def test_without_a_logits_process_the_strategies_are_those_that_need_none(pipeline, rebuilt):
     plain = rebuilt({}, logits=False)
-    assert plain.strategies == [name for name in STRATEGIES if not needs_logits(name) and name != "auto"]
+    assert plain.strategies == [name for name, strategy in STRATEGIES.items()
+                                if not strategy.needs_logits and not strategy.needs_rule]
     with pytest.raises(ValueError, match="'card' needs a logits process.*choose one of none, enhanced, oa"):
         plain.check(["card"])
 

@@ -56,6 +56,8 @@ def utterance(rng: np.random.Generator, number: int, condition: str, rate: float
     words = 3 + number % 4
     errors = int(rng.binomial(words, rate))
     entry = {"ID": f"utt{number:03d}_{condition}", "condition": condition, "errors": errors, "words": words,
+             "reference": " ".join(f"word{place}" for place in range(words)),
+             "text": " ".join(f"word{place}" if place < words - errors else "wrong" for place in range(words)),
              "confidence": [round(float(value), 4) for value in rng.uniform(0.3, 1.0, words)],
              "correct": [True] * (words - errors) + [False] * errors, "duration": 1.5 + 0.1 * words,
              "seconds": 0.1 + 0.01 * system, "nfe": {"signal": system % 4, "logits": system // 4, "classifier": 1}}

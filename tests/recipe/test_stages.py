@@ -25,6 +25,11 @@ def test_a_coupled_package_gives_its_signal_process_without_the_logits(package_d
     assert torch.equal(start.enhance(wave, lengths)[0], trained.enhance(wave, lengths)[0])
 
 
+def test_the_recogniser_of_a_package_to_start_from_is_not_needed():
+    """That of the bundled `english` is a name on the hub."""
+    assert initial_signal("english", SPEECH).config["network"]["name"] == "tf_unet"
+
+
 def test_what_cannot_be_started_from_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such model package"):
         initial_signal(str(tmp_path / "none"), SPEECH)
