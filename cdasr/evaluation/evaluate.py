@@ -70,7 +70,7 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     check_folder(output_dir)
     domain = _domain(model, domain)
     how = domain.evaluation
-    measured = _measured(how, quality)
+    measured = measures(how, quality)
     rows, source, settings = _rows(how, rows)
     manifest, rows = rows, _of_conditions(rows[:limit], conditions, source)
     how.check_rows(rows, source)
@@ -134,7 +134,7 @@ def _pipeline(domain: Domain, model, device: str) -> CoupledPipeline:
     return model() if callable(model) else domain.recipe.load_package(model, device)
 
 
-def _measured(how: Evaluation, quality: Sequence[str] | None) -> dict:
+def measures(how: Evaluation, quality: Sequence[str] | None) -> dict:
     """The measures of enhanced signals by name. Raises ValueError for an unknown one, or one that is not installed."""
     names = how.measured if quality is None else quality
     if unknown := [name for name in names if name not in how.qualities]:

@@ -68,5 +68,10 @@ def _transcripts(made: Sequence[tuple[str, Mapping]], align: Callable[[Mapping],
     groups: dict[str, list[tuple[str, Mapping]]] = {}
     for system, entry in made:
         groups.setdefault(entry["text"], []).append((system, entry))
-    return "".join(f"<p>{text(', '.join(system for system, _ in group))} ({group[0][1]['errors']} errors)</p>"
-                   f"{aligned(align(group[0][1]))}" for group in groups.values())
+    return "".join(f'<div class="answer"><p>{text(", ".join(system for system, _ in group))}<br><small>'
+                   f"{_errors(group[0][1]['errors'])}</small></p>{aligned(align(group[0][1]))}</div>"
+                   for group in groups.values())
+
+
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count or 'no'} errors"

@@ -1,4 +1,4 @@
-"""Figures of a report as bytes: rates over SNR, heat maps of noise and SNR, rates against cost, calibration."""
+"""Figures of a report as bytes: rates over SNR, rates against cost, calibration. Maps are in `html_maps.py`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from cdasr.evaluation.report import shown
 
 CONDITION = re.compile(r"(?:(?P<kind>.*?)_?(?P<snr>-?[\d.]+)dB|(?P<other>.*?)_?snr(?P<level>-?\d+(?:\.\d+)?))")
 LOG_FROM = 3.0  # ratio of the largest and smallest rate from which an axis is logarithmic
+TICKS = [digit * 10.0**power for power in range(-4, 5) for digit in (1, 2, 5)]
+LOWEST = 0.01  # per cent, of intervals: a logarithmic axis has no 0
+COLUMNS = 5  # panels in a line
+PLACES = ((5, 4, "left"), (5, -11, "left"), (-5, 4, "right"), (-5, -11, "right"), (5, 15, "left"), (5, -22, "left"),
+          (-5, 15, "right"), (-5, -22, "right"))  # of a point's name, in points from it
 
 
 def parse_condition(name: str) -> tuple[str, float] | None:
@@ -51,85 +56,87 @@ def svg(plt, figure) -> bytes:
 
 
 def rates_over_snr(scores: Mapping, domain: Domain) -> bytes | None:
-    """One panel for each system and kind of noise, the other systems in grey behind it; None without SNRs."""
+    """`rates_figure` as SVG; None without SNRs."""
+    with figures() as plt:
+        figure = rates_figure(plt, scores, domain)
+        return None if figure is None else svg(plt, figure)
+
+
+def rates_figure(plt, scores: Mapping, domain: Domain):
+    """Rates over SNR: for each kind of noise a block with a panel for each system, or None without SNRs.
+
+    A panel has its system in colour with its interval, the others in grey, and the first of all systems dotted. Kinds
+    of a single SNR are left out where others have more: they are no curves.
+    """
     kinds, systems = by_kind(scores), scores["systems"]
     if not kinds:
         return None
-    with figures() as plt:
-        figure, axes = plt.subplots(len(kinds), len(systems), figsize=(1.2 + 1.9 * len(systems), 0.7 + 2 * len(kinds)),
-                                    sharex="row", sharey=True, squeeze=False, layout="constrained")
-        for line, (kind, points) in zip(axes, kinds.items()):
-            for axis, own in zip(line, systems):
-                for system in (*(name for name in systems if name != own), own):
-                    _curve(axis, points, system, domain, system == own)
-                axis.set_title(own if len(kinds) == 1 else f"{own}, {kind}", fontsize=9)
-                axis.set_xticks([snr for snr, _ in points])
-                axis.grid(alpha=0.3)
+    kinds = {kind: points for kind, points in kinds.items() if len(points) > 1} or kinds
+    columns = min(len(systems), COLUMNS)
+    rows = -(-len(systems) // columns)
+    figure = plt.figure(figsize=(max(1.0 + 2.05 * columns, 4.0), len(kinds) * (0.75 + 1.75 * rows)),
+                        layout="constrained")
+    for block, (kind, points) in zip(figure.subfigures(len(kinds), 1, squeeze=False)[:, 0], kinds.items()):
+        axes = block.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis, own in zip(axes.flat, systems):
+            for system in (*(name for name in systems if name != own), own):
+                _curve(axis, points, system, domain, system == own, system == systems[0])
+            axis.set_title(own, fontsize=9)
+            axis.set_xticks([snr for snr, _ in points])
+            axis.grid(alpha=0.3)
+        for axis in axes.flat[len(systems):]:
+            axis.set_axis_off()
+        for axis in axes.flat[max(len(systems) - columns, 0):len(systems)]:  # the lowest of their columns
+            axis.tick_params(labelbottom=True)
+            axis.set_xlabel("SNR, dB", fontsize=9)
+        for line in axes:
             line[0].set_ylabel(f"{domain.evaluation.title} %")
-        _log_axis(axes[0, 0], scores, domain)
-        figure.supxlabel("SNR, dB", fontsize=9)
-        return svg(plt, figure)
+        _log_axis(axes[0, 0], [entry[domain.rate] for part in scores["conditions"].values() for entry in part.values()],
+                  domain)
+        if len(kinds) > 1 or kind != "noise":
+            block.suptitle(kind.replace("_", " "), fontsize=11)
+    return figure
 
 
-def _curve(axis, points: Sequence[tuple[float, Mapping]], system: str, domain: Domain, own: bool) -> None:
+def _curve(axis, points: Sequence[tuple[float, Mapping]], system: str, domain: Domain, own: bool, first: bool) -> None:
     known = [(snr, point[system]) for snr, point in points if system in point]
     if not known:
         return
     at, entries = zip(*known)
     rates = [shown(entry[domain.rate], domain) for entry in entries]
-    axis.plot(at, rates, color="C0" if own else "0.8", marker="o" if own else None, markersize=3, zorder=3 - (not own))
+    axis.plot(at, rates, color="C0" if own else "0.35" if first else "0.8", linestyle="-" if own or not first else ":",
+              marker="o" if own else None, markersize=3.5, linewidth=1.6 if own else 1.1, zorder=2 + own, label=system)
     if own:
-        bounds = [[shown(bound, domain) for bound in entry["interval"]] for entry in entries]
-        axis.fill_between(at, *zip(*bounds), color="C0", alpha=0.18, zorder=1)
+        bounds = np.array([[shown(bound, domain) for bound in entry["interval"]] for entry in entries])
+        axis.fill_between(at, *np.maximum(bounds, LOWEST).T, color="C0", alpha=0.18, zorder=1)
 
 
-def _log_axis(axis, scores: Mapping, domain: Domain) -> None:
-    """Make the axis of error rates logarithmic where they are far apart; rates of 0 stay on a linear part below."""
-    rates = [entry[domain.rate] for part in scores["conditions"].values() for entry in part.values()]
+def _log_axis(axis, rates: Sequence[float], domain: Domain) -> None:
+    """Make the axis of error rates logarithmic where they are far apart; where some are 0, with a linear part below."""
     some = [rate for rate in rates if rate > 0]
     if domain.evaluation.accuracy or not some or max(some) < LOG_FROM * min(some):
         axis.set_ylim(0 if not domain.evaluation.accuracy else None, None)
         return
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FixedLocator
 
     least = max(min(some), 0.1)
-    axis.set_yscale("symlog", linthresh=least, linscale=0.4)
-    axis.set_ylim(0, None)
-    ticks = [0, *(tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if least <= tick <= 1.3 * max(some))]
-    axis.set_yticks(ticks)
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    if len(some) < len(rates):
+        axis.set_yscale("symlog", linthresh=least, linscale=0.4)
+        axis.set_ylim(-0.05 * least, 1.4 * max(some))
+    else:
+        axis.set_yscale("log")
+        axis.set_ylim(0.6 * least, 1.4 * max(some))
+    axis.yaxis.set_major_locator(FixedLocator([0, *(tick for tick in TICKS if 0.6 * least <= tick <= 1.4 * max(some))]))
+    _plain_numbers(axis.yaxis)
 
 
-def heat_maps(scores: Mapping, domain: Domain) -> bytes | None:
-    """A map of kinds of noise and SNRs for each system; None without SNRs."""
-    kinds, systems = by_kind(scores), scores["systems"]
-    snrs = sorted({snr for points in kinds.values() for snr, _ in points})
-    if not snrs:
-        return None
-    cells = {system: np.array([[shown(dict(points).get(snr, {}).get(system, {domain.rate: np.nan})[domain.rate], domain)
-                                for snr in snrs] for points in kinds.values()]) for system in systems}
-    top = max(np.nanmax(cell, initial=1.0) for cell in cells.values())
-    columns = min(len(systems), 5)
-    rows = -(-len(systems) // columns)
-    with figures() as plt:
-        figure, axes = plt.subplots(rows, columns, figsize=(1 + columns * (0.7 + 0.45 * len(snrs)),
-                                                            rows * (0.9 + 0.35 * len(kinds))),
-                                    squeeze=False, layout="constrained", sharex=True, sharey=True)
-        for axis, (system, cell) in zip(axes.flat, cells.items()):
-            axis.imshow(cell, cmap="YlOrRd" if not domain.evaluation.accuracy else "YlGn", vmin=0, vmax=top,
-                        aspect="auto")
-            for (row, column), rate in np.ndenumerate(cell):
-                if np.isfinite(rate):
-                    axis.text(column, row, f"{rate:.1f}", ha="center", va="center", fontsize=7,
-                              color="white" if rate > 0.65 * top else "black")
-            axis.set_title(system, fontsize=9)
-            axis.set_xticks(range(len(snrs)), [f"{snr:g}" for snr in snrs])
-            axis.set_yticks(range(len(kinds)), list(kinds))
-        for axis in list(axes.flat)[len(systems):]:
-            axis.set_axis_off()
-        figure.supxlabel("SNR, dB", fontsize=9)
-        return svg(plt, figure)
+def _plain_numbers(axis) -> None:
+    """Ticks as plain numbers: those of a logarithmic axis are formulas otherwise, which are not drawn here."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -148,30 +155,54 @@ def cost_points(entries: Mapping[str, Mapping], domain: Domain) -> dict[str, dic
     rtf = {name: (entry["rtf"], entry[domain.rate]) for name, entry in entries.items()}
     nfe = {name: (float(entry["nfe"].get("signal", 0) + entry["nfe"].get("logits", 0)), entry[domain.rate])
            for name, entry in entries.items()}
-    return {"seconds of computing for a second" if domain.evaluation.durations else "seconds for an item": rtf,
-            "evaluations of both networks (NFE)": nfe}
+    each = "a second" if domain.evaluation.durations else "an item"
+    return {f"{'RTF' if domain.evaluation.durations else 'time'}: seconds of computing for {each}": rtf,
+            "NFE: evaluations of both networks": nfe}
 
 
 def rates_against_cost(entries: Mapping[str, Mapping], domain: Domain) -> bytes:
     """The rate of each system against its cost, with the front of those that no other beats in both."""
     with figures() as plt:
         found = cost_points(entries, domain)
-        figure, axes = plt.subplots(1, len(found), figsize=(10, 3.8), sharey=True, layout="constrained")
+        figure, axes = plt.subplots(1, len(found), figsize=(11, 4.2), sharey=True, layout="constrained")
         for axis, (title, points) in zip(axes, found.items()):
-            front = pareto(points)
-            axis.plot([points[name][0] for name in front], [shown(points[name][1], domain) for name in front],
-                      color="C3", drawstyle="steps-post", alpha=0.6, label="Pareto front")
-            for name, (cost, rate) in points.items():
-                axis.plot(cost, shown(rate, domain), "o", color="C3" if name in front else "0.5")
-                axis.annotate(name, (cost, shown(rate, domain)), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            points = {name: (cost, shown(rate, domain)) for name, (cost, rate) in points.items()}
+            front = pareto(found[title])
+            axis.plot(*zip(*(points[name] for name in front)), color="C3", drawstyle="steps-post", alpha=0.5,
+                      label="Pareto front")
+            for name, point in points.items():
+                axis.plot(*point, "o", color="C3" if name in front else "0.5")
             if "NFE" not in title and all(cost > 0 for cost, _ in points.values()):
                 axis.set_xscale("log")
+                _plain_numbers(axis.xaxis)
+                axis.xaxis.set_major_locator(plt.matplotlib.ticker.FixedLocator(TICKS))
             axis.set_xlabel(title)
-            axis.margins(0.15)
             axis.grid(alpha=0.3)
+            axis.margins(x=0.15, y=0.12)
         axes[0].set_ylabel(f"{domain.evaluation.title} %")
-        axes[0].legend(fontsize=8)
+        axes[0].legend(fontsize=8, loc="best")
+        _log_axis(axes[0], [entry[domain.rate] for entry in entries.values()], domain)
+        figure.draw_without_rendering()  # the names are placed by where the points are then
+        for axis, points in zip(axes, found.values()):
+            _name_points(figure, axis, {name: (cost, shown(rate, domain)) for name, (cost, rate) in points.items()})
         return svg(plt, figure)
+
+
+def _name_points(figure, axis, points: Mapping[str, tuple[float, float]]) -> None:
+    """The names of points beside them, each at the first of `PLACES` where it covers no other name and no point."""
+    renderer, taken = figure.canvas.get_renderer(), []
+    dots = [axis.transData.transform(point) for point in points.values()]
+    for name, point in sorted(points.items(), key=lambda item: item[1]):
+        for place in PLACES:
+            label = axis.annotate(name, point, xytext=place[:2], textcoords="offset points", fontsize=8, ha=place[2])
+            box = label.get_window_extent(renderer)
+            inside = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 and axis.bbox.y0 <= box.y0
+            if inside and not any(box.overlaps(other) for other in taken) and not any(box.contains(*dot)
+                                                                                      for dot in dots):
+                break
+            if place != PLACES[-1]:
+                label.remove()
+        taken.append(box)
 
 
 def calibration(decoded: Mapping[str, Sequence[Mapping]], bins: int = 10) -> bytes | None:
@@ -182,7 +213,7 @@ def calibration(decoded: Mapping[str, Sequence[Mapping]], bins: int = 10) -> byt
     pairs = {system: np.array(found, float) for system, found in pairs.items() if found}
     if not pairs:
         return None
-    columns = min(len(pairs), 5)
+    columns = min(len(pairs), COLUMNS)
     rows = -(-len(pairs) // columns)
     with figures() as plt:
         figure, axes = plt.subplots(rows, columns, figsize=(0.6 + 2.1 * columns, 0.5 + 2.1 * rows), squeeze=False,
@@ -196,6 +227,8 @@ def calibration(decoded: Mapping[str, Sequence[Mapping]], bins: int = 10) -> byt
             axis.plot(*mean, color="C0", linewidth=0.8)
             axis.scatter(*mean, s=4 + 80 * count[used] / count.max(), color="C0")
             axis.set_title(system, fontsize=9)
+            axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+            axis.grid(alpha=0.3)
         for axis in list(axes.flat)[len(pairs):]:
             axis.set_axis_off()
         figure.supxlabel("confidence", fontsize=9)

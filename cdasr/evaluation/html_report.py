@@ -5,14 +5,13 @@ The page fetches nothing. Texts that come from data (names, transcripts) are esc
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cdasr.coupled.evaluation import p_text
-from cdasr.evaluation import html_figures, html_page
+from cdasr.evaluation import html_figures, html_maps, html_page
 from cdasr.evaluation.html_examples import MOST_BYTES, Example, show, worst
 from cdasr.evaluation.html_runs import Run, find_runs
 from cdasr.evaluation.report import difference, interval_text, mean_text, rate_text, render, shown
@@ -20,6 +19,7 @@ from cdasr.evaluation.statistics import holm
 from cdasr.runtime.atomic import write_bytes, write_text
 from cdasr.runtime.outputs import check_folder
 
+MOST_NAMED = 4  # conditions, in words about a mean
 Media = Callable[[Run], Callable[[str], Example | None]]  # of a run: sound and picture of an ID
 
 
@@ -78,8 +78,17 @@ def about(run: Run) -> Sections:
     if run.average:
         entry = run.average[run.best]
         lines.insert(1, ["lowest error rate", f"{run.best}: {how.title} {rate_text(entry, run.domain)} %, mean over "
-                                              f"{', '.join(run.averaged)}"])
+                                              f"{mean_over(run)}"])
     return [("What was measured", [Part(lines=lines)])]
+
+
+def mean_over(run: Run) -> str:
+    """The conditions of a mean in words; of many only how many."""
+    others = [name for name in run.conditions if name not in run.averaged]
+    if len(run.averaged) <= MOST_NAMED:
+        return ", ".join(run.averaged)
+    return f"{len(run.averaged)} conditions" + (f" (all but {', '.join(others)})" if 0 < len(others) <= MOST_NAMED
+                                                else "" if others else " (all)")
 
 
 def rates(run: Run) -> Sections:
@@ -91,12 +100,15 @@ def rates(run: Run) -> Sections:
                       *(rate_text(part[system], domain) if system in part else "-" for system in systems)])
     parts = [Part(f"{how.title} in per cent with 95 % intervals: bootstrap over {how.unit}; Wilson's where the "
                   "bootstrap cannot vary, as without errors.", lines)]
-    curves, maps = html_figures.rates_over_snr(run.scores, domain), html_figures.heat_maps(run.scores, domain)
+    curves, maps = html_figures.rates_over_snr(run.scores, domain), html_maps.snr_maps(run.scores, domain)
     if curves:
-        parts.append(Part(f"{how.title} over SNR: each panel has one system in colour with its 95 % interval, and all "
-                          "others in grey. The axis is logarithmic where rates are far apart.", svg=curves))
+        parts.append(Part(f"{how.title} over SNR: each panel has one system in colour with its 95 % interval, all "
+                          f"others in grey, {systems[0]} dotted. The axis is logarithmic where rates are far apart.",
+                          svg=curves))
     if maps:
         parts.append(Part(f"{how.title} in per cent by kind of noise and SNR.", svg=maps))
+    if rest := html_maps.other_map(run.scores, domain):
+        parts.append(Part(f"{how.title} in per cent in the conditions without an SNR.", svg=rest))
     if others := _others(run):
         parts.append(Part("Kinds of errors in per cent, mean over the compared conditions.", others))
     return [("Error rates", parts)]
@@ -141,7 +153,7 @@ def tests(run: Run) -> Sections:
                 f"difference holds for further {how.cluster}s. There are {over[first]['count']}; with fewer than about "
                 "20 these intervals are too narrow.") if clusters else ""
     return [("Paired comparisons", [Part(
-        f"Error rates, mean over {', '.join(run.averaged)}; below 0 the system makes fewer errors. Paired bootstrap, "
+        f"Error rates, mean over {mean_over(run)}; below 0 the system makes fewer errors. Paired bootstrap, "
         f"95 % intervals; p (Holm) is corrected for all {len(pairs)} comparisons.{speakers}", lines)])]
 
 
@@ -155,8 +167,8 @@ def costs(run: Run) -> Sections:
     lines = [["system", f"{how.title} %", *(f"NFE {key}" for key in nfe), how.speed[0], "not beaten at its cost in"]]
     for system, entry in run.average.items():
         lines.append([system, rate_text(entry, run.domain), *(f"{entry['nfe'][key]:g}" for key in nfe),
-                      how.speed[1](entry["rtf"]), ", ".join(title for title, names in on_front.items()
-                                                            if system in names) or "-"])
+                      how.speed[1](entry["rtf"]), ", ".join(title.partition(":")[0] for title, names in
+                                                            on_front.items() if system in names) or "-"])
     return [("Errors against computing", [
         Part("Time was taken in batches, on the machine of the record; other work on it makes it longer.", lines),
         Part("Below and to the left is better.", svg=html_figures.rates_against_cost(run.average, run.domain))])]
@@ -189,8 +201,19 @@ def _worst(run: Run, media: Media | None, align, number: int, left: int) -> tupl
 
 
 def _settings(run: Run) -> Sections:
-    return [("Configuration and versions", [Part(html="<pre>" + html_page.text(json.dumps(
-        run.record, indent=1, ensure_ascii=False, sort_keys=True)) + "</pre>")])]
+    """Everything that the record of the run holds, nested parts by their names with dots between."""
+    return [("Configuration and versions", [Part(lines=[["what", "value"], *_flat(run.record)])])]
+
+
+def _flat(record: Mapping, before: str = "") -> list[list[str]]:
+    lines = []
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            lines += _flat(value, f"{before}{name}.")
+        else:
+            shown_as = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            lines.append([f"{before}{name}", "-" if shown_as in (None, "") else str(shown_as)])
+    return lines
 
 
 def side_by_side(runs: Sequence[Run]) -> Sections:
@@ -200,7 +223,7 @@ def side_by_side(runs: Sequence[Run]) -> Sections:
         raise ValueError("runs of speech and of images cannot stand in one report; make one of each")
     lines = [["run", "system", "mean over", f"{domain.evaluation.title} %"]]
     for run in runs:
-        lines += [[run.name, system, ", ".join(run.averaged), rate_text(entry, domain)]
+        lines += [[run.name, system, mean_over(run), rate_text(entry, domain)]
                   for system, entry in run.average.items()]
     items = [frozenset(entry["ID"] for entry in next(iter(run.decoded.values()))) for run in runs]
     same = "All runs are of the same items." if len(set(items)) == 1 else (

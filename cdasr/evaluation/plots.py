@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,42 +10,16 @@ import numpy as np
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.pipeline import CoupledPipeline
 from cdasr.coupled.rows import take_evenly
-from cdasr.evaluation.report import shown
+from cdasr.evaluation.html_figures import figures, rates_figure
 from cdasr.runtime.atomic import save_figure
 
 
 def plot_rates_by_snr(scores: Mapping, domain: Domain, path: str | os.PathLike) -> None:
-    """Rates over SNR of each system, one panel for each kind of condition `<kind>_<snr>dB`, with intervals."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    kinds: dict[str, list[tuple[float, Mapping]]] = {}
-    for name, condition in scores["conditions"].items():
-        if match := re.fullmatch(r"(.*?)_?(-?[\d.]+)dB", name):
-            kinds.setdefault(match[1], []).append((float(match[2]), condition))
-    if not kinds:
-        return
-    figure, axes = plt.subplots(1, len(kinds), figsize=(4.8 * len(kinds), 3.6), sharey=True, squeeze=False,
-                                layout="constrained")
-    for axis, (kind, points) in zip(axes[0], kinds.items()):
-        points.sort(key=lambda point: point[0])
-        snrs = [snr for snr, _ in points]
-        for number, system in enumerate(scores["systems"]):  # of one colour in every panel
-            if known := [(snr, point[system]) for snr, point in points if system in point]:
-                at, entries = zip(*known)
-                rates = [shown(entry[domain.rate], domain) for entry in entries]
-                axis.plot(at, rates, f"C{number}", marker="o", label=system)
-                bounds = [[shown(bound, domain) for bound in entry["interval"]] for entry in entries]
-                axis.fill_between(at, *zip(*bounds), color=f"C{number}", alpha=0.15)
-        axis.set(title=f"{kind} noise", xlabel="SNR (dB)", xticks=snrs)
-        axis.grid(alpha=0.3)
-    axes[0, 0].set(ylabel=f"{domain.evaluation.title} (%)", ylim=(0, None))
-    curves = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    figure.legend(handles=[curves[system] for system in scores["systems"] if system in curves], fontsize="small",
-                  loc="outside right upper")  # ten systems would hide curves
-    save_figure(figure, path)
-    plt.close(figure)
+    """Rates over SNR of each system in a panel of its own, a block for each kind of noise; nothing without SNRs."""
+    with figures() as plt:
+        if (figure := rates_figure(plt, scores, domain)) is not None:
+            save_figure(figure, path)
+            plt.close(figure)
 
 
 def plot_examples(pipeline: CoupledPipeline, rows: Sequence[Mapping], path: str | os.PathLike, seed: int,

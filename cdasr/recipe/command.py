@@ -53,7 +53,7 @@ def order(domain: Domain) -> tuple[Stage, ...]:
         Stage("controls", f"the signal process trained on alone, the {name} retrained on degraded data", trains=True,
               makes=("matched", "retrained"), needs=up_to_signal, reads=("controls", "matched", "retrained")),
         Stage("decode", "the test sets with each system", makes=("results",), keyed=True, reads=("decode",),
-              compares=("decode.external",)),
+              compares=("decode.external",), check=partial(_check_quality, domain)),
         Stage("ablate", "what each part of the coupling is worth", makes=("results/ablation.json",),
               needs=(*up_to_signal, "logits", "coupled"), reads=("ablation",)),
         Stage("score", "tables, plots and RESULTS.md", reads=("results", "other_seeds"),
@@ -61,6 +61,13 @@ def order(domain: Domain) -> tuple[Stage, ...]:
     own = domain.recipe
     return tuple(stage.also(own.reads.get(stage.name, ()), own.files.get(stage.name, ()), own.lists.get(stage.name, {}))
                  for stage in stages)
+
+
+def _check_quality(domain: Domain, hparams: Mapping) -> None:
+    """Raise ValueError for a measure of quality that is unknown or not installed: before days of training."""
+    from cdasr.evaluation.evaluate import measures
+
+    measures(domain.evaluation, hparams["decode"].get("quality") or None)
 
 
 def main(own: Mapping[str, Callable[[dict], None]] | None = None, module: str = "cdasr.recipe",

@@ -41,6 +41,7 @@ class Stage:
     - `keyed`: it reuses its own results only where they are those of the same inputs, so that they may stay where it
       is done again with other settings.
     - `package`: it leaves the package of the recipe, in `exp_dir/<name>/package` and, as the latest, `exp_dir/package`.
+    - `check`: raises ValueError where these settings cannot work here; asked before any stage of a run begins.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Stage:
     needs: tuple[str, ...] | None = None
     keyed: bool = False
     package: bool = False
+    check: Callable[[Mapping], None] = lambda hparams: None
 
     def also(self, reads: tuple[str, ...], files: tuple[str, ...],
              lists: Mapping[str, Callable[[str], Iterable[str]]]) -> Stage:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import gc
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,7 @@ another one was done again: do it again (the default; what it had made goes to e
 --size: {sizes}; of {folder}/hparams, also several: --size a,b
 --key: every setting (`cdasr config {folder}` prints all), a nested one as --outer.inner:
 {keys}
-"""
+{data}"""
 
 
 def run(stages: Sequence[Stage], functions: Mapping[str, Callable[[dict], None]], module: str,
@@ -138,6 +139,8 @@ def _check_inputs(stages: Sequence[Stage], hparams: Mapping, stale: str) -> None
     if missing and stale != "keep":
         raise ValueError("\n".join(f"{path}: no such file or folder; change --{key.replace('_', '-')}"
                                    for path, key in missing.items()))
+    for stage in stages:
+        stage.check(hparams)
 
 
 def _due(markers: Markers, number: int, hparams: Mapping, redo: bool, stale: str) -> bool:
@@ -283,4 +286,15 @@ def _help(folder: Path, stages: Sequence[Stage], base: str | None) -> str:
     lines = [f"  {number} {stage.name:<{width}}  {stage.about}" for number, stage in enumerate(stages)]
     keys = load_hparams([folder / "hparams" / "default.yaml"], (), base)
     options = textwrap.fill(", ".join(f"--{key.replace('_', '-')}" for key in keys), 100, break_on_hyphens=False)
-    return HELP.format(folder=folder, sizes=", ".join(_sizes(folder)), stages="\n".join(lines), keys=options)
+    own = _data_settings((folder / "hparams" / "default.yaml").read_text(encoding="utf-8"))
+    data = "\nof this corpus, with their defaults:\n" + "\n".join(own) + "\n" if own else ""
+    return HELP.format(folder=folder, sizes=", ".join(_sizes(folder)), stages="\n".join(lines), keys=options, data=data)
+
+
+def _data_settings(text: str) -> list[str]:
+    """A line for each setting in the section `data` of a default.yaml: option, default and the file's own comment."""
+    section = re.search(r"^data:[ ]*\n((?:[ ]+.*\n?|\n)*)", text, re.MULTILINE)
+    found = re.findall(r"^  (\w+):[ ]*(.*?)[ ]*(?:#[ ]*(.*))?$", section[1] if section else "", re.MULTILINE)
+    options = [(f"--data.{key.replace('_', '-')} {value}", about) for key, value, about in found]
+    width = max((len(option) for option, _ in options), default=0)
+    return [f"  {option:<{width}}  {about}".rstrip() for option, about in options]

@@ -103,6 +103,21 @@ def assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
+def setting(text: str) -> tuple[str, object]:
+    """`NAME=VALUE` as the name and what YAML takes the value for: a number, a list, a text, ..."""
+    import yaml
+
+    name, equals, value = text.partition("=")
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        found = value
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, such as sde=sbve")
+    return name.replace("-", "_"), found
+
+
 seed = integer(0, LARGEST_SEED)
 count = integer(1, MOST)
 threads = integer(1, MOST_THREADS)
+port = integer(0, 65_535)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -133,9 +134,35 @@ def _si_sdr(wave: Tensor, clean: Tensor, recogniser: nn.Module) -> float:
 
 
 def _pesq(wave: Tensor, clean: Tensor, recogniser: nn.Module) -> float | None:
+    return _pesq_of(_bytes(wave), _bytes(clean), recogniser.sample_rate)
+
+
+def _composite(name: str):
+    """One of the composite measures; None where PESQ, of which they are made, is not defined."""
+    return lambda wave, clean, recogniser: _composite_of(_bytes(wave), _bytes(clean), recogniser.sample_rate).get(name)
+
+
+def _bytes(wave: Tensor) -> bytes:
+    return wave.float().numpy().tobytes()
+
+
+@lru_cache(maxsize=4)  # PESQ and the composite measures of one item are asked for in turn
+def _pesq_of(wave: bytes, clean: bytes, rate: int) -> float | None:
+    return pesq_wb(*_at_pesq_rate(wave, clean, rate))
+
+
+@lru_cache(maxsize=4)
+def _composite_of(wave: bytes, clean: bytes, rate: int) -> Mapping[str, float]:
+    from cdasr.speech.composite import composite
+
+    pesq = _pesq_of(wave, clean, rate)
+    return {} if pesq is None else composite(*_at_pesq_rate(wave, clean, rate), pesq)
+
+
+def _at_pesq_rate(wave: bytes, clean: bytes, rate: int) -> list[np.ndarray]:
     from cdasr.speech.audio import resample
 
-    return pesq_wb(*(resample(part.numpy(), recogniser.sample_rate, PESQ_RATE) for part in (wave, clean)))
+    return [resample(np.frombuffer(part, np.float32), rate, PESQ_RATE) for part in (wave, clean)]
 
 
 def _stoi(extended: bool):
@@ -146,7 +173,10 @@ QUALITIES = {
     "si_sdr": Quality("SI-SDR dB", _si_sdr),
     "pesq": Quality("PESQ", _pesq, digits=2, check=lambda: metric_package("pesq")),
     "stoi": Quality("STOI", _stoi(False), digits=3, stored=4, check=lambda: metric_package("pystoi")),
-    "estoi": Quality("ESTOI", _stoi(True), digits=3, stored=4, check=lambda: metric_package("pystoi"))}
+    "estoi": Quality("ESTOI", _stoi(True), digits=3, stored=4, check=lambda: metric_package("pystoi")),
+    **{name: Quality(name.upper(), _composite(name), digits=2, check=lambda: metric_package("pesq"))
+       for name in ("csig", "cbak", "covl")},
+    "ssnr": Quality("SSNR dB", _composite("ssnr"), check=lambda: metric_package("pesq"))}
 
 
 # -- report ---------------------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ def import_signal(path: str):
     """The signal process of a public SGMSE checkpoint."""
     from cdasr.speech.sgmse import load_sgmse
 
-    return load_sgmse(path) if str(path).endswith(".ckpt") else None
+    return load_sgmse(path) if str(path).endswith((".ckpt", ".pt")) else None
 
 
 def check_start(model, hparams: Hparams) -> None:

@@ -6,9 +6,11 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.evaluation.html_examples import Example
 from cdasr.evaluation.html_report import write_report as write_any_report
 from cdasr.evaluation.html_runs import Run, find_manifest
@@ -16,6 +18,7 @@ from cdasr.runtime.terminal import note
 from cdasr.speech.normalisers import Normaliser
 
 LONGEST = 12.0  # seconds of an utterance that are shown
+COLUMNS = 5  # spectrograms in a line
 RATE = 16_000  # Hz, at most: enough for what recognisers hear
 
 
@@ -43,14 +46,14 @@ def _media(run: Run, manifests: Sequence[Path], pipeline) -> Callable[[str], Exa
         note(f"{run.name}: the manifest that was decoded is not found, or has changed; the report is without sound "
              "(give it with --manifest)")
         return lambda _: None
-    rows, enhance = read_rows(path), None
+    rows, enhance = read_rows(path), {}
     if pipeline is not None:
         from cdasr.evaluation.store import model_id
 
         if run.record["settings"].get("model") != model_id(pipeline):
             note(f"{run.name}: --model is not the package that was evaluated; the report is without enhanced audio")
         else:
-            enhance = _enhancer(run, pipeline)
+            enhance = enhancers(run, pipeline)
 
     def media(name: str) -> Example | None:
         try:
@@ -61,8 +64,14 @@ def _media(run: Run, manifests: Sequence[Path], pipeline) -> Callable[[str], Exa
     return media
 
 
-def _enhancer(run: Run, pipeline) -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """What the best system of a run makes of a waveform, at its rate, with the run's options; None: nothing."""
+Enhance = Callable[[np.ndarray, int], np.ndarray]  # a waveform (samples,) at a rate in Hz
+
+
+def enhancers(run: Run, pipeline) -> dict[str, Enhance]:
+    """What systems make of a waveform, at its rate, with the run's options, by the name of the system.
+
+    They are the signal process alone, the best system of the run, and the best of those that couple both processes.
+    """
     import torch
 
     from cdasr.speech.audio import fit_length, resample
@@ -71,11 +80,16 @@ def _enhancer(run: Run, pipeline) -> Callable[[np.ndarray, int], np.ndarray] | N
     options = {name: settings.get(name, usual) for name, usual in (("steps", None), ("samples", 1), ("guidance", None),
                                                                    ("seed", 0))}
 
-    def enhance(noisy: np.ndarray, rate: int) -> np.ndarray:
-        wave = torch.from_numpy(resample(noisy, rate, pipeline.sample_rate))
-        made = how.enhanced(how.recognise(pipeline, [wave], run.best, float("inf"), **options)[0])
-        return noisy if made is None else fit_length(resample(made.numpy(), pipeline.sample_rate, rate), len(noisy))
-    return enhance if run.best in pipeline.strategies and run.best != "none" else None
+    def enhancer(system: str) -> Enhance:
+        def enhance(noisy: np.ndarray, rate: int) -> np.ndarray:
+            wave = torch.from_numpy(resample(noisy, rate, pipeline.sample_rate))
+            made = how.enhanced(how.recognise(pipeline, [wave], system, float("inf"), **options)[0])
+            return noisy if made is None else fit_length(resample(made.numpy(), pipeline.sample_rate, rate), len(noisy))
+        return enhance
+    coupled = [name for name in run.average if name in STRATEGIES and STRATEGIES[name].coupled]
+    coupled = sorted(coupled, key=lambda name: run.average[name][run.domain.rate])[:1]
+    wanted = [name for name in dict.fromkeys(["enhanced", run.best, *coupled]) if name in run.decoded]
+    return {name: enhancer(name) for name in wanted if name in pipeline.strategies and STRATEGIES[name].needs_signal}
 
 
 def read_rows(path: Path) -> dict[str, dict[str, str]]:
@@ -106,8 +120,8 @@ def align(entry: Mapping) -> list[tuple[str, str, str]]:
     return pairs
 
 
-def example(row: Mapping[str, str], enhance: Callable[[np.ndarray, int], np.ndarray] | None = None) -> Example:
-    """The sound of a row, noisy, clean where it has that, and enhanced with `enhance(noisy, rate)`; with a picture.
+def example(row: Mapping[str, str], enhance: Mapping[str, Enhance] = MappingProxyType({})) -> Example:
+    """The sound of a row, noisy, as each system of `enhance` makes it, and clean where it has that; with a picture.
 
     Raises ValueError or OSError for audio that cannot be read.
     """
@@ -116,9 +130,7 @@ def example(row: Mapping[str, str], enhance: Callable[[np.ndarray, int], np.ndar
 
     rate = min(file_format(row["wav"])[0], RATE)
     noisy = read_row(row, rate)
-    waves = {"noisy": noisy}
-    if enhance is not None:
-        waves["enhanced"] = enhance(noisy, rate)
+    waves = {"noisy": noisy, **{system: made(noisy, rate) for system, made in enhance.items()}}
     if row.get("clean_wav"):
         waves["clean"] = read_clean(row, rate, len(noisy))
     cut = len(noisy) > LONGEST * rate
@@ -142,26 +154,33 @@ def spectrograms(waves: Mapping[str, np.ndarray], rate: int) -> bytes:
     from cdasr.evaluation.html_figures import figures
 
     with figures() as plt:
-        figure, axes = plt.subplots(1, len(waves), figsize=(0.6 + 3 * len(waves), 1.9), sharey=True, squeeze=False,
-                                    layout="constrained")
-        top = None
-        for axis, (title, wave) in zip(axes[0], waves.items()):
-            level, *_ = _levels(wave, rate)
-            top = level.max() if top is None else top
-            axis.imshow(level, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top,
-                        extent=(0, len(wave) / rate, 0, rate / 2000))
-            axis.set_title(title, fontsize=8)
-            axis.set_xlabel("seconds", fontsize=8)
-        axes[0, 0].set_ylabel("kHz", fontsize=8)
+        columns = min(len(waves), COLUMNS)
+        rows = -(-len(waves) // columns)
+        figure, axes = plt.subplots(rows, columns, figsize=(1.3 + 2.3 * columns, 0.4 + 1.75 * rows), sharey=True,
+                                    sharex=True, squeeze=False, layout="constrained")
+        found = {title: levels(wave, rate) for title, wave in waves.items()}
+        top = max(level.max() for level in found.values())
+        for axis, (title, level) in zip(axes.flat, found.items()):
+            image = axis.imshow(level - top, origin="lower", aspect="auto", cmap="magma", vmin=-70, vmax=0,
+                                extent=(0, len(waves[title]) / rate, 0, rate / 2000))
+            axis.set_title(title, fontsize=9)
+        for axis in axes.flat[len(waves):]:
+            axis.set_axis_off()
+        for axis in axes.flat[max(len(waves) - columns, 0):len(waves)]:  # the lowest of their columns
+            axis.tick_params(labelbottom=True)
+            axis.set_xlabel("seconds", fontsize=9)
+        for line in axes:
+            line[0].set_ylabel("kHz", fontsize=9)
+        figure.colorbar(image, ax=list(axes.flat), label="dB below the loudest", pad=0.01, aspect=15)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80)
+        figure.savefig(buffer, format="png", dpi=90)
         plt.close(figure)
         return buffer.getvalue()
 
 
-def _levels(wave: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
-    """Levels (F, N) in dB of frames of 32 ms every 8 ms, and the hop in samples."""
+def levels(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Levels (F, N) in dB of frames of 32 ms every 8 ms."""
     size, hop = int(0.032 * rate), int(0.008 * rate)
     padded = np.pad(wave, (size // 2, size))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    return 20 * np.log10(np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)).T + 1e-6), hop
+    return 20 * np.log10(np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)).T + 1e-6)

@@ -42,11 +42,16 @@ def add_rover(pipeline: Pipeline, rows: Rows, tolerance: float = TOLERANCE, item
     """The pipeline with a vote for `rover` in its config, fitted on development rows with their clean versions.
 
     The `answers` that vote are by default all that its strategy gives. The pipeline stays without a vote, which is
-    said, where some condition would be worse than `none` by more than `tolerance` points.
+    said, where no answer has a right word, or where some condition would be worse than `none` by more than `tolerance`
+    points.
     """
     strategy = answering_strategy(pipeline)
     found = gather(pipeline, rows, strategy, items)
-    vote = fit_vote(found, strategy, answers or list(found[0].answers), normalise)
+    try:
+        vote = fit_vote(found, strategy, answers or list(found[0].answers), normalise)
+    except ValueError as reason:  # nothing to learn from
+        print(f"rover: {reason}, no vote is stored")
+        return pipeline
     for name, rates in vote.measured["expected"].items():
         print(f"rover, {name}: " + ", ".join(f"{system} {rate:.2f}" for system, rate in rates.items()))
     worse = [name for name, rates in vote.measured["expected"].items() if rates["rover"] > rates["none"] + tolerance]

@@ -3,7 +3,7 @@
 The PyTorch Lightning files of the public code of Richter et al. (2023, 2024): backbones `ncsnpp`, `ncsnpp_v2` and
 `ncsnpp_48k`, SDEs `ouve` and `sbve`. Their hyper-parameters say what process, STFT, network and sampler are; the
 weights are the moving average (EMA). Reading one never runs code from it: the classes that its pickle names become
-empty stand-ins.
+empty stand-ins. A file that holds weights alone is read with the settings of its training from the command line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from cdasr.coupled.schema import Sampling
 from cdasr.runtime.atomic import replacing_folder
 from cdasr.runtime.plain_data import checked, one_line
 from cdasr.runtime.weights import check_finite, check_fit, sketch, tensors_in
-from cdasr.speech.sgmse_schema import check_sgmse
+from cdasr.speech.sgmse_schema import check_given, check_sgmse
 from cdasr.speech.signal_model import SpectrogramModel
 
 DEFAULT_ASR = "facebook/wav2vec2-base-960h"
@@ -56,23 +57,24 @@ class StandIn:
 
 
 def import_sgmse(path: str | os.PathLike, folder: str | os.PathLike, asr: str = DEFAULT_ASR, ema: bool = True,
-                 steps: int | None = None, snr: float | None = None) -> str:
+                 steps: int | None = None, snr: float | None = None, settings: Mapping | None = None) -> str:
     """Write a model package of the checkpoint at `path` with the recogniser `asr`; return a line about it.
 
     A recogniser of the hub is named in the package, one in a local folder is copied into it. `ema` False takes the
-    weights of the last training step, `steps` and `snr` replace those of the sampler.
+    weights of the last training step, `steps` and `snr` replace those of the sampler, `settings` hyper-parameters.
     Raises ValueError, before anything is written, for a file that is not such a checkpoint or a setting of it, which
     is named, that is not supported.
     """
     from cdasr.classifiers.load import load_recogniser
     from cdasr.speech.pipeline import Pipeline
 
-    signal = load_sgmse(path, ema)
+    signal = load_sgmse(path, ema, settings)
     changes = {"steps": steps, "snr": snr}
     signal.config["sampling"].update({key: value for key, value in changes.items() if value is not None})
     checked(Sampling, signal.config["sampling"], "sampling")
     recogniser = load_recogniser(asr)
-    source = {"file": Path(path).name, "sha256": _sha256(path), "weights": "ema" if ema else "last step"}
+    source = {"file": Path(path).name, "sha256": _sha256(path), "weights": "ema" if ema else "last step",
+              **({"settings": ", ".join(f"{name}={value}" for name, value in settings.items())} if settings else {})}
     pipeline = Pipeline(recogniser, signal, {"strategy": "enhanced", "imported": source}, "cpu")
     with replacing_folder(folder) as partial:
         pipeline.save_pretrained(partial)
@@ -82,11 +84,15 @@ def import_sgmse(path: str | os.PathLike, folder: str | os.PathLike, asr: str = 
             f"{sampling['method']} in {sampling['steps']} steps, {signal.sample_rate} Hz, recogniser {asr}")
 
 
-def load_sgmse(path: str | os.PathLike, ema: bool = True) -> SpectrogramModel:
-    """The signal model of a public checkpoint; raises ValueError as `import_sgmse` does."""
-    checkpoint = read_checkpoint(path)
+def load_sgmse(path: str | os.PathLike, ema: bool = True, settings: Mapping | None = None) -> SpectrogramModel:
+    """The signal model of a public checkpoint; `settings` replace its hyper-parameters, or are all that there are.
+
+    Raises ValueError as `import_sgmse` does.
+    """
+    given = check_given(settings or {}, FIXED)
+    checkpoint = read_checkpoint(path, bare=bool(given))
     try:
-        config = model_config(checkpoint["hyper_parameters"])
+        config = model_config({**checkpoint["hyper_parameters"], **given})
         weights = network_weights(checkpoint, ema)
         _check_weights(config, weights)
         model = SpectrogramModel.from_config(config)
@@ -106,9 +112,10 @@ def _check_weights(config: dict, weights: dict[str, Tensor]) -> None:
     check_finite(weights.items(), "its state dict")
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict:
+def read_checkpoint(path: str | os.PathLike, bare: bool = False) -> dict:
     """A Lightning checkpoint's `state_dict`, `hyper_parameters`, `ema`, ..., loaded without running any of its code.
 
+    With `bare` the file may also hold weights alone, as a `state_dict` or as one itself.
     Raises ValueError for a file that is none, or that names anything but tensors, containers and HARMLESS classes.
     """
     if not Path(path).is_file():
@@ -126,9 +133,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a pickle can be broken in any way
         raise ValueError(f"{path}: not a checkpoint that can be read safely ({_first_line(error)})") from None
+    if bare and isinstance(checkpoint, dict):
+        if "state_dict" not in checkpoint:
+            checkpoint = {"state_dict": checkpoint}
+        checkpoint.setdefault("hyper_parameters", {})
     for key in ("state_dict", "hyper_parameters"):
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), dict):
-            raise ValueError(f"{path}: no {key} in it: not a checkpoint of the public SGMSE code")
+            raise ValueError(f"{path}: no {key} in it: not a checkpoint of the public SGMSE code; if it holds weights "
+                             "alone, say how they were trained, e.g. --setting backbone=ncsnpp_v2 --setting sde=sbve")
     return checkpoint
 
 
@@ -138,6 +150,8 @@ def model_config(hyper_parameters: dict) -> dict:
     What is missing takes the public code's default. Raises ValueError for a setting that is not supported.
     """
     settings = check_sgmse(hyper_parameters, FIXED)
+    if "attn_resolutions" in settings:
+        settings["attn_resolutions"] = [size for size in settings["attn_resolutions"] if size]
     backbone = settings.get("backbone")
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r} is not supported: choose a checkpoint with {', '.join(BACKBONES)}")
@@ -151,9 +165,9 @@ def model_config(hyper_parameters: dict) -> dict:
     if backbone == "ncsnpp_48k":  # without attention to levels it is built for any number of frequencies
         network |= {"attn_resolutions": (), "pyramids": False,
                     "scale_by_sigma": "after" if settings.get("scale_by_sigma", True) else False}
-    elif bins != size:
+    elif _attending(network, bins) != _attending(network, size):
         raise ValueError(f"n_fft {stft['n_fft']} is not supported: it gives {bins} frequencies, and the network is "
-                         f"built for {size}")
+                         f"built for {size}, with attention at {network['attn_resolutions']}")
     if backbone == "ncsnpp":
         network["scale_by_sigma"] = settings.get("scale_by_sigma", True)
     return {"stft": stft, "process": process, "network": network,
@@ -162,15 +176,22 @@ def model_config(hyper_parameters: dict) -> dict:
             "padding": {"multiple": 64, "mode": "zeros" if backbone == "ncsnpp" else "reflect"}}
 
 
+def _attending(network: dict, bins: int) -> list[int]:
+    """The levels that attend where the network has so many frequencies."""
+    return [level for level in range(len(network["ch_mult"])) if bins >> level in network["attn_resolutions"]]
+
+
 def network_weights(checkpoint: dict, ema: bool = True) -> dict[str, Tensor]:
     """The backbone's state dict, by default with the moving average of its parameters.
 
     torch_ema keeps that as a list in the order of the parameters, which is the order of the state dict: NCSN++ has no
-    buffers. Raises ValueError where there is none, or where it does not fit.
+    buffers. A file that holds the backbone alone has its names without `dnn.`. Raises ValueError where there is no
+    average, or where it does not fit.
     """
     state = Path("its state dict")
-    weights = {name.removeprefix(PREFIX): tensor for name, tensor in tensors_in(checkpoint["state_dict"], state).items()
-               if name.startswith(PREFIX)}
+    found = tensors_in(checkpoint["state_dict"], state)
+    inner = PREFIX if any(name.startswith(PREFIX) for name in found) else ""
+    weights = {name.removeprefix(inner): tensor for name, tensor in found.items() if name.startswith(inner)}
     if not ema:
         return weights
     kept = checkpoint.get("ema")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -10,6 +12,7 @@ from cdasr.coupled.schema import Factor
 from cdasr.runtime.plain_data import Loose, Many, Positive, Size, Steps, checked
 
 Plain = bool | int | float | str | None
+Level = Annotated[int, Field(ge=0, le=65_536)]  # a number of frequencies; with 0 no level attends
 
 
 class SGMSE(Loose):
@@ -43,7 +46,7 @@ class SGMSE(Loose):
     nf: Size = 128
     ch_mult: Annotated[Many[Factor], Field(max_length=12)] = [1]
     num_res_blocks: Factor = 2
-    attn_resolutions: list[Size] | tuple[Size, ...] = ()
+    attn_resolutions: list[Level] | tuple[Level, ...] = ()
     fourier_scale: Positive = 16.0
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
@@ -61,3 +64,13 @@ def check_sgmse(settings: dict[Any, Any], fixed: dict[str, Any]) -> dict[str, An
                 raise ValueError(f"{name} is no plain value, but {type(value).__name__}")
     checked(SGMSE, {key: value for key, value in named.items() if key in SGMSE.model_fields})
     return named
+
+
+def check_given(settings: Mapping[str, Any], fixed: Iterable[str]) -> dict[str, Any]:
+    """Hyper-parameters from the command line. Raises ValueError for a name that is not read."""
+    known = (*SGMSE.model_fields, *fixed)
+    if unknown := [name for name in settings if name not in known]:
+        near = get_close_matches(unknown[0], known, 1)
+        raise ValueError(f"--setting {unknown[0]}: there is no such setting; "
+                         + (f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"))
+    return {name: str(value) if name in ("c_in", "c_out", "c_skip") else value for name, value in settings.items()}

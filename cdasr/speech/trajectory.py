@@ -20,6 +20,8 @@ from cdasr.speech.signal_model import compress
 
 LONGEST = 20  # seconds in a picture
 SHOWN = 24  # at most so many tokens, where there are too many to show
+LEAST = 0.05  # probability that a token has somewhere, to get a row of the picture
+NAMES = {"|": "between words"}  # of tokens whose sign says little
 
 
 @dataclass
@@ -63,25 +65,32 @@ def check_duration(path: str | os.PathLike) -> None:
 
 def plot_trajectory(path: str | os.PathLike, pipeline: Pipeline, target: str | os.PathLike,
                     strategy: str = "parallel", steps: int | None = None, seed: int = 0) -> None:
-    """A picture of the degraded input and of each pair of estimates for the recording at `path`."""
+    """A picture of the degraded input and of each estimate, numbered in their order, for the recording at `path`."""
     from cdasr.speech.plots import plot_estimates
 
     check_duration(path)
     samples, _ = read_audio(path, pipeline.sample_rate)
     found, run = trace(pipeline, torch.from_numpy(samples), strategy, steps, seed)
-    signals = [("noisy", _decibels(pipeline, run.signal.y[0, 0]))]
-    logits = [("C(y)", _posterior(pipeline, run, run.logits.y[0]))]  # where the logits process starts
-    for estimate in found:
-        title = f"t = {estimate.time:.2f}"
+    signals = [("noisy signal y", _decibels(pipeline, run.signal.y[0, 0]))]
+    logits = [("logits C(y)", run.logits.y[0])]  # where the logits process starts
+    for number, estimate in enumerate(found, start=1):
         if estimate.kind == "signal":
-            signals.append((title, _decibels(pipeline, estimate.value)))
+            signals.append((f"{number}. signal, t = {estimate.time:.2f}", _decibels(pipeline, estimate.value)))
         else:
-            logits.append((title.replace("t", "s"), _posterior(pipeline, run, estimate.value)))
-    tokens = pipeline.recogniser.tokens
-    rows = run.noisy.shown(torch.cat([posterior for _, posterior in logits]), SHOWN)
-    pictures = [(title, posterior.T.cpu().numpy()) for title, posterior in logits]
-    plot_estimates(signals, pictures, [tokens[index] for index in rows], rows, len(samples) / pipeline.sample_rate,
-                   pipeline.sample_rate / 2, Path(target))
+            logits.append((f"{number}. logits, s = {estimate.time:.2f}", estimate.value))
+    posteriors = [_posterior(pipeline, run, value) for _, value in logits]
+    rows = rows_with_mass(run, torch.cat(posteriors))
+    panels = [(title, posterior.T[rows].cpu().numpy(), run.noisy.with_values(pipeline.logits.space.decode(value)[None])
+               .words()[0]) for (title, value), posterior in zip(logits, posteriors)]
+    names = [NAMES.get(pipeline.recogniser.tokens[row], pipeline.recogniser.tokens[row]) for row in rows]
+    plot_estimates(signals, panels, names, len(samples) / pipeline.sample_rate, pipeline.sample_rate / 2, Path(target))
+
+
+def rows_with_mass(run: CoupledRun, posteriors: Tensor) -> list[int]:
+    """The classes that are shown of `posteriors` (M, V) of all estimates: those that are ever likely, or the likeliest.
+    """
+    highest, shown = posteriors.amax(dim=0), run.noisy.shown(posteriors, SHOWN)
+    return [row for row in shown if highest[row] > LEAST] or [max(shown, key=lambda row: float(highest[row]))]
 
 
 def _watched(process: ReverseProcess, kind: str, found: list[Estimate]) -> ReverseProcess:

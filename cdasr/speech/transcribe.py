@@ -34,6 +34,7 @@ from cdasr.speech.inputs import STDIN, Source, readable, stdin_as_file
 from cdasr.speech.outputs import Outputs
 
 if TYPE_CHECKING:
+    from cdasr.classifiers.logits import Word
     from cdasr.speech.pipeline import Pipeline, Transcript
 
 AHEAD = 8  # batches that are read and sorted by length together
@@ -96,19 +97,30 @@ def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[
     with stdin_as_file(sources) as (source,):
         pipeline = load()
         wave, rows = source.read(pipeline.sample_rate), []
-        for strategy in pipeline.strategies:
-            started = time.perf_counter()
-            result = pipeline(wave, strategy=strategy, **options)
-            seconds = time.perf_counter() - started
+        for strategy, result, seconds in side_by_side(pipeline, wave, pipeline.strategies, **options):
             if as_json:
                 sys.stdout.write(jsonl(source.name, result, seconds))
-            sure = sum(word.confidence for word in result.words) / max(len(result.words), 1)
-            rows.append([strategy, result.text, f"{sure:.2f}", f"{seconds / result.duration:.3f}"])
+            rows.append([strategy, result.text, f"{mean_confidence(result.words):.2f}",
+                         f"{seconds / result.duration:.3f}"])
     if not as_json:
         from cdasr.evaluation.report import render
 
         print(render([["system", "words", "confidence", "RTF"], *rows], markdown=False))
     return 0
+
+
+def side_by_side(pipeline: Pipeline, wave: np.ndarray, strategies: Sequence[str],
+                 **options) -> Iterator[tuple[str, Transcript, float]]:
+    """What each strategy hears in samples (samples,) at the pipeline's rate, and the seconds that it took."""
+    for strategy in strategies:
+        started = time.perf_counter()
+        result = pipeline(wave, strategy=strategy, **options)
+        yield strategy, result, time.perf_counter() - started
+
+
+def mean_confidence(words: Sequence[Word]) -> float:
+    """The mean confidence of words; 0 where there are none."""
+    return sum(word.confidence for word in words) / max(len(words), 1)
 
 
 def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: float, workers: int,

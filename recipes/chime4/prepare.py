@@ -40,9 +40,10 @@ def download(hparams: dict) -> None:
 def prepare(hparams: dict) -> None:
     """Stage 1: manifests of the simulated pairs to train on, of the development sets, and of what is scored."""
     sizes, folder, corpus = hparams["data"], Path(hparams["exp_dir"]) / "data", find_corpus(hparams)
-    names = dict.fromkeys((*(("dt05",) if sizes["train"] else ()), *sizes["eval_sets"]))
+    trains = sizes["train"] and sizes["mix_test"]
+    names = dict.fromkeys((*(("dt05",) if trains else ()), *sizes["eval_sets"]))
     read = {name: read_set(corpus, name, sizes["skip_missing"]) for name in names}
-    if sizes["train"]:
+    if trains:
         train = keep_durations(read_training(corpus, sizes["channel"], sizes["skip_missing"]), sizes["shortest"],
                                sizes["longest"])
         write_training(folder, train, take_evenly(read["dt05"], sizes["valid_utterances"]), sizes["train_utterances"])
@@ -121,7 +122,7 @@ def read_training(corpus: Path, channel: int, skip_missing: bool) -> list[dict[s
     wanted, texts = sorted({*noisy, *annotated(corpus, "tr05_simu")}), read_texts(corpus, "tr05_simu")
     if not wanted:
         raise ValueError(f"{audio}: no tr05_<environment>_simu/*.CH{channel}.wav; get the whole corpus, or give "
-                         "--data.train false to prepare the test sets only")
+                         "--data.mix-test false to prepare the test sets only")
     rows, missing = [], []
     for utterance in wanted:
         speaker, name, _ = utterance.split("_")

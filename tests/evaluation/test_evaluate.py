@@ -273,7 +273,7 @@ def test_other_measures_of_quality_are_taken_on_request(manifest, pipeline, tmp_
     assert "ESTOI" in shown and "SI-SDR dB" in shown
     with pytest.raises(ValueError, match=r"other settings \(quality\)"):
         evaluate(manifest, pipeline, ["none"], tmp_path / "out")
-    with pytest.raises(ValueError, match="unknown quality measure 'loudness'; known: si_sdr, pesq, stoi, estoi"):
+    with pytest.raises(ValueError, match="unknown quality measure 'loudness'; known: si_sdr, pesq, stoi, estoi, csig"):
         evaluate(manifest, pipeline, ["none"], tmp_path / "out", quality=["loudness"])
 
 

@@ -85,12 +85,15 @@ def test_the_page_has_its_sections_sounds_and_pictures(page, run):
     assert headings == ["What was measured", "Error rates", "Paired comparisons", "Errors against computing",
                         "Calibration", "Worst items", "Configuration and versions"]
     assert page.count("<audio") >= 4 and page.count("data:image/svg+xml") == 4 and "data:image/png" in page
+    assert re.findall(r"<label>(\w+) <audio", page)[:4] == ["noisy", "enhanced", "parallel", "clean"]
+    assert '<span class="pair ' in page and "1 error<" not in page and "2 errors<" in page
     assert "few words" in page and "p (Holm)" in page and "over speakers" in page
     assert "transformers" in page.split("Configuration and versions")[-1]
     words = (run / "page" / "report.md").read_text()
     assert [line[3:] for line in words.splitlines() if line.startswith("## ")] == headings
     for figure in re.findall(r"\((figures/\d\.svg)\)", words):
-        assert b"<svg" in (run / "page" / figure).read_bytes()
+        drawn = (run / "page" / figure).read_bytes()
+        assert b"<svg" in drawn and b"mathdefault" not in drawn, "no formulas stand in place of numbers"
 
 
 def test_runs_stand_side_by_side_and_without_audio_where_there_is_none(run, tmp_path, capsys):

@@ -102,15 +102,71 @@ def test_plot_has_a_panel_for_each_kind_of_noise(decoded, tmp_path):
     assert not (tmp_path / "none.png").exists(), "no condition has an SNR"
 
 
-def test_a_system_has_one_colour_in_every_panel(decoded, tmp_path, monkeypatch):
+def test_each_system_has_a_panel_of_its_own_for_each_kind_of_noise(decoded, tmp_path, monkeypatch):
     parts = {"none": decoded["none"], "enhanced": [part for part in decoded["enhanced"] if "unseen" in part["ID"]],
              "card": decoded["enhanced"]}
     kept = []
     monkeypatch.setattr("matplotlib.pyplot.close", kept.append)
     plot_rates_by_snr(score(parts, SPEECH), SPEECH, tmp_path / "wer.png")
-    seen, unseen = ({line.get_label(): line.get_color() for line in axis.lines} for axis in kept[0].axes)
-    assert list(seen) == ["none", "card"] and list(unseen) == ["none", "enhanced", "card"]
-    assert seen == {name: unseen[name] for name in seen} and len(set(unseen.values())) == 3
+    seen, unseen = kept[0].subfigs
+    assert [part.get_suptitle() for part in (seen, unseen)] == ["seen", "unseen"]
+    for block, systems in ((seen, ["none", "card"]), (unseen, ["none", "enhanced", "card"])):
+        assert [axis.get_title() for axis in block.axes] == ["none", "enhanced", "card"]
+        for axis in block.axes:
+            colours = {line.get_label(): line.get_color() for line in axis.lines}
+            assert sorted(colours) == sorted(systems)
+            assert [name for name, colour in colours.items() if colour == "C0"] == (
+                [axis.get_title()] if axis.get_title() in systems else [])
+
+
+def test_ten_low_curves_are_drawn_on_a_logarithmic_axis_with_plain_numbers(tmp_path, monkeypatch):
+    from cdasr.evaluation.html_figures import figures, rates_figure
+
+    names = [f"system{number}" for number in range(10)]
+    def condition(snr):
+        return {name: {"wer": rate, "interval": [0.0, 2 * rate]} for name, rate in zip(names, (
+            0.0 if snr else 60.0, *(1.0 + number for number in range(9))))}
+    scores = {"systems": names, "conditions": {"snr0": condition(0), "snr5": condition(5)}}
+    with figures() as plt:
+        figure = rates_figure(plt, scores, SPEECH)
+        figure.canvas.draw()
+        axes = [axis for axis in figure.subfigs[0].axes if axis.axison]
+        assert len(axes) == 10 and {axis.get_yscale() for axis in axes} == {"symlog"}
+        ticks = [label.get_text() for label in axes[0].get_yticklabels()]
+        assert ticks[:4] == ["0", "1", "2", "5"] and ticks[-1] == "50"
+        low, high = axes[1].transData.transform([(0, 1.0), (0, 2.0)])[:, 1]
+        assert high - low > 10, "rates of 1 and 2 % are apart where others are 60 %"
+        plt.close(figure)
+
+
+def test_single_snrs_are_no_curves_and_what_has_no_snr_has_a_map(tmp_path):
+    from cdasr.evaluation.html_figures import figures, rates_figure
+    from cdasr.evaluation.html_maps import other_map, snr_maps
+
+    part = {"none": {"wer": 12.3, "interval": [10.0, 15.0]}, "card": {"wer": 0.4, "interval": [0.0, 1.0]}}
+    names = ["clean", "city_0dB", "city_5dB", "reverb_city_5dB", "mp3_32k", "clip_20"]
+    scores = {"systems": ["none", "card"], "conditions": {name: dict(part) for name in names}}
+    del scores["conditions"]["clip_20"]["card"]
+    with figures() as plt:
+        figure = rates_figure(plt, scores, SPEECH)
+        assert [block.get_suptitle() for block in figure.subfigs] == ["city"]
+        plt.close(figure)
+    drawn = other_map(scores, SPEECH).decode()
+    assert drawn.count("<!-- 12.3 -->") == 3 and drawn.count("<!-- 0.4 -->") == 2, "a system did not decode clip_20"
+    assert "<!-- mp3_32k -->" in drawn and "reverb" not in drawn
+    assert "<!-- reverb city -->" in snr_maps(scores, SPEECH).decode()
+    del scores["conditions"]["mp3_32k"]
+    assert other_map(scores, SPEECH) is None, "the table says it"
+
+
+def test_the_names_of_points_do_not_cover_each_other():
+    from cdasr.evaluation.html_figures import rates_against_cost
+
+    entries = {f"system{number}": {"wer": 10.0 + 0.1 * number, "rtf": 0.02 + 0.0005 * number,
+                                   "nfe": {"signal": 2, "logits": 2, "classifier": 1}} for number in range(4)}
+    drawn = rates_against_cost(entries, SPEECH).decode()
+    assert "mathdefault" not in drawn and "RTF: seconds of computing" in drawn and drawn.count("system3") == 2
+
 
 
 def test_extra_errors_of_few_steps_are_those_of_the_ablated_strategy():

@@ -1,19 +1,22 @@
 """A recipe run as its user runs it, and what every whole run has to leave behind."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 
 
-def run_recipe(name, exp_dir, *options):
+def run_recipe(name, exp_dir, *options, size="tiny"):
     """`bash recipes/NAME/run.sh --size tiny --exp-dir EXP_DIR ...`, from the repository's root."""
-    return subprocess.run(["bash", f"recipes/{name}/run.sh", "--size", "tiny", "--exp-dir", str(exp_dir), *options],
+    return subprocess.run(["bash", f"recipes/{name}/run.sh", "--size", size, "--exp-dir", str(exp_dir), *options],
                           cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "PYTHON": sys.executable})
 
@@ -26,6 +29,27 @@ def check_whole_run(exp_dir, done, words):
     for word in words:
         assert word in results, word
     return results
+
+
+def check_nothing_is_redone(name, exp_dir, *options, size="tiny", stages=10):
+    """A second run with the same options starts no process and leaves every file and folder as it was.
+
+    It runs in this process: `run.sh` only names the command.
+    """
+    from cdasr.recipe import command, runner
+
+    before = times(exp_dir)
+    words = ["recipe", "run", "--recipe", str(ROOT / "recipes" / name), "--size", size, "--exp-dir", str(exp_dir)]
+    with mock.patch.object(sys, "argv", [*words, *options]), contextlib.redirect_stdout(io.StringIO()) as said, \
+            mock.patch.object(runner, "_run_stage", side_effect=AssertionError("a stage was started")):
+        assert command.main() == 0
+    assert said.getvalue().count("done already") == stages, said.getvalue()
+    assert times(exp_dir) == before
+
+
+def times(folder):
+    """When each file and folder below `folder` was last changed."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def copy_of_results(exp_dir, other, training_seed):

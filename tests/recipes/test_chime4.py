@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from cdasr.speech.corpus import recorded_pair
 from cdasr.speech.evaluation import averages
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.utterances import FixedPairs
-from tests.recipes.staged import check_whole_run, load_prepare, make_ctc, run_recipe, spoken, tiny_hparams
+from tests.recipes.staged import (
+    ROOT,
+    check_nothing_is_redone,
+    check_whole_run,
+    load_prepare,
+    make_ctc,
+    run_recipe,
+    spoken,
+    tiny_hparams,
+)
 
 ENVIRONMENTS = ("bus", "caf", "ped", "str")
 DOTS = {"22GC010A": "The sale of the hotels is part of Holiday\\'s strategy [loud_breath]",
@@ -79,7 +89,8 @@ def prepare():
 
 
 def test_all_stages_run_with_real_recordings_that_have_no_clean_reference(home, tmp_path):
-    done = run_recipe("chime4", tmp_path, "--data-dir", str(home), "--asr", str(home / "asr"))
+    options = "--data-dir", str(home), "--asr", str(home / "asr")
+    done = run_recipe("chime4", tmp_path, *options)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     results = check_whole_run(tmp_path, done, (
         "dt05_real_bus", "et05_simu_str", "| et05 real, bus, caf, ped, str", "| dt05 simu, bus, caf, ped, str",
@@ -93,6 +104,7 @@ def test_all_stages_run_with_real_recordings_that_have_no_clean_reference(home, 
     assert len(train) == 12 and all(row["noisy_wav"].endswith(".CH5.wav") and "_ORG" in row["wav"] for row in train)
     lists = json.loads((tmp_path / "data" / "noise.json").read_text())
     assert len(lists["train"]["files"]) == 3 and all(path.endswith("CH5.wav") for path in lists["train"]["files"])
+    check_nothing_is_redone("chime4", tmp_path, *options)
 
 
 def test_texts_and_references_are_those_of_the_release(home, prepare, tmp_path):
@@ -110,13 +122,24 @@ def test_texts_and_references_are_those_of_the_release(home, prepare, tmp_path):
     shutil.rmtree(image.parents[1])
 
 
-def test_scoring_alone_needs_the_test_sets_only(home, prepare, tmp_path):
+@pytest.mark.parametrize("option", ["--data.mix-test", "--data.train"])
+def test_scoring_alone_needs_the_test_sets_only(home, prepare, tmp_path, option):
     shutil.copytree(home / "data", tmp_path / "CHiME3" / "data", ignore=shutil.ignore_patterns("isolated", "WSJ0"))
-    prepare.prepare(tiny_hparams("chime4", tmp_path / "exp", "--data-dir", str(tmp_path), "--data.train", "false",
+    prepare.prepare(tiny_hparams("chime4", tmp_path / "exp", "--data-dir", str(tmp_path), option, "false",
                                  "--data.eval-sets", "[et05]", "--data.eval-utterances", "0"))
     rows = read_manifest(tmp_path / "exp" / "data" / "eval.csv")
     assert len(rows) == 16 and not any(row["clean_wav"] for row in rows)
     assert not (tmp_path / "exp" / "data" / "train.csv").exists()
+
+
+def test_help_names_the_settings_of_the_corpus(capsys, monkeypatch):
+    from cdasr.recipe import command
+
+    monkeypatch.setattr(sys, "argv", ["recipe", "run", "--recipe", str(ROOT / "recipes" / "chime4"), "--help"])
+    assert command.main() == 0
+    shown = capsys.readouterr().out
+    assert "--data.mix-test true" in shown and "the test sets are scored as they were recorded" in shown
+    assert "--data.eval-sets [dt05, et05]" in shown
 
 
 def test_without_booth_recordings_training_speakers_are_held_out(home, prepare, tmp_path):
@@ -147,7 +170,7 @@ def test_what_a_copy_lacks_is_listed_and_wrong_use_is_named(home, prepare, tmp_p
     assert len(prepare.read_set(corpus, "et05", True)) == 14
     with pytest.raises(ValueError, match="tr05_simu: 003_011C0201_STR: no 003_011C0201_ORG.wav"):
         prepare.read_training(corpus, 5, False)
-    with pytest.raises(ValueError, match=r"no tr05_<environment>_simu/\*.CH9.wav.*--data.train false"):
+    with pytest.raises(ValueError, match=r"no tr05_<environment>_simu/\*.CH9.wav.*--data.mix-test false"):
         (corpus / "annotations" / "tr05_simu.json").unlink()
         prepare.read_training(corpus, 9, False)
     with pytest.raises(ValueError, match="nothing of xx05_real is there"):

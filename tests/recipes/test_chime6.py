@@ -8,7 +8,7 @@ import pytest
 from cdasr.recipe.hparams import load_hparams
 from cdasr.speech.audio import write_audio
 from cdasr.speech.manifest import read_manifest, read_row
-from tests.recipes.staged import ROOT, load_prepare
+from tests.recipes.staged import ROOT, check_nothing_is_redone, load_prepare, run_recipe
 
 
 def said(start, end, words, ref="U02", location="kitchen"):
@@ -47,6 +47,14 @@ def test_segments_are_stretches_of_the_reference_array(corpus):
     assert second["condition"] == "dev_living" and np.allclose(read_row(second), 0.2, atol=1e-3)
     prepare.prepare(hparams(corpus, "--data.array", "U03", "--data.channel", "2"))
     assert np.allclose(read_row(read_manifest(corpus / "exp" / "data" / "eval.csv")[0]), 0.4, atol=1e-3)
+
+
+def test_a_second_run_redoes_nothing(corpus):
+    options = "--data-dir", str(corpus), "--data.eval-sets", "[dev]"
+    done = run_recipe("chime6", corpus / "exp", *options, size="default")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "prepared 2 segments" in done.stdout and "stage 2" not in done.stdout
+    check_nothing_is_redone("chime6", corpus / "exp", *options, "--stop-stage", "1", size="default", stages=2)
 
 
 def test_what_is_missing_or_malformed_is_named(corpus, tmp_path):

@@ -10,7 +10,14 @@ import soundfile
 from cdasr.speech.loudness import integrated_loudness
 from cdasr.speech.manifest import read_manifest
 from tests.classifiers.whisper import make_whisper
-from tests.recipes.staged import check_whole_run, load_prepare, run_recipe, spoken, tiny_hparams
+from tests.recipes.staged import (
+    check_nothing_is_redone,
+    check_whole_run,
+    load_prepare,
+    run_recipe,
+    spoken,
+    tiny_hparams,
+)
 
 TEXTS = {"rainbow_01_fast": "When the sunlight", "emo_anger_sentences": "I'm so mad right now"}
 TRAIN = ("p001", "p002", "p100", "p101")
@@ -58,8 +65,8 @@ def prepare():
 
 
 def test_all_stages_run_and_write_the_results(home, tmp_path):
-    done = run_recipe("ears", tmp_path, "--data-dir", str(home / "data"), "--asr", str(home / "asr"),
-                      "--data.longest", "1.7")
+    options = "--data-dir", str(home / "data"), "--asr", str(home / "asr"), "--data.longest", "1.7"
+    done = run_recipe("ears", tmp_path, *options)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     assert "left out: " in done.stdout and "BRUDEX: no room responses" in done.stdout
     check_whole_run(tmp_path, done, ("wham", "reverb", "clean", "parallel", "enhanced_matched", "PESQ",
@@ -73,6 +80,7 @@ def test_all_stages_run_and_write_the_results(home, tmp_path):
     lists = json.loads((tmp_path / "data" / "noise.json").read_text())
     heard = {path.rpartition("/")[2] for path in lists["train"]["files"]}
     assert heard and not heard & {row["noise"] for row in scored}, "no recording of the test set is trained on"
+    check_nothing_is_redone("ears", tmp_path, *options)
 
 
 def test_mixtures_keep_their_loudness_and_are_the_same_anywhere(home, prepare, tmp_path):

@@ -10,7 +10,7 @@ from cdasr.speech.audio import resample, write_audio
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
 from tests.classifiers.whisper import make_whisper
-from tests.recipes.staged import ROOT, check_whole_run, run_recipe
+from tests.recipes.staged import ROOT, check_nothing_is_redone, check_whole_run, run_recipe
 
 AGES = {"train": {f"{number:04d}": 9 if number % 3 == 0 else 25 for number in range(1, 17)},
         "test": {"0101": 30, "0102": 8}}
@@ -45,10 +45,13 @@ def home(tmp_path_factory):
     return folder
 
 
+def options_of(home):
+    return ("--data-dir", str(home / "speechocean762"), "--asr", str(home / "asr"), "--noise-dir", str(home / "noise"),
+            "--unseen-noise-dir", str(home / "city"), "--speech-dir", str(home / "speech"))
+
+
 def run(home, exp_dir, *options):
-    return run_recipe("speechocean762", exp_dir, "--data-dir", str(home / "speechocean762"), "--asr", str(home / "asr"),
-                      "--noise-dir", str(home / "noise"), "--unseen-noise-dir", str(home / "city"), "--speech-dir",
-                      str(home / "speech"), *options)
+    return run_recipe("speechocean762", exp_dir, *options_of(home), *options)
 
 
 def test_all_stages_run_and_write_the_results(home, tmp_path):
@@ -60,6 +63,7 @@ def test_all_stages_run_and_write_the_results(home, tmp_path):
     train, valid = (read_manifest(tmp_path / "data" / f"{name}.csv", empty_text=True) for name in ("train", "valid"))
     assert sum(row["text"] == "" for row in train) == 4, "the speech without transcripts"
     assert not {row["spk_id"] for row in train} & {row["spk_id"] for row in valid}
+    check_nothing_is_redone("speechocean762", tmp_path, *options_of(home))
 
 
 def test_development_speakers_are_every_fifth_adult(home, tmp_path):

@@ -1,6 +1,7 @@
 """recipes/voicebank on a miniature in the official layout: folders of pairs and texts at 48 kHz, and logs."""
 
 import json
+import sys
 import zipfile
 
 import numpy as np
@@ -8,7 +9,16 @@ import pytest
 
 from cdasr.speech.audio import read_audio, write_audio
 from cdasr.speech.manifest import read_manifest
-from tests.recipes.staged import check_whole_run, load_prepare, make_ctc, run_recipe, spoken, tiny_hparams
+from tests.recipes.staged import (
+    ROOT,
+    check_nothing_is_redone,
+    check_whole_run,
+    load_prepare,
+    make_ctc,
+    run_recipe,
+    spoken,
+    tiny_hparams,
+)
 
 TEXTS = ("Please call Stella.", "Ask her to bring these things.", "It's a rainbow")
 SPEAKERS = {"trainset_28spk": ("p226", "p227", "p228"), "trainset_56spk": ("p234",), "testset": ("p232", "p257")}
@@ -37,15 +47,12 @@ def home(tmp_path_factory):
     return folder
 
 
-def run(home, exp_dir, *options):
-    return run_recipe("voicebank", exp_dir, "--data-dir", str(home / "corpus"), "--asr", str(home / "asr"), *options)
-
-
 def test_all_stages_run_on_the_corpus_own_pairs_and_a_second_run_redoes_nothing(home, tmp_path):
-    done = run(home, tmp_path)
+    options = "--data-dir", str(home / "corpus"), "--asr", str(home / "asr")
+    done = run_recipe("voicebank", tmp_path, *options)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     results = check_whole_run(tmp_path, done, ("noisy", "clean", "parallel", "enhanced_matched", "PESQ", "ESTOI",
-                                               "SI-SDR", "oracle"))
+                                               "SI-SDR", "oracle", "CSIG", "CBAK", "COVL", "SSNR dB"))
     assert "The noisy test set" in results
     train, valid, noisy, scored = (read_manifest(tmp_path / "data" / f"{name}.csv")
                                    for name in ("train", "valid", "valid_noisy", "eval"))
@@ -57,7 +64,8 @@ def test_all_stages_run_on_the_corpus_own_pairs_and_a_second_run_redoes_nothing(
     assert (pair["ID"], pair["noise"], pair["snr"]) == ("p232_001_noisy", "cafe", "2.5")
     scores = json.loads((tmp_path / "results" / "wer.json").read_text())["conditions"]["noisy"]["none"]
     assert scores["si_sdr_input"] > 2.0 and scores["pesq_input"] > 1.0 and 0.0 < scores["estoi_input"] < 1.0
-    assert run(home, tmp_path).stdout.count("done already") == 10
+    assert all(1.0 <= scores[f"{name}_input"] <= 5.0 for name in ("csig", "cbak", "covl"))
+    check_nothing_is_redone("voicebank", tmp_path, *options)
 
 
 def test_training_takes_the_pairs_of_the_corpus(home, tmp_path):
@@ -134,3 +142,13 @@ def test_stage_0_downloads_the_sets_and_the_logs(home, tmp_path, monkeypatch):
     assert len(kept) == 3 * 6 + 1 and len(prepare.read_set(tmp_path / "exp" / "download", "testset", False)) == 6
     with pytest.raises(ValueError, match="testset is not there.*--download true"):
         prepare.download({**hparams, "data_dir": str(mirror), "download": False})
+
+
+def test_a_measure_that_is_not_installed_is_named_before_anything_runs(home, tmp_path, monkeypatch, capsys):
+    from cdasr.recipe import command
+
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    words = ["run", "--recipe", str(ROOT / "recipes" / "voicebank"), "--exp-dir", str(tmp_path / "exp")]
+    monkeypatch.setattr(sys, "argv", ["recipe", *words, "--size", "tiny", "--data-dir", str(home / "corpus")])
+    assert command.main() == 2 and not (tmp_path / "exp").exists()
+    assert "pesq is not installed: pip install 'cdasr[metrics]'" in capsys.readouterr().err

@@ -12,5 +12,7 @@ V1 = {key: value for key, value in V2.items() if key not in ("loss_type", "netwo
 V1 |= {"backbone": "ncsnpp", "sde_n": 1000, "loss_type": "mse", "centered": True}
 BRIDGE = {**V2, "sde": "sbve", "k": 2.6, "c": 0.4, "eps": 1e-8, "N": 3, "sampler_type": "ode",
           "loss_type": "data_prediction", "network_scaling": None}
+PESQ_BRIDGE = {**BRIDGE, "pesq_weight": 5e-4, "l1_weight": 0.001}  # with the weights of that loss in the file
+WIDE_BRIDGE = {**BRIDGE, "sr": 48000, "n_fft": 190, "hop_length": 48, "attn_resolutions": [0]}  # no level attends
 EARS = {**V1, "backbone": "ncsnpp_48k", "attn_resolutions": [], "progressive": "none", "progressive_input": "none",
         "theta": 2.0, "sigma_min": 0.1, "sigma_max": 1.0, "spec_factor": 0.065, "spec_abs_exponent": 0.667}

@@ -16,7 +16,7 @@ from cdasr.networks.ncsnpp import NCSNpp
 from cdasr.speech.sgmse import load_sgmse, model_config, read_checkpoint
 from cdasr.speech.signal_model import SpectrogramModel
 from tests.conftest import TINY_LOGITS
-from tests.speech.sgmse import BRIDGE, EARS, SMALL, V1, V2
+from tests.speech.sgmse import BRIDGE, EARS, PESQ_BRIDGE, SMALL, V1, V2, WIDE_BRIDGE
 from tests.training.helpers import COUPLED, add_noise
 
 
@@ -288,3 +288,50 @@ def test_a_checkpoint_of_48_khz_makes_a_package_at_48_khz(recogniser_dir, tmp_pa
     assert fast.duration == pytest.approx(slow.duration) == pytest.approx(0.4)
     waves, lengths = pipeline.recogniser.resampled(torch.randn(2, 9600), torch.tensor([9600, 4801]))
     assert waves.shape == (2, 3200) and lengths.tolist() == [3200, 1601] and not waves[1, 1601:].any()
+
+
+def test_a_bridge_at_48_khz_has_no_attention_to_levels():
+    """ReverbFX and the authors' demonstration: `ncsnpp_v2` with more frequencies than it has by default."""
+    model = SpectrogramModel.from_config(model_config(WIDE_BRIDGE))
+    assert model.sample_rate == 48_000 and model.network.bins == 96 and not any(model.network.attends)
+    with pytest.raises(ValueError, match=r"n_fft 190 is not supported: it gives 96 frequencies, .* at \(16,\)"):
+        model_config({**WIDE_BRIDGE, "attn_resolutions": [16]})
+
+
+def test_weights_of_the_loss_are_left_out(write, tmp_path):
+    checkpoint = read_checkpoint(write(PESQ_BRIDGE))
+    checkpoint["state_dict"]["pesq_loss.bank"] = torch.full((3, 3), float("nan"))
+    torch.save({**checkpoint, "hyper_parameters": dict(PESQ_BRIDGE), "callbacks": {}}, tmp_path / "m8.ckpt")
+    loaded = load_sgmse(tmp_path / "m8.ckpt").network.state_dict()
+    assert all(torch.equal(loaded[key], write.average[key]) for key in write.average)
+
+
+@pytest.mark.parametrize("form", ["the backbone alone", "the whole model", "a state dict with its average"])
+def test_weights_alone_are_read_with_the_settings_of_their_training(write, tmp_path, recogniser_dir, capsys, form):
+    checkpoint = read_checkpoint(write(BRIDGE))
+    whole, average = checkpoint["state_dict"], "average" in form
+    saved = {"state_dict": whole, "ema": checkpoint["ema"]} if average else whole if "whole" in form else write.last
+    torch.save(saved, tmp_path / "bridge.pt")
+    command = ["import-sgmse", str(tmp_path / "bridge.pt"), "--asr", str(recogniser_dir), "--output-dir"]
+    assert main([*command, str(tmp_path / "out")]) == 2
+    assert "weights alone, say how they were trained, e.g. --setting backbone=ncsnpp_v2" in capsys.readouterr().err
+    given = {**{key: BRIDGE[key] for key in ("backbone", "sde", "loss_type", "sr", *SMALL, "n_fft", "hop_length",
+                                             "image_size")}, "c_in": 1}
+    settings = [word for name, value in given.items() for word in ("--setting", f"{name}={value}")]
+    if not average:
+        assert main([*command, str(tmp_path / "out"), *settings]) == 2 and "--no-ema" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "out"), *settings, *([] if average else ["--no-ema"])]) == 0
+    known = write.average if average else write.last
+    loaded = Pipeline.from_pretrained(tmp_path / "out", device="cpu").signal.network.state_dict()
+    assert all(torch.equal(loaded[key], known[key]) for key in known)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["imported"]["settings"].startswith(
+        "backbone=ncsnpp_v2, sde=sbve, ")
+
+
+@pytest.mark.parametrize("setting, message", [
+    ("bakbone=ncsnpp", "there is no such setting; did you mean backbone"), ("sde", "not of the form NAME=VALUE"),
+    ("theta=[1", "theta: "), ("sde=bbed", "sde 'bbed' is not supported")])
+def test_wrong_settings_are_one_line(write, recogniser_dir, tmp_path, capsys, setting, message):
+    command = ["import-sgmse", str(write(V2)), "--asr", str(recogniser_dir), "--output-dir", str(tmp_path / "out")]
+    assert main([*command, "--setting", setting]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
