@@ -53,8 +53,8 @@ def join(parts: Iterable[Part], rate: int, keep: Callable[[Tensor], None] | None
         strange.append((found.out_of_domain, found.duration))
         first = first or replace(found, wave=None, words=[], words_enhanced=[])
     return replace(
-        first, text=texts.text(), words=tidy(texts.words(), end), duration=end, nfe=dict(nfe), chosen="+".join(chosen)
-        or None, out_of_domain=_mostly(strange), wave=waves.whole(), words_enhanced=tidy(enhanced.words(), end),
+        first, text=texts.text(), words=texts.words(), duration=end, nfe=dict(nfe), chosen="+".join(chosen)
+        or None, out_of_domain=_mostly(strange), wave=waves.whole(), words_enhanced=enhanced.words(),
         text_enhanced=None if first.text_enhanced is None else enhanced.text())
 
 
@@ -83,8 +83,10 @@ class _Texts:
         if self.parts and overlap[1] > overlap[0] + 1e-6:
             before, heard = self.parts[-1]
             kept, first = seam(heard, words, *overlap)
-            self.parts[-1] = _without(before, heard, heard[:kept])
+            self.parts[-1] = before, heard = _without(before, heard, heard[:kept])
             text, words = _without(text, words, words[first:])
+            if heard and words:
+                heard[-1], words[0] = tidy([heard[-1], words[0]], max(heard[-1].end, words[0].end))
         self.parts.append((text, words))
 
     def text(self) -> str:
@@ -97,7 +99,7 @@ class _Texts:
 def _without(text: str, words: list[Word], left: list[Word]) -> tuple[str, list[Word]]:
     """A text with only those of its words that are `left`; of a language without spaces it gets none."""
     if len(left) == len(words):
-        return text, words
+        return text, left
     return ("" if len(words) > 1 and " " not in text else " ").join(word.word for word in left), left
 
 

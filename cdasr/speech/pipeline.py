@@ -35,7 +35,7 @@ from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
-from cdasr.speech.word_times import sounding, tidy
+from cdasr.speech.word_times import sounding
 from cdasr.speech.words import consensus, normalise_text
 
 
@@ -194,8 +194,7 @@ class Pipeline(CoupledPipeline):
         """The words of each item that win the vote of the answers."""
         rule = Vote(**self.config["rover"])
         spoken = [self._spoken(answers[name], waves, cleaned, [name == "none"] * len(waves)) for name in rule.answers]
-        return [tidy(rule.decide(words, normalise_text), len(wave) / self.sample_rate)
-                for wave, *words in zip(waves, *spoken)]
+        return [rule.decide(words, normalise_text) for words in zip(*spoken)]
 
     def decode(self, logits: Logits) -> list[str]:
         """Transcripts of logits, in lower case."""
