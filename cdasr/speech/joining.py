@@ -114,12 +114,20 @@ def seam(left: Sequence[Word], right: Sequence[Word], start: float, stop: float)
     if pairs := _common([left[place] for place in tail], [right[place] for place in head]):
         one, other = min(pairs, key=lambda pair: abs(_centre(left[tail[pair[0]]]) - middle))
         return tail[one] + 1, head[other] + 1
+    if not tail or not head:
+        return len(left), 0
     kept, first = (sum(_centre(word) < middle for word in words) for words in (left, right))
-    if kept and first < len(right) and left[kept - 1].end > _centre(right[first]):  # one word, heard in two ways
+    if kept and first < len(right) and _shared(left[kept - 1], right[first]) > 0.5:  # one word, heard in two ways
         return (kept, first + 1) if left[kept - 1].confidence >= right[first].confidence else (kept - 1, first)
-    if kept < len(left) and first and _centre(left[kept]) < right[first - 1].end:  # the same, and neither counted
+    if kept < len(left) and first and _shared(left[kept], right[first - 1]) > 0.0:  # the same, and neither counted
         return (kept + 1, first) if left[kept].confidence >= right[first - 1].confidence else (kept, first - 1)
     return kept, first
+
+
+def _shared(one: Word, other: Word) -> float:
+    """The share of the shorter of two words in which both are spoken."""
+    both = min(one.end, other.end) - max(one.start, other.start)
+    return both / max(min(one.end - one.start, other.end - other.start), 1e-6)
 
 
 def _common(left: Sequence[Word], right: Sequence[Word]) -> list[tuple[int, int]]:
