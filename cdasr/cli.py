@@ -29,7 +29,7 @@ from cdasr.runtime.arguments import (
 )
 from cdasr.runtime.atomic import check_empty, to_json
 from cdasr.runtime.errors import explain
-from cdasr.runtime.memory import keep_freed_memory
+from cdasr.runtime.memory import keep_few_primitives, keep_freed_memory
 from cdasr.runtime.outputs import check_folder, check_target
 from cdasr.runtime.terminal import complain, introduced, leave_stdout, quieten_libraries
 
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.reconfigure(errors="backslashreplace")  # a name or word that the terminal cannot show
         options = _parser().parse_args(signed(sys.argv[1:] if arguments is None else arguments))
         keep_freed_memory()
+        keep_few_primitives()
         code = options.run(options)
         sys.stdout.flush()
         return code

@@ -94,6 +94,7 @@ class Logits:
     """
 
     has_hypothesis: ClassVar[bool] = False  # whether the positions are those of a hypothesis, which can be redecoded
+    word_peaks: ClassVar[bool] = False  # whether words have the times of a few frames within each, not of boundaries
 
     values: Tensor
     lengths: Tensor | None
@@ -191,6 +192,8 @@ class CTCLogits(Logits):
     Where a word is sure but its frame is not, the mean posterior of each frame is blank and the word is lost; the CTC
     loss (Graves et al. 2006) sums over the alignments instead. Its labels are those of the best path of C(x0).
     """
+
+    word_peaks: ClassVar[bool] = True
 
     def spoken(self, best: Tensor) -> Tensor:
         return best != self.classifier.blank

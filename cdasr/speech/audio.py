@@ -6,6 +6,8 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +38,18 @@ class AudioFormat:
     def seconds(self) -> float:
         return self.samples / self.rate
 
+    def stretch(self, path: str | os.PathLike, channel: int | None, start: float,
+                stop: float | None) -> tuple[int, int]:
+        """The first sample from `start` on and that behind `stop` (s). Raises ValueError where there is no such."""
+        first = round(start * self.rate)
+        last = self.samples if stop is None else min(self.samples, round(stop * self.rate))
+        if channel is not None and not 0 <= channel < self.channels:
+            raise ValueError(f"{path}: there is no channel {channel}; the file has {self.channels}, counted from 0")
+        if not 0 <= first < last:
+            raise ValueError(f"{path}: " + ("the file has no samples" if not self.samples else
+                             f"{_stretch(start, stop)} is outside of the file, which lasts {self.seconds:g} s"))
+        return first, last
+
 
 def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | None = None, start: float = 0.0,
                stop: float | None = None) -> tuple[np.ndarray, int]:
@@ -46,33 +60,30 @@ def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | 
     once a file. Raises ValueError, in one line that names the file and the reason, when the file is missing, is not
     audio, has no such channel or stretch, is empty, truncated, or holds samples that are not finite or beyond 1e10.
     """
-    try:
-        with soundfile.SoundFile(check_file(path)) as file:
-            found, first = _format(path, file), round(start * file.samplerate)
-            last = found.samples if stop is None else min(found.samples, round(stop * file.samplerate))
-            if channel is not None and not 0 <= channel < found.channels:
-                raise ValueError(f"{path}: there is no channel {channel}; the file has {found.channels}, counted from "
-                                 "0")
-            if not 0 <= first < last:
-                raise ValueError(f"{path}: " + ("the file has no samples" if not found.samples else
-                                 f"{_stretch(start, stop)} is outside of the file, which lasts {found.seconds:g} s"))
-            wave = _read(path, file, first, last)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
-        raise _unreadable(path, error) from None
+    with opened(path) as (file, found):
+        first, last = found.stretch(path, channel, start, stop)
+        wave = read_samples(path, file, last - first, skip=first)
     if not len(wave) or len(wave) < last - first - found.rate // 10:
-        raise _truncated(path, (first + len(wave)) / found.rate, found.seconds)
-    _check_samples(path, wave)
+        raise truncated(path, (first + len(wave)) / found.rate, found.seconds)
+    check_samples(path, wave)
     wave = _mono(path, wave) if channel is None else wave[:, channel]
     return (wave, found.rate) if rate is None else (resample(wave, found.rate, rate), rate)
 
 
-def audio_format(path: str | os.PathLike) -> AudioFormat:
-    """What the header of a file says. Raises ValueError as `read_audio` does, for what the header shows."""
+@contextmanager
+def opened(path: str | os.PathLike) -> Iterator[tuple[soundfile.SoundFile, AudioFormat]]:
+    """A file while it is read, and its format. Raises ValueError for one that soundfile cannot read."""
     try:
         with soundfile.SoundFile(check_file(path)) as file:
-            return _format(path, file)
-    except (soundfile.SoundFileError, TypeError) as error:
+            yield file, _format(path, file)
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
         raise _unreadable(path, error) from None
+
+
+def audio_format(path: str | os.PathLike) -> AudioFormat:
+    """What the header of a file says. Raises ValueError as `read_audio` does, for what the header shows."""
+    with opened(path) as (_, found):
+        return found
 
 
 def file_format(path: str | os.PathLike) -> tuple[int, int]:
@@ -85,21 +96,23 @@ def _format(path: str | os.PathLike, file: soundfile.SoundFile) -> AudioFormat:
     if (cut := re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.M)) and file.format != "RAW":
         said, there = map(int, cut.groups())
         if said > there and not any(abs(said - unknown) < 4096 for unknown in UNKNOWN_SIZES):
-            raise _truncated(path, file.frames / file.samplerate, file.frames / file.samplerate * said / max(there, 1))
+            raise truncated(path, file.frames / file.samplerate, file.frames / file.samplerate * said / max(there, 1))
     return AudioFormat(file.samplerate, max(file.frames, 0), file.channels)
 
 
-def _read(path: str | os.PathLike, file: soundfile.SoundFile, first: int, last: int) -> np.ndarray:
+def read_samples(path: str | os.PathLike, file: soundfile.SoundFile, count: int, skip: int = 0) -> np.ndarray:
+    """The next samples (count, channels), fewer where the file ends, after `skip`. Raises ValueError for damage."""
     try:
-        if first:
-            file.seek(first)
-        return file.read(last - first, dtype="float32", always_2d=True)
+        if skip:
+            file.seek(skip)
+        return file.read(count, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise ValueError(f"{path}: the file is damaged or truncated ({_reason(error)}); copy or export it "
                          "again") from None
 
 
-def _check_samples(path: str | os.PathLike, wave: np.ndarray) -> None:
+def check_samples(path: str | os.PathLike, wave: np.ndarray) -> None:
+    """Raise ValueError for samples that are not finite or beyond any scale."""
     peak = max(wave.max(initial=0.0), -wave.min(initial=0.0))  # NaN where one sample is
     if not np.isfinite(peak):
         raise ValueError(f"{path}: the file holds NaN or infinite samples; export it again")
@@ -112,11 +125,17 @@ def _mono(path: str | os.PathLike, wave: np.ndarray) -> np.ndarray:
     mean = wave.mean(axis=1)
     if wave.shape[1] == 1:
         return mean
-    power = np.square(wave, dtype=np.float64).mean(axis=0)
-    if np.square(mean, dtype=np.float64).mean() >= CANCELS ** 2 * power.sum() / wave.shape[1] ** 2:
-        return mean
+    power, mean_power = (np.square(part, dtype=np.float64).mean(axis=0) for part in (wave, mean))
+    channel = mono_channel(path, power, float(mean_power))
+    return mean if channel is None else np.ascontiguousarray(wave[:, channel])
+
+
+def mono_channel(path: str | os.PathLike, power: np.ndarray, mean_power: float) -> int | None:
+    """The channel to take of channels of `power` (channels,): None, for their mean, unless they cancel in it."""
+    if len(power) == 1 or mean_power >= CANCELS ** 2 * power.sum() / len(power) ** 2:
+        return None
     _warn_once(f"{path}: the channels cancel each other (one has the wrong polarity); the louder one is taken")
-    return np.ascontiguousarray(wave[:, int(power.argmax())])
+    return int(power.argmax())
 
 
 @lru_cache(maxsize=10_000)
@@ -128,7 +147,8 @@ def _stretch(start: float, stop: float | None) -> str:
     return f"what begins at {start:g} s" if stop is None else f"{start:g} to {stop:g} s"
 
 
-def _truncated(path: str | os.PathLike, there: float, said: float) -> ValueError:
+def truncated(path: str | os.PathLike, there: float, said: float) -> ValueError:
+    """What is wrong with a file of which only the first seconds are `there`."""
     return ValueError(f"{path}: the file is truncated, {there:.1f} of {said:.1f} s are there; copy or export it again")
 
 

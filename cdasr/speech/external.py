@@ -14,7 +14,8 @@ from cdasr.coupled.pipeline import Outcome, observe_both
 from cdasr.runtime.batching import batches_within
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import audio_format, fit_length, read_audio
-from cdasr.speech.segments import join, split_long
+from cdasr.speech.joining import Part, join
+from cdasr.speech.segments import segments
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 TOLERANCE = 0.05  # seconds that an enhanced recording may be longer or shorter
@@ -77,17 +78,19 @@ def read_external(path: Path, recogniser: nn.Module, degraded: Tensor) -> Tensor
 
 def fuse_external(pipeline, degraded: Sequence[Tensor], external: Sequence[Tensor], batch_seconds: float) -> list:
     """A transcript of each pair of recordings (samples,), read as by the strategy `fused`; long ones are cut alike."""
-    parts = [split_long(wave, pipeline.sample_rate) for wave in degraded]
+    parts = [list(segments([wave], pipeline.sample_rate)) for wave in degraded]
     places = [(number, place) for number, pieces in enumerate(parts) for place in range(len(pieces))]
-    others = [piece for pieces, wave in zip(parts, external) for piece in wave.split([len(piece) for piece in pieces])]
+    others = [wave[piece.start:piece.start + len(piece.wave)] for pieces, wave in zip(parts, external)
+              for piece in pieces]
     found = {}
     for group in batches_within(list(range(len(places))), [len(other) for other in others],
                                 batch_seconds * pipeline.sample_rate):
-        batch = pipeline.batch([parts[places[at][0]][places[at][1]] for at in group])
+        batch = pipeline.batch([parts[places[at][0]][places[at][1]].wave for at in group])
         cleaned = pipeline.batch([others[at] for at in group])
         with torch.inference_mode():
             noisy, other = observe_both(pipeline.classifier, batch, cleaned.signals)
             logits = other.fused(noisy, pipeline.fused_weight)
         outcome = Outcome(logits, nfe={"classifier": 2})
         found |= {places[at]: made for at, made in zip(group, pipeline.transcripts(outcome, batch, "none"))}
-    return [join([found[number, place] for place in range(len(pieces))]) for number, pieces in enumerate(parts)]
+    return [join([Part(piece.start, found[number, place]) for place, piece in enumerate(pieces)], pipeline.sample_rate)
+            for number, pieces in enumerate(parts)]

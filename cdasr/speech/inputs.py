@@ -15,18 +15,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from cdasr.runtime.errors import Faults, explain
 from cdasr.runtime.files import check_file, read_text
-from cdasr.speech.audio import file_format, read_audio, write_audio
+from cdasr.speech.audio import file_format, read_audio
 
 STDIN = Path("-")
 DECODED = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".amr", ".3gp")  # not by soundfile
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf", *DECODED)
 MADE = ".enhanced.wav"  # how the names of enhanced audio end; a folder's are no inputs of the next run
+LONG = 120.0  # seconds; longer recordings are read and transcribed in pieces
+LARGE = 1 << 20  # bytes of a file whose length only decoding it would tell, and that is taken for long
 MISSING = "soundfile cannot read this format; install ffmpeg or the Python package av"
 
 
@@ -60,6 +64,11 @@ class Source:
             return None
         last = samples if self.stop is None else min(samples, round(self.stop * rate))
         return rate, last - round(self.start * rate)
+
+    def long(self) -> bool:
+        """Whether it is better not read at once."""
+        found = self.format()
+        return self.path.stat().st_size > LARGE if found is None else found[1] > LONG * found[0]
 
 
 def gather(files: Sequence[Path], recursive: bool = False, lists: Sequence[Path] = (),
@@ -191,15 +200,17 @@ def _by_av(path: Path, target: Path) -> None:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise ValueError(f"{path}: there is no sound in this file")
-            rate = container.streams.audio[0].rate
+            rate, samples = container.streams.audio[0].rate, 0
             mono = av.AudioResampler(format="flt", layout="mono", rate=rate)
-            parts = [part.to_ndarray()[0] for frame in container.decode(audio=0) for part in mono.resample(frame)]
-            parts += [part.to_ndarray()[0] for part in mono.resample(None)]
+            with soundfile.SoundFile(target, "w", rate, 1, "FLOAT") as file:
+                for frame in chain(container.decode(audio=0), [None]):
+                    for part in mono.resample(frame):
+                        file.write(part.to_ndarray()[0])
+                        samples += part.samples
     except av.FFmpegError as error:
         raise ValueError(f"{path}: av cannot decode the file ({error.strerror})") from None
-    if not parts:
+    if not samples:
         raise ValueError(f"{path}: the file has no samples")
-    write_audio(target, np.concatenate(parts), rate, "FLOAT")
 
 
 def unusable(paths: Iterable[str | os.PathLike]) -> dict[str | os.PathLike, str]:

@@ -35,6 +35,7 @@ from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.word_times import sounding
 from cdasr.speech.words import consensus, normalise_text
 
 
@@ -43,10 +44,11 @@ class Transcript:
     """What a strategy makes of one recording.
 
     `text` is the strategy's answer and `words` the same with times and confidences; `text_enhanced` what the recogniser
-    hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced. `nfe` counts evaluations of
-    each network for this recording, all samples together, and `duration` is in seconds. `out_of_domain`: whether the
-    recording looks unlike what the package was trained for, so that its words mean little; None where the package or
-    the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other strategies.
+    hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced, with `words_enhanced`. `nfe`
+    counts evaluations of each network for this recording, all samples together, and `duration` is in seconds.
+    `out_of_domain`: whether the recording looks unlike what the package was trained for, so that its words mean little;
+    None where the package or the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other
+    strategies.
     """
 
     text: str
@@ -56,6 +58,7 @@ class Transcript:
     text_enhanced: str | None = None
     wave: Tensor | None = field(default=None, repr=False)
     words: list[Word] = field(default_factory=list, repr=False)
+    words_enhanced: list[Word] = field(default_factory=list, repr=False)
     out_of_domain: bool | None = None
     chosen: str | None = None
 
@@ -147,34 +150,50 @@ class Pipeline(CoupledPipeline):
         return [_agree(same) for same in grouped(drawn, len(waves))]
 
     def transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
-        """One transcript for each item of the batch, without the context around it."""
+        """One transcript for each item of the batch, without the context around it.
+
+        The sound says where words begin and end: that of the enhanced waveform, where the answer was read from it.
+        """
         margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
-        durations = [(length - 2 * margin) / self.sample_rate for length in batch.lengths.tolist()]
+        waves, cleaned = [[wave[margin:len(wave) - margin] for wave in signals.rows()] if signals else None
+                          for signals in (batch, outcome.enhanced)]
         if outcome.answers is not None:
-            spoken = self._voted(outcome.answers, durations)
+            spoken = self._voted(outcome.answers, waves, cleaned or waves)
             texts, chosen = [" ".join(word.word for word in words).lower() for words in spoken], [None] * len(spoken)
         else:
-            texts, chosen = self.decode(outcome.logits), outcome.chosen or [None] * len(durations)
-            spoken = self._spoken(outcome.logits, durations, [answer or strategy for answer in chosen])
-        made = [Transcript(text, strategy, duration, outcome.evaluations, chosen=answer, words=words)
-                for text, duration, words, answer in zip(texts, durations, spoken, chosen)]
-        if outcome.enhanced is not None:
-            for transcript, text, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
-                transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]
+            texts, chosen = self.decode(outcome.logits), outcome.chosen or [None] * len(waves)
+            alone = [(answer or strategy) == "none" for answer in chosen]
+            spoken = self._spoken(outcome.logits, waves, cleaned or waves, alone)
+        made = [Transcript(text, strategy, len(wave) / self.sample_rate, outcome.evaluations, words=words,
+                           chosen=answer) for text, wave, words, answer in zip(texts, waves, spoken, chosen)]
+        if cleaned is not None:
+            heard = self._spoken(outcome.enhanced_logits, waves, cleaned, [False] * len(waves))
+            for transcript, text, words, wave in zip(made, self.decode(outcome.enhanced_logits), heard, cleaned):
+                transcript.text_enhanced, transcript.words_enhanced, transcript.wave = text, words, wave
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
         return made
 
-    def _spoken(self, logits: Logits, durations: Sequence[float], strategies: Sequence[str]) -> list[list[Word]]:
-        """The words of each item, with their times in the recording; only `none` has no context around it."""
-        margin = self.context.margin(self.sample_rate) / self.sample_rate
-        return [[_moved(word, 0.0 if strategy == "none" else margin, duration) for word in words]
-                for words, duration, strategy in zip(logits.words(), durations, strategies)]
+    def _spoken(self, logits: Logits, waves: Sequence[Tensor], cleaned: Sequence[Tensor],
+                alone: Sequence[bool]) -> list[list[Word]]:
+        """The words of each item with their times in the recording, without context.
 
-    def _voted(self, answers: Mapping[str, Logits], durations: Sequence[float]) -> list[list[Word]]:
+        Those of the recogniser `alone`, of `none`, had no context around them and are in `waves` (samples,); others are
+        in the `cleaned` ones.
+        """
+        margin = self.context.margin(self.sample_rate) / self.sample_rate
+        found = []
+        for words, wave, clean, plain in zip(logits.words(), waves, cleaned, alone):
+            lead = 0.0 if plain else margin
+            moved = [replace(word, start=word.start - lead, end=word.end - lead) for word in words]
+            found.append(sounding(moved, wave if plain else clean, self.sample_rate, logits.word_peaks))
+        return found
+
+    def _voted(self, answers: Mapping[str, Logits], waves: Sequence[Tensor],
+               cleaned: Sequence[Tensor]) -> list[list[Word]]:
         """The words of each item that win the vote of the answers."""
         rule = Vote(**self.config["rover"])
-        spoken = [self._spoken(answers[name], durations, [name] * len(durations)) for name in rule.answers]
+        spoken = [self._spoken(answers[name], waves, cleaned, [name == "none"] * len(waves)) for name in rule.answers]
         return [rule.decide(words, normalise_text) for words in zip(*spoken)]
 
     def decode(self, logits: Logits) -> list[str]:
@@ -227,14 +246,6 @@ class Pipeline(CoupledPipeline):
         save_recogniser(self.recogniser, Path(folder) / "recogniser", by_reference)
         self.config = save_models(Path(folder), {**self.config, "recogniser": "recogniser"}, self.signal, self.logits,
                                   half)
-
-
-def _moved(word: Word, margin: float, duration: float) -> Word:
-    """A word with its times without the `margin` in front, within the recording's `duration`, all in seconds."""
-    if not margin:
-        return word
-    start, end = (min(max(time - margin, 0.0), duration) for time in (word.start, word.end))
-    return replace(word, start=start, end=end)
 
 
 def _agree(drawn: Sequence[Transcript]) -> Transcript:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import tee
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +13,20 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.runtime.batching import batches_within
+from cdasr.speech.joining import Part, join
+from cdasr.speech.word_times import BLOCK, levels, spoken
 
 if TYPE_CHECKING:
     from cdasr.speech.pipeline import Pipeline, Transcript
 
 BATCH_SECONDS = 20.0
 QUIET = 10 ** (-50 / 20)  # RMS below which a recording is amplified to it
+LONGEST = 20.0  # seconds of a segment
+SHORTEST = 1.0  # seconds that the last segment has at least
+REACHES = (5.0, 10.0, 15.0)  # seconds before the longest end of a segment in which a pause is looked for
+PAUSES = (0.3, 0.15)  # seconds of quiet that are a pause; the second ones, where there are none of the first
+OVERLAP = 3.0  # seconds that two segments share where there was no pause
+STEADY = 6.0  # dB between pauses and speech, at least
 
 
 def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy: str | None = None,
@@ -31,67 +39,102 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
     Very quiet ones are amplified first: recognisers add a small constant to the variance, or to the energies, by which
     they normalise, and hear nothing where the recording is fainter than that.
     """
-    gains = [_gain(wave) for wave in waves]
-    pieces = [split_long(wave * gain if gain != 1.0 else wave, pipeline.sample_rate)
-              for wave, gain in zip(waves, gains)]
-    order = sorted(((number, place) for number, parts in enumerate(pieces) for place in range(len(parts))),
-                   key=lambda at: len(pieces[at[0]][at[1]]))
+    gains = [gain_of(level_of(wave)) for wave in waves]
+    cut = [list(segments([wave * gain if gain != 1.0 else wave], pipeline.sample_rate))
+           for wave, gain in zip(waves, gains)]
+    order = sorted(((number, place) for number, parts in enumerate(cut) for place in range(len(parts))),
+                   key=lambda at: len(cut[at[0]][at[1]].wave))
     found: dict[tuple[int, int], Transcript] = {}
-    for batch in batches_within(order, [len(pieces[number][place]) for number, place in order],
+    for batch in batches_within(order, [len(cut[number][place].wave) for number, place in order],
                                 batch_seconds * pipeline.sample_rate):
-        results = pipeline.transcribe([pieces[number][place] for number, place in batch], strategy=strategy,
+        results = pipeline.transcribe([cut[number][place].wave for number, place in batch], strategy=strategy,
                                       steps=steps, seed=seed, samples=samples, guidance=guidance)
         found |= dict(zip(batch, results))
-    joined = [join([found[number, place] for place in range(len(parts))]) for number, parts in enumerate(pieces)]
+    joined = [join([Part(part.start, found[number, place]) for place, part in enumerate(parts)], pipeline.sample_rate)
+              for number, parts in enumerate(cut)]
     return [result if gain == 1.0 or result.wave is None else replace(result, wave=result.wave / gain)
             for result, gain in zip(joined, gains)]
 
 
-def _gain(wave: Tensor) -> float:
-    """What a recording (samples,) is multiplied with: 1 unless its RMS is below QUIET and it is not silent."""
-    level = float(wave.double().square().mean().sqrt()) if len(wave) else 0.0
+def transcribe_blocks(pipeline: Pipeline, blocks: Iterable[np.ndarray], level: float,
+                      keep: Callable[[np.ndarray], None] | None, batch_seconds: float, **options) -> Transcript:
+    """What `transcribe_recordings` makes of one recording that comes in blocks (samples,) and has an RMS of `level`.
+
+    No more is held than one batch. The enhanced waveform goes to `keep` in pieces, if to anywhere.
+    """
+    gain = gain_of(level)
+    whole = (torch.from_numpy(block) * gain if gain != 1.0 else torch.from_numpy(block) for block in blocks)
+    cut, sizes = tee(segments(whole, pipeline.sample_rate))
+    batches = batches_within(cut, (len(part.wave) for part in sizes), batch_seconds * pipeline.sample_rate)
+    parts = (Part(part.start, found) for batch in batches for part, found in
+             zip(batch, pipeline.transcribe([part.wave for part in batch], **options)))
+    return join(parts, pipeline.sample_rate, lambda wave: keep and keep((wave / gain).numpy()))
+
+
+def level_of(wave: Tensor) -> float:
+    """The RMS of a waveform (samples,)."""
+    return float(wave.double().square().mean().sqrt()) if len(wave) else 0.0
+
+
+def gain_of(level: float) -> float:
+    """What a recording of the RMS `level` is multiplied with: 1 unless it is below QUIET and not silent."""
     return QUIET / level if 1e-12 < level < QUIET else 1.0
 
 
-def join(parts: Sequence[Transcript]) -> Transcript:
-    """One transcript of the consecutive segments of a recording."""
-    if len(parts) == 1:
-        return parts[0]
-    enhanced = parts[0].wave is not None
-    starts = [0.0, *accumulate(part.duration for part in parts)]
-    words = [replace(word, start=start + word.start, end=start + word.end)
-             for part, start in zip(parts, starts) for word in part.words]
-    return replace(
-        parts[0], text=" ".join(part.text for part in parts if part.text), words=words,
-        duration=sum(part.duration for part in parts),
-        nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe}, out_of_domain=_mostly(parts),
-        chosen="+".join(dict.fromkeys(part.chosen for part in parts)) if parts[0].chosen else None,
-        text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
-        wave=torch.cat([part.wave for part in parts]) if enhanced else None)
+@dataclass(frozen=True)
+class Segment:
+    """A stretch `wave` (samples,) of a recording, which begins there at sample `start`."""
+
+    start: int
+    wave: Tensor
 
 
-def _mostly(parts: Sequence[Transcript]) -> bool | None:
-    """Whether more than half of the time is out of domain; None where that is not known."""
-    if any(part.out_of_domain is None for part in parts):
-        return None
-    return sum(part.duration if part.out_of_domain else -part.duration for part in parts) > 0
+def segments(blocks: Iterable[Tensor], rate: int) -> Iterator[Segment]:
+    """A recording at `rate` Hz, in consecutive blocks (samples,), as segments of at most `LONGEST` seconds.
 
-
-def split_long(wave: Tensor, rate: int, longest: float = 20.0, search: float = 5.0) -> list[Tensor]:
-    """Cut `wave` (samples,) into segments of at most `longest` seconds.
-
-    Each cut falls on the quietest 20 ms within the last `search` seconds of its segment, so that words stay whole
-    where there is a pause. Concatenating the segments gives `wave` back.
+    A segment ends in the middle of the longest pause of its last seconds, and the next one begins there. Where there
+    is none within reach, the next one begins `OVERLAP` seconds earlier: a word at the cut is whole in one of them.
+    What a segment is does not depend on the blocks.
     """
-    block, segments = rate // 50, []
-    while len(wave) > longest * rate:
-        start = int((longest - search) * rate)
-        window = wave[start:int(longest * rate)]
-        energy = window[:len(window) // block * block].view(-1, block).square().sum(dim=1)
-        cut = start + int(torch.argmin(energy)) * block + block // 2
-        segments.append(wave[:cut])
-        wave = wave[cut:]
-    return [*segments, wave]
+    blocks, start, held = iter(blocks), 0, torch.empty(0)
+    longest, ahead = round(LONGEST * rate), round((LONGEST + SHORTEST) * rate)
+    while True:
+        waiting = [held]
+        while sum(map(len, waiting)) < ahead and (block := next(blocks, None)) is not None:
+            waiting.append(block)
+        held = torch.cat(waiting) if len(waiting) > 1 else held
+        if len(held) <= longest:
+            yield Segment(start, held)
+            return
+        stop = pause(held[:min(longest, len(held) - round(SHORTEST * rate))], rate)
+        following = longest - round(OVERLAP * rate) if stop is None else stop
+        yield Segment(start, held[:stop or longest])
+        start, held = start + following, held[following:]
+
+
+def pause(wave: Tensor, rate: int) -> int | None:
+    """The sample in the middle of the longest pause near the end of `wave` (samples,); None where there is none.
+
+    The level of 50 ms tells pauses, so that noise does not interrupt them.
+    """
+    level = levels(wave, round(BLOCK * rate))
+    level = 10 * torch.nn.functional.avg_pool1d(10 ** (level / 10)[None, None], 5, 1, 2, count_include_pad=False)[
+        0, 0].log10()
+    runs = _runs(~spoken(level)) if float(level.quantile(0.95) - level.min()) > STEADY else []
+    for least in PAUSES:
+        for reach in REACHES:
+            near = [run for run in runs if (run[1] - run[0]) * BLOCK >= least
+                    and sum(run) / 2 * BLOCK >= len(wave) / rate - reach]
+            if near:
+                first, last = max(near, key=lambda run: run[1] - run[0])
+                return round((first + last) / 2 * BLOCK * rate)
+    return None
+
+
+def _runs(flags: Tensor) -> list[tuple[int, int]]:
+    """Where consecutive true `flags` (N,) begin and end."""
+    changes = torch.cat([flags.new_zeros(1), flags, flags.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
+    return list(zip(changes[::2], changes[1::2]))
 
 
 def collate_waves(waves: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:

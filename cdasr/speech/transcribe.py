@@ -1,12 +1,16 @@
-"""`cdasr enhance-transcribe`: recordings transcribed in batches, as text, JSON, subtitles, with the enhanced audio."""
+"""`cdasr enhance-transcribe`: recordings transcribed in batches, as text, JSON, subtitles, with the enhanced audio.
+
+Short recordings share batches. Of long ones no more than a batch is in memory, and their enhanced audio is on disk.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +20,15 @@ import numpy as np
 from cdasr.runtime.errors import explain
 from cdasr.runtime.terminal import complain, note
 from cdasr.speech.audio import file_format, fit_length, resample, stored_subtype, write_audio
+from cdasr.speech.audio_blocks import (
+    Spool,
+    fit_blocks,
+    read_blocks,
+    resample_blocks,
+    spooled,
+    survey,
+    write_blocks,
+)
 from cdasr.speech.formats import jsonl
 from cdasr.speech.inputs import STDIN, Source, readable, stdin_as_file
 from cdasr.speech.outputs import Outputs
@@ -30,12 +43,16 @@ MOST_AHEAD = 64  # recordings
 
 @dataclass
 class Done:
-    """What became of a recording: its transcript and the seconds that it took, or what is wrong."""
+    """What became of a recording: its transcript and the seconds that it took, or what is wrong.
+
+    `audio`: the enhanced waveform of a long recording, as long as this is in hand.
+    """
 
     source: Source
     result: Transcript | None = None
     seconds: float = 0.0
     fault: Exception | None = None
+    audio: Spool | None = None
 
 
 def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[], Pipeline],
@@ -58,7 +75,8 @@ def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: C
     with stdin_as_file(left) as left:
         pipeline, failed = load(), bool(faults)
         with Progress(len(left)) as progress:
-            for done in transcripts(pipeline, left, batch_seconds or suits(pipeline.device), workers, options):
+            for done in transcripts(pipeline, left, batch_seconds or suits(pipeline.device), workers, options,
+                                    outputs.audio):
                 failed |= not _finish(done, outputs, pipeline, progress, alone=len(sources) == 1)
     return 2 if failed else 0
 
@@ -106,10 +124,16 @@ def mean_confidence(words: Sequence[Word]) -> float:
 
 
 def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: float, workers: int,
-                options: dict) -> Iterator[Done]:
-    """What became of each of the `sources`, in their order; some are read ahead and sorted by length into batches."""
+                options: dict, audio: Mapping[Path, Path] | None = None) -> Iterator[Done]:
+    """What became of each of the `sources`, in their order; some are read ahead and sorted by length into batches.
+
+    `audio`: where enhanced audio is wanted, by the name of the recording.
+    """
     with ThreadPoolExecutor(workers) as pool:
         for window in _windows(sources, batch_seconds):
+            if window[0].long():
+                yield from _in_pieces(pipeline, window[0], batch_seconds, options, (audio or {}).get(window[0].name))
+                continue
             reading = [pool.submit(_read, source, pipeline.sample_rate) for source in window]
             found = dict(zip(window, (future.result() for future in reading)))
             waves = {source: wave for source, wave in found.items() if not isinstance(wave, Exception)}
@@ -126,17 +150,37 @@ def suits(device: str) -> float:
 
 
 def _windows(sources: Sequence[Source], batch_seconds: float) -> Iterator[list[Source]]:
-    """Consecutive sources of so much audio as is read at once."""
+    """Consecutive sources of so much audio as is read at once; a long one alone."""
     window, seconds = [], 0.0
     for source in sources:
         rate, samples = source.format() or (1, batch_seconds)
-        if window and (seconds + samples / rate > AHEAD * batch_seconds or len(window) == MOST_AHEAD):
+        if window and (seconds + samples / rate > AHEAD * batch_seconds or len(window) == MOST_AHEAD
+                       or source.long() or window[-1].long()):
             yield window
             window, seconds = [], 0.0
         window.append(source)
         seconds += samples / rate
     if window:
         yield window
+
+
+def _in_pieces(pipeline: Pipeline, source: Source, batch_seconds: float, options: dict,
+               target: Path | None) -> Iterator[Done]:
+    """What became of a long recording; its enhanced audio is kept beside the `target` until that is written."""
+    from cdasr.speech.segments import transcribe_blocks
+
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        try:
+            spool = stack.enter_context(spooled(target.parent)) if target else None
+            with readable(source.path) as path:
+                seen = survey(path, source.channel, source.start, source.stop)
+                blocks = read_blocks(path, pipeline.sample_rate, seen.channel, source.start, source.stop)
+                result = transcribe_blocks(pipeline, blocks, seen.level, spool and spool.add, batch_seconds, **options)
+            done = Done(source, result, time.perf_counter() - started, audio=spool)
+        except Exception as error:  # told in its turn
+            done = Done(source, fault=error)
+        yield done
 
 
 def _read(source: Source, rate: int) -> np.ndarray | Exception:
@@ -186,8 +230,8 @@ def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress
             sys.stdout.write(outputs.shown(name, result, done.seconds, alone))
             sys.stdout.flush()
             outputs.write(name, result, done.seconds)
-            if (target := outputs.audio.get(name)) and result.wave is not None:
-                write_enhanced(target, done.source, result.wave.numpy(), pipeline.sample_rate)
+            if (target := outputs.audio.get(name)) and result.text_enhanced is not None:
+                write_enhanced(target, done.source, done.audio or result.wave.numpy(), pipeline.sample_rate)
             if result.out_of_domain:
                 note(f"cdasr: {name}: unlike what the package was trained for; its answer means little")
         return True
@@ -205,12 +249,15 @@ def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress
         progress.add()
 
 
-def write_enhanced(target: Path, source: Source, wave: np.ndarray, model_rate: int) -> None:
+def write_enhanced(target: Path, source: Source, wave: np.ndarray | Spool, model_rate: int) -> None:
     """Write the enhanced audio at the rate, the length and the kind of numbers of the recording."""
     with readable(source.path) as path:
         (rate, _), subtype = file_format(path), stored_subtype(path)
         samples = (source.format() or file_format(path))[1]
-    gain = write_audio(target, fit_length(resample(wave, model_rate, rate), samples), rate, subtype)
+    if isinstance(wave, Spool):
+        gain = write_blocks(target, lambda: fit_blocks(resample_blocks(wave, model_rate, rate), samples), rate, subtype)
+    else:
+        gain = write_audio(target, fit_length(resample(wave, model_rate, rate), samples), rate, subtype)
     scaled = f", scaled by {20 * math.log10(gain):.1f} dB: it would have been clipped" if gain != 1.0 else ""
     note(f"wrote {target}{' in 32-bit float, as the input' if subtype == 'FLOAT' else scaled}")
 

@@ -67,6 +67,7 @@ def test_the_words_of_a_unanimous_vote_are_those_of_the_answers(package_dir, row
     weights = [9.0] + [0.0] * (size(2) - 1)
     pipeline = Pipeline.from_pretrained(package_dir, device="cpu").with_choices(
         rover={"strategy": "cascade", "answers": ["none", "cascade"], "weights": weights})
-    alone, voted = (pipeline(rows[1]["wav"], strategy) for strategy in ("none", "rover"))
+    alone, other, voted = (pipeline(rows[1]["wav"], strategy) for strategy in ("none", "cascade", "rover"))
     assert voted.text == normalise_text(alone.text) and voted.duration == alone.duration and voted.wave is not None
-    assert {(word.start, word.end) for word in voted.words} == {(word.start, word.end) for word in alone.words}
+    assert {(word.start, word.end) for word in voted.words} <= {  # in the sound of the answer that is surest
+        (word.start, word.end) for word in [*alone.words, *other.words]}

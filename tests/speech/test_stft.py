@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cdasr.speech.segments import split_long
+from cdasr.speech.segments import segments
 from cdasr.speech.signal_model import CompressedSTFT
 
 
@@ -67,7 +67,9 @@ def test_unknown_windows_and_edges_are_named():
 def test_long_recordings_are_cut_where_it_is_quiet():
     wave = torch.randn(50 * 1000)
     wave[17_000:17_200] = 0
-    parts = split_long(wave, rate=1000)
-    assert torch.equal(torch.cat(parts), wave)
-    assert max(map(len, parts)) <= 20_000 and 17_000 <= len(parts[0]) <= 17_200
-    assert len(split_long(wave[:20_000], rate=1000)) == 1
+    parts = list(segments([wave], rate=1000))
+    assert all(torch.equal(wave[part.start:part.start + len(part.wave)], part.wave) for part in parts)
+    assert max(len(part.wave) for part in parts) <= 20_000 and 17_000 <= len(parts[0].wave) <= 17_200
+    ends = [part.start + len(part.wave) for part in parts]
+    assert [part.start for part in parts] == [0, ends[0], ends[1] - 3000], "an overlap where there is no pause"
+    assert ends[-1] == len(wave) and len(list(segments([wave[:20_000]], rate=1000))) == 1

@@ -127,3 +127,47 @@ def test_subtitles_are_readable():
     assert all(len(line) <= 42 for cue in cues for line in cue.lines if "xx" not in line)
     assert all(one.start < one.end <= other.start for one, other in zip(cues, cues[1:]))
     assert "00:00:40,000 --> " in srt(cues)
+
+
+def spoken(text, start=0.0, word=0.25, pauses=()):
+    """Words of a text, each `word` s long, with `pauses` (s) after some of them by their number."""
+    words = []
+    for number, one in enumerate(text.split()):
+        words.append(Word(one, start, start + word))
+        start += word + dict(pauses).get(number, 0.02)
+    return words
+
+
+def test_subtitles_end_with_sentences_clauses_and_pauses():
+    def texts(words):
+        return [" ".join(cue.lines) for cue in cues_of(words, words[-1].end + 1.0)]
+    assert texts(spoken("we went there. nobody saw us, which was odd. later, when it was dark, we went home.")) == [
+        "we went there. nobody saw us, which was odd.", "later, when it was dark, we went home."]
+    assert texts(spoken("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+                        "sixteen seventeen eighteen", pauses=[(7, 0.3)])) == [
+        "one two three four five six seven eight",
+        "nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"]
+    assert texts(spoken("a long pause ends one", pauses=[(2, 0.9)])) == ["a long pause", "ends one"]
+
+
+def test_subtitles_stand_long_enough_and_not_too_long():
+    words = [*spoken("yes."), *spoken("quickly said again and again.", 3.0, 0.1), Word("and", 8.0, 30.0)]
+    cues = cues_of(words, 31.0)
+    assert [cue.end - cue.start for cue in cues] == [1.0, 1.0, 7.0]
+    hurried = cues_of(spoken("no. yes. no. yes. no. yes. no. yes. no. yes.", word=0.1), 5.0)
+    assert all(cue.end - cue.start >= 1.0 for cue in hurried) and len(hurried) == 1
+
+
+def test_lines_of_a_subtitle_break_at_a_clause():
+    (cue,) = cues_of(spoken("when the rain had stopped at last, all of us went out", word=0.2), 9.0)
+    assert cue.lines == ("when the rain had stopped at last,", "all of us went out")
+    (cue,) = cues_of(spoken("when the rain had stopped at last all of us went out", word=0.2), 9.0)
+    assert abs(len(cue.lines[0]) - len(cue.lines[1])) <= 6
+
+
+def test_subtitles_of_an_hour_are_made_at_once():
+    words = spoken("so it went on and on, for a long time, without an end. " * 300, pauses=[(50, 2.0)])
+    cues = cues_of(words, 4000.0)
+    assert all(one.end <= other.start for one, other in zip(cues, cues[1:]))
+    assert all(cue.end - cue.start <= 7.0 and len(cue.lines) <= 2 for cue in cues)
+    assert cues_of([], 3.0) == []

@@ -1,0 +1,188 @@
+"""The segments of a long recording put together again: words that two of them heard count once, waveforms fade over.
+
+Segments overlap where the recording had no pause to cut it at. Words near the end of a segment may be cut off there,
+but are whole in the other one. The words of both are aligned by text and time; at the match nearest to the middle of
+the overlap, those of the first segment end and those of the second go on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cdasr.classifiers.logits import Word
+from cdasr.speech.word_times import tidy
+from cdasr.speech.words import normalise_text
+
+if TYPE_CHECKING:
+    from cdasr.speech.pipeline import Transcript
+
+FADE = 0.02  # seconds over which the enhanced waveforms of two segments are mixed
+SAME = 0.5  # seconds between the places at which two segments hear a word, at most
+
+
+@dataclass
+class Part:
+    """The transcript of a segment that begins at sample `start` of the recording."""
+
+    start: int
+    transcript: Transcript
+
+
+def join(parts: Iterable[Part], rate: int, keep: Callable[[Tensor], None] | None = None) -> Transcript:
+    """One transcript of the consecutive segments of a recording at `rate` Hz.
+
+    With `keep` the enhanced waveform goes there in pieces (samples,), in order, and is not in the result.
+    """
+    texts, enhanced, waves = _Texts(), _Texts(), _Waves(rate, keep)
+    nfe, chosen, strange, first, end = Counter(), {}, [], None, 0.0
+    for part in parts:
+        found, start = part.transcript, part.start / rate
+        overlap, end = (start, end), start + found.duration
+        texts.add(found.text, [_later(word, start) for word in found.words], overlap)
+        enhanced.add(found.text_enhanced or "", [_later(word, start) for word in found.words_enhanced], overlap)
+        if found.wave is not None:
+            waves.add(part.start, found.wave)
+        nfe.update(found.nfe)
+        chosen |= {found.chosen: None} if found.chosen else {}
+        strange.append((found.out_of_domain, found.duration))
+        first = first or replace(found, wave=None, words=[], words_enhanced=[])
+    return replace(
+        first, text=texts.text(), words=texts.words(), duration=end, nfe=dict(nfe), chosen="+".join(chosen)
+        or None, out_of_domain=_mostly(strange), wave=waves.whole(), words_enhanced=enhanced.words(),
+        text_enhanced=None if first.text_enhanced is None else enhanced.text())
+
+
+def _later(word: Word, start: float) -> Word:
+    return replace(word, start=start + word.start, end=start + word.end)
+
+
+def _mostly(parts: Sequence[tuple[bool | None, float]]) -> bool | None:
+    """Whether more than half of the time is out of domain; None where that is not known."""
+    if any(strange is None for strange, _ in parts):
+        return None
+    return sum(seconds if strange else -seconds for strange, seconds in parts) > 0
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+class _Texts:
+    """The texts and words of segments, as far as each counts."""
+
+    def __init__(self):
+        self.parts: list[tuple[str, list[Word]]] = []
+
+    def add(self, text: str, words: list[Word], overlap: tuple[float, float]) -> None:
+        """The text of the next segment with its words, in the recording's time, as are the ends of the `overlap`."""
+        if self.parts and overlap[1] > overlap[0] + 1e-6:
+            before, heard = self.parts[-1]
+            kept, first = seam(heard, words, *overlap)
+            self.parts[-1] = before, heard = _without(before, heard, heard[:kept])
+            text, words = _without(text, words, words[first:])
+            if heard and words:
+                heard[-1], words[0] = tidy([heard[-1], words[0]], max(heard[-1].end, words[0].end))
+        self.parts.append((text, words))
+
+    def text(self) -> str:
+        return " ".join(text for text, _ in self.parts if text)
+
+    def words(self) -> list[Word]:
+        return [word for _, words in self.parts for word in words]
+
+
+def _without(text: str, words: list[Word], left: list[Word]) -> tuple[str, list[Word]]:
+    """A text with only those of its words that are `left`; of a language without spaces it gets none."""
+    if len(left) == len(words):
+        return text, left
+    return ("" if len(words) > 1 and " " not in text else " ").join(word.word for word in left), left
+
+
+def seam(left: Sequence[Word], right: Sequence[Word], start: float, stop: float) -> tuple[int, int]:
+    """How many words of a segment count, and from which word of the next one on.
+
+    Both hear what lies between `start` and `stop` (s). Times are those of the recording.
+    """
+    middle = (start + stop) / 2
+    tail = [place for place, word in enumerate(left) if word.end > start]
+    head = [place for place, word in enumerate(right) if word.start < stop]
+    if pairs := _common([left[place] for place in tail], [right[place] for place in head]):
+        one, other = min(pairs, key=lambda pair: abs(_centre(left[tail[pair[0]]]) - middle))
+        return tail[one] + 1, head[other] + 1
+    if not tail or not head:
+        return len(left), 0
+    kept, first = (sum(_centre(word) < middle for word in words) for words in (left, right))
+    if kept and first < len(right) and _shared(left[kept - 1], right[first]) > 0.5:  # one word, heard in two ways
+        return (kept, first + 1) if left[kept - 1].confidence >= right[first].confidence else (kept - 1, first)
+    if kept < len(left) and first and _shared(left[kept], right[first - 1]) > 0.0:  # the same, and neither counted
+        return (kept + 1, first) if left[kept].confidence >= right[first - 1].confidence else (kept, first - 1)
+    return kept, first
+
+
+def _shared(one: Word, other: Word) -> float:
+    """The share of the shorter of two words in which both are spoken."""
+    both = min(one.end, other.end) - max(one.start, other.start)
+    return both / max(min(one.end - one.start, other.end - other.start), 1e-6)
+
+
+def _common(left: Sequence[Word], right: Sequence[Word]) -> list[tuple[int, int]]:
+    """Places of the same words in both, in order: as many as there are, then as near in time as they can be."""
+    texts = [[normalise_text(word.word) or word.word for word in words] for words in (left, right)]
+    best: dict[tuple[int, int], tuple[float, list[tuple[int, int]]]] = {}
+    for one in range(len(left) + 1):
+        for other in range(len(right) + 1):
+            options = [best[one - 1, other]] if one else []
+            options += [best[one, other - 1]] if other else []
+            if one and other and texts[0][one - 1] == texts[1][other - 1]:
+                apart = abs(_centre(left[one - 1]) - _centre(right[other - 1]))
+                if apart <= SAME:
+                    score, pairs = best[one - 1, other - 1]
+                    options.append((score + 1.0 - 0.5 * apart / SAME, [*pairs, (one - 1, other - 1)]))
+            best[one, other] = max(options, key=lambda option: option[0], default=(0.0, []))
+    return best[len(left), len(right)][1]
+
+
+def _centre(word: Word) -> float:
+    return (word.start + word.end) / 2
+
+
+# -- waveforms ------------------------------------------------------------------------------------------------------
+
+
+class _Waves:
+    """The enhanced waveforms of segments, handed out in order; where two overlap they are mixed around the middle."""
+
+    def __init__(self, rate: int, keep: Callable[[Tensor], None] | None):
+        self.fade, self.keep = round(FADE * rate), keep
+        self.done: list[Tensor] = []
+        self.held: Tensor | None = None
+        self.at = 0  # the sample at which `held` begins
+
+    def add(self, start: int, wave: Tensor) -> None:
+        """The waveform (samples,) of the next segment, which begins at sample `start`."""
+        if self.held is None:
+            self.at, self.held = start, wave
+            return
+        overlap = self.at + len(self.held) - start
+        fade = min(self.fade, max(overlap, 0))
+        before, after = self.held[:len(self.held) - overlap], self.held[len(self.held) - overlap:]
+        lead = (overlap - fade) // 2
+        weight = torch.linspace(0.0, 1.0, fade + 2, dtype=wave.dtype)[1:-1]
+        mixed = torch.lerp(after[lead:lead + fade], wave[lead:lead + fade], weight)
+        self._out(torch.cat([before, after[:lead], mixed]))
+        self.at, self.held = start + lead + fade, wave[lead + fade:]
+
+    def whole(self) -> Tensor | None:
+        """All that was not handed out; None where there is nothing."""
+        if self.held is not None:
+            self._out(self.held)
+        return torch.cat(self.done) if self.done else None
+
+    def _out(self, wave: Tensor) -> None:
+        (self.keep or self.done.append)(wave)
+
