@@ -62,7 +62,7 @@ class CTCRecogniser(nn.Module):
         from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
         options = checked_options({**options, "target_lang": target_lang})
-        without(options, ("language", "task", "fallback"), "it is of Whisper; leave it out")
+        without(options, ("language", "task", "fallback", "initial_prompt"), "it is of Whisper; leave it out")
         place = Path(locate(name_or_dir, options))
         with loading(name_or_dir, "CTC recogniser"):
             config, model_class = _described(read_config(place))
