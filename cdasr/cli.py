@@ -29,6 +29,7 @@ from cdasr.runtime.errors import explain
 from cdasr.runtime.memory import keep_freed_memory
 from cdasr.runtime.outputs import check_folder, check_target
 from cdasr.runtime.terminal import complain, introduced, leave_stdout, quieten_libraries
+from cdasr.speech.decoding import Decoding, decoding_options
 
 DEFAULT = "english"  # package of enhance-transcribe
 AGREE = "take what they agree on; confidences are then the share that agrees"
@@ -104,6 +105,7 @@ def _add_enhance_transcribe(verbs) -> None:
                       "padding included; auto: what suits the device; default: %(default)s")
     verb.add_argument("--num-workers", type=threads, default=2, metavar="N", help="threads that read files ahead; "
                       "default: %(default)s")
+    decoding_options(verb)
     model_options(verb, default=DEFAULT)
     verb.set_defaults(run=enhance_transcribe)
 
@@ -127,7 +129,8 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
 
 def _what_matters(options: argparse.Namespace) -> dict:
     """The options that transcripts depend on, as plain data."""
-    return {"version": cdasr.__version__, **_strategy(options), **{
+    decoding = Decoding.of(options).settings()
+    return {"version": cdasr.__version__, **_strategy(options), **({"decoding": decoding} if decoding else {}), **{
         name: getattr(options, name) for name in ("model", "recogniser", "recogniser_dtype", "fallback", "precision")}}
 
 
@@ -201,6 +204,7 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--shard", metavar="I/N", help="decode only the I-th of N parts, e.g. 2/8, or auto under "
                       "torchrun; once all are there, the same command without it scores them")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
+    decoding_options(verb)
     model_options(verb)
     verb.set_defaults(run=evaluate)
 
@@ -213,6 +217,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from cdasr.speech.domain import scored_after
     from cdasr.speech.normalisers import Normaliser, spellings_of
 
+    Decoding.of(options).settings()  # checked before anything is loaded
     if twice := [name for name, _ in options.external if [other for other, _ in options.external].count(name) > 1]:
         raise ValueError(f"--external {twice[0]}= is given twice; each enhancer has a name of its own")
     load = cache(partial(_pipeline, options))
@@ -435,16 +440,18 @@ def _pipeline(options: argparse.Namespace):
     _check_device(options)
     from cdasr.speech.pipeline import Pipeline
 
+    decoding = Decoding.of(options)
     try:
-        return introduced(Pipeline.from_pretrained(
+        pipeline = introduced(Pipeline.from_pretrained(
             options.model, options.device, options.recogniser, options.precision, options.compile,
             options.channels_last, dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation,
-            fallback=options.fallback), options.model)
+            fallback=options.fallback, **decoding.recogniser_options), options.model)
     except ValueError as error:
-        if options.model != DEFAULT or options.recogniser:
+        if options.model != DEFAULT or options.recogniser or decoding.recogniser_options:
             raise
         raise ValueError(f"{error}; the package {DEFAULT} is for this recogniser, which is downloaded once or given "
                          "with --recogniser DIR; --model digits, ten words for a first try, brings its own") from None
+    return pipeline.with_decoding(decoding) if decoding.settings() else pipeline
 
 
 def _image_pipeline(options: argparse.Namespace):

@@ -42,6 +42,11 @@ class Hypothesis:
     language: float = 0.0
     words: list[Word] = field(default_factory=list, repr=False)
 
+    def about(self) -> dict:
+        """Plain data, without the words."""
+        return {"text": self.text, "score": round(self.score, 4), "acoustic": round(self.acoustic, 4),
+                "language": round(self.language, 4)}
+
 
 @dataclass(frozen=True)
 class BeamSearch:
@@ -189,6 +194,17 @@ def _ended(beam: dict[Text, Scored], texts: Texts) -> list[Ended]:
             acoustic, spans = total, _spans(scored.trace)
         found[words] = Ended(words, acoustic + added, acoustic, language, spans)
     return sorted(found.values(), key=lambda ended: -ended.score)
+
+
+def joined(parts: Sequence[Sequence[Hypothesis]]) -> list[Hypothesis]:
+    """The best texts of a recording of those of its consecutive parts, as many as the part with most of them has."""
+    most, found = max(map(len, parts)), [Hypothesis("", 0.0, 0.0)]
+    for part in parts:
+        longer = [Hypothesis(" ".join(filter(None, (one.text, other.text))), one.score + other.score,
+                             one.acoustic + other.acoustic, one.language + other.language)
+                  for one in found for other in part]
+        found = sorted(longer, key=lambda hypothesis: -hypothesis.score)[:most]
+    return found
 
 
 def _spans(trace: Trace) -> list[Span]:

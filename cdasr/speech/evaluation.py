@@ -97,6 +97,7 @@ def entry(row: Row, result, normalise: Normaliser = PLAIN) -> dict:
     return {"reference": row["text"], "text": result.text, "text_enhanced": result.text_enhanced,
             **error_counts(row["text"], result.text, normalise), "nfe": result.nfe,
             "duration": round(result.duration, 4), **({"chosen": result.chosen} if result.chosen else {}),
+            **({"nbest": [hypothesis.about() for hypothesis in result.nbest]} if result.nbest else {}),
             "confidence": [round(word.confidence, 4) for word in result.words],
             "correct": correct_words(row["text"], " ".join(word.word for word in result.words), normalise),
             **({"speaker": row["spk_id"]} if row.get("spk_id") else {}),

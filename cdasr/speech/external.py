@@ -77,6 +77,7 @@ def read_external(path: Path, recogniser: nn.Module, degraded: Tensor) -> Tensor
 
 def fuse_external(pipeline, degraded: Sequence[Tensor], external: Sequence[Tensor], batch_seconds: float) -> list:
     """A transcript of each pair of recordings (samples,), read as by the strategy `fused`; long ones are cut alike."""
+    pipeline.check(["fused"])
     parts = [split_long(wave, pipeline.sample_rate) for wave in degraded]
     places = [(number, place) for number, pieces in enumerate(parts) for place in range(len(pieces))]
     others = [piece for pieces, wave in zip(parts, external) for piece in wave.split([len(piece) for piece in pieces])]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cdasr.classifiers.beam_search import BeamSearch, Hypothesis
 from cdasr.classifiers.load import load_recogniser, save_recogniser
 from cdasr.classifiers.logits import Logits, Word
 from cdasr.classifiers.protocol import Recogniser
@@ -27,14 +28,18 @@ from cdasr.coupled import pipeline as joint
 from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, inside, load_models, save_models, without_logits
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.runtime.device import resolve_precision
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
+from cdasr.speech.decoding import Decoding
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.words import consensus
+
+WITH_BEAMS = {"none", "enhanced", "oa"}  # strategies that read one version of the audio
 
 
 @dataclass
@@ -45,7 +50,8 @@ class Transcript:
     hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced. `nfe` counts evaluations of
     each network for this recording, all samples together, and `duration` is in seconds. `out_of_domain`: whether the
     recording looks unlike what the package was trained for, so that its words mean little; None where the package or
-    the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other strategies.
+    the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other strategies. `nbest`: the
+    best texts with their scores, the answer first; empty where one was asked for.
     """
 
     text: str
@@ -57,6 +63,7 @@ class Transcript:
     words: list[Word] = field(default_factory=list, repr=False)
     out_of_domain: bool | None = None
     chosen: str | None = None
+    nbest: list[Hypothesis] = field(default_factory=list, repr=False)
 
 
 @dataclass
@@ -84,6 +91,39 @@ class Pipeline(CoupledPipeline):
     def __init__(self, recogniser: Recogniser, signal: SpectrogramModel | PredictiveModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
         super().__init__(at_rate(recogniser, signal.sample_rate), signal, config, device, logits)
+        self.search: BeamSearch | None = None  # of a CTC recogniser; None: greedy
+
+    def with_decoding(self, decoding: Decoding) -> Pipeline:
+        """The same pipeline, sharing its models, which decodes as asked for; its recogniser's own options are set.
+
+        Raises ValueError for what the recogniser does not have.
+        """
+        recogniser, search = self.recogniser, None
+        if recogniser.kind.has_hypothesis:
+            decoding.check_tokens()
+            recogniser = recogniser.with_beams(decoding.beam_size or 1)
+        elif (search := decoding.search()) is not None:
+            search.check(recogniser.alphabet)
+        other = type(self)(recogniser, self.signal, self.config, self.device, self.logits)
+        other.search, other.decoding = search, decoding.settings()
+        return other
+
+    def _remade(self, signal: SpectrogramModel | PredictiveModel, config: dict, logits: LogitsModel | None) -> Pipeline:
+        other = super()._remade(signal, config, logits)
+        other.search, other.decoding = self.search, self.decoding
+        return other
+
+    @property
+    def strategies(self) -> list[str]:
+        beams = getattr(self.recogniser, "beam_size", 1) > 1
+        return [name for name in super().strategies if not beams or name in WITH_BEAMS]
+
+    def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
+        if getattr(self.recogniser, "beam_size", 1) > 1 and (lockstep := set(names) & set(STRATEGIES) - WITH_BEAMS):
+            raise ValueError(f"the strategy {min(lockstep)!r} reads several versions of the audio token by token, for "
+                             "which Whisper has no beams; leave --beam-size out, or choose the strategy "
+                             f"{' or '.join(self.strategies)}")
+        super().check(names, steps, samples)
 
     @property
     def recogniser(self) -> Recogniser:
@@ -147,24 +187,35 @@ class Pipeline(CoupledPipeline):
 
     def transcripts(self, outcome: Outcome, batch: Batch, strategy: str) -> list[Transcript]:
         """One transcript for each item of the batch, without the context around it."""
-        words = outcome.logits.words()
+        ranked = None if self.search is None else self.search(outcome.logits)
+        texts, words = self._best(ranked) if ranked else (self.decode(outcome.logits), outcome.logits.words())
         margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
         durations = [(length - 2 * margin) / self.sample_rate for length in batch.lengths.tolist()]
         chosen = outcome.chosen or [None] * len(durations)
         made = [Transcript(text, strategy, duration, outcome.evaluations, chosen=answer,
                            words=[_moved(word, 0.0 if answer == "none" else margin / self.sample_rate, duration)
                                   for word in spoken])
-                for text, duration, spoken, answer in zip(self.decode(outcome.logits), durations, words, chosen)]
+                for text, duration, spoken, answer in zip(texts, durations, words, chosen)]
         if outcome.enhanced is not None:
-            for transcript, text, wave in zip(made, self.decode(outcome.enhanced_logits), outcome.enhanced.rows()):
+            heard = texts if outcome.enhanced_logits is outcome.logits else self.decode(outcome.enhanced_logits)
+            for transcript, text, wave in zip(made, heard, outcome.enhanced.rows()):
                 transcript.text_enhanced, transcript.wave = text, wave[margin:len(wave) - margin]
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
+        if ranked and self.search.nbest > 1:
+            for transcript, hypotheses in zip(made, ranked):
+                transcript.nbest = [replace(hypothesis, words=[]) for hypothesis in hypotheses]
         return made
 
     def decode(self, logits: Logits) -> list[str]:
         """Transcripts of logits, in lower case."""
+        if self.search is not None:
+            return self._best(self.search(logits))[0]
         return [text.lower() for text in logits.texts()]
+
+    @staticmethod
+    def _best(ranked: Sequence[Sequence[Hypothesis]]) -> tuple[list[str], list[list[Word]]]:
+        return [best.text for best, *_ in ranked], [best.words for best, *_ in ranked]
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto",
