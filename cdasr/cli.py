@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cdasr
 from cdasr.coupled.options import about_strategies, coupling_options, model_options, sampling_options, strategy_options
-from cdasr.coupled.strategies import with_both_processes
+from cdasr.coupled.strategies import STRATEGIES, with_both_processes
 from cdasr.runtime.arguments import (
     Parser,
     assignment,
@@ -29,7 +29,7 @@ from cdasr.runtime.errors import explain
 from cdasr.runtime.memory import keep_freed_memory
 from cdasr.runtime.outputs import check_folder, check_target
 from cdasr.runtime.terminal import complain, introduced, leave_stdout, quieten_libraries
-from cdasr.speech.decoding import Decoding, decoding_options
+from cdasr.speech.decoding import LM, Decoding, decoding_options, search_options
 
 DEFAULT = "english"  # package of enhance-transcribe
 AGREE = "take what they agree on; confidences are then the share that agrees"
@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         "named in a line on stderr, while the others are done; 130 after Ctrl-C; 141 where nobody reads the output.")
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_report,
-                _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse,
+    for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_tune_lm,
+                _add_report, _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_import_sgmse,
                 _add_import_enhancer, _add_demo):
         add(verbs)
     return parser
@@ -228,6 +228,44 @@ def evaluate(options: argparse.Namespace) -> int:
                    conditions=options.conditions, domain=domain, quality=options.quality,
                    external=dict(options.external), external_weight=options.external_weight,
                    remember=options.remember, shard=parse_shard(options.shard) if options.shard else None))
+    return 0
+
+
+def _add_tune_lm(verbs) -> None:
+    verb = verbs.add_parser("tune-lm", help="the weight of a language model with which a manifest has the fewest word "
+                            "errors", **about_strategies())
+    verb.add_argument("--manifest", type=Path, required=True, help="development data with texts: CSV, TSV or JSON "
+                      "lines file, or Kaldi data directory")
+    verb.add_argument("--lm", type=Path, required=True, metavar="FILE", help=LM)
+    verb.add_argument("--output-dir", type=Path, required=True, help="for tune_lm.json and the logits, which are there "
+                      "for the next time")
+    verb.add_argument("--lm-weights", type=numbers, metavar="W[,W...]", help="to try; default: "
+                      "0,0.25,0.5,0.75,1,1.5,2")
+    verb.add_argument("--word-bonuses", type=numbers, metavar="B[,B...]", help="to try with each; default: 0,1,2")
+    verb.add_argument("--strategy", choices=STRATEGIES, help="whose logits are decoded; default: the package's")
+    verb.add_argument("--guidance", type=finite, metavar="W", help="weight of the logits in the signal process; "
+                      "default: the package's")
+    verb.add_argument("--normaliser", choices=("plain", "basic", "english"), default="plain", help="as of cdasr "
+                      "evaluate; default: %(default)s")
+    verb.add_argument("--batch-seconds", type=seconds, default=20.0, help="audio in a batch; default: %(default)s")
+    search_options(verb)
+    model_options(verb)
+    verb.set_defaults(run=tune_lm)
+
+
+def tune_lm(options: argparse.Namespace) -> int:
+    """Word error rates by weight of a language model, and which is best."""
+    check_folder(options.output_dir)
+    decoding = Decoding.of(options)
+    decoding.settings()  # checked before anything is loaded
+    from cdasr.speech.normalisers import Normaliser, spellings_of
+    from cdasr.speech.tune_lm import BONUSES, WEIGHTS, tune_lm
+
+    load = cache(partial(_package, options))
+    print(tune_lm(options.manifest, load, decoding, options.output_dir, options.lm_weights or WEIGHTS,
+                  options.word_bonuses or BONUSES, options.strategy, options.batch_seconds,
+                  Normaliser(options.normaliser, lambda: spellings_of(load().recogniser)), steps=options.steps,
+                  seed=options.seed, guidance=options.guidance))
     return 0
 
 
@@ -435,23 +473,28 @@ def _strategy(options: argparse.Namespace) -> dict:
 
 
 def _pipeline(options: argparse.Namespace):
+    """The model package that the options name, which decodes as they say."""
+    decoding = Decoding.of(options)
+    pipeline = _package(options, **decoding.recogniser_options)
+    return pipeline.with_decoding(decoding) if decoding.settings() else pipeline
+
+
+def _package(options: argparse.Namespace, **recogniser_options):
     """The model package that the options name, with the recogniser and the precision that they ask for."""
     quieten_libraries()
     _check_device(options)
     from cdasr.speech.pipeline import Pipeline
 
-    decoding = Decoding.of(options)
     try:
-        pipeline = introduced(Pipeline.from_pretrained(
+        return introduced(Pipeline.from_pretrained(
             options.model, options.device, options.recogniser, options.precision, options.compile,
             options.channels_last, dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation,
-            fallback=options.fallback, **decoding.recogniser_options), options.model)
+            fallback=options.fallback, **recogniser_options), options.model)
     except ValueError as error:
-        if options.model != DEFAULT or options.recogniser or decoding.recogniser_options:
+        if options.model != DEFAULT or options.recogniser or recogniser_options:
             raise
         raise ValueError(f"{error}; the package {DEFAULT} is for this recogniser, which is downloaded once or given "
                          "with --recogniser DIR; --model digits, ten words for a first try, brings its own") from None
-    return pipeline.with_decoding(decoding) if decoding.settings() else pipeline
 
 
 def _image_pipeline(options: argparse.Namespace):

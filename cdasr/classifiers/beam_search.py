@@ -196,17 +196,6 @@ def _ended(beam: dict[Text, Scored], texts: Texts) -> list[Ended]:
     return sorted(found.values(), key=lambda ended: -ended.score)
 
 
-def joined(parts: Sequence[Sequence[Hypothesis]]) -> list[Hypothesis]:
-    """The best texts of a recording of those of its consecutive parts, as many as the part with most of them has."""
-    most, found = max(map(len, parts)), [Hypothesis("", 0.0, 0.0)]
-    for part in parts:
-        longer = [Hypothesis(" ".join(filter(None, (one.text, other.text))), one.score + other.score,
-                             one.acoustic + other.acoustic, one.language + other.language)
-                  for one in found for other in part]
-        found = sorted(longer, key=lambda hypothesis: -hypothesis.score)[:most]
-    return found
-
-
 def _spans(trace: Trace) -> list[Span]:
     spans: list[Span] = []
     while trace:

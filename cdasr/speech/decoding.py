@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BEAM_SIZE = 10  # where something asks for a beam
 OF_WHISPER = ("language", "task", "initial_prompt")
-NEED_LM = ("lm_weight", "word_bonus")
+LM = "word language model: ARPA, also gzipped, or, with cdasr[kenlm], a binary file of KenLM"
 
 
 @dataclass(frozen=True)
@@ -98,27 +98,43 @@ class Decoding:
         """Raise ValueError for what a decoder that writes token by token does not have."""
         for name, instead in (("lm", "its decoder is one already"), ("word_bonus", "it belongs to a language model"),
                               ("hotwords", "name them in --initial-prompt"), ("nbest", "it gives its best answer")):
-            if getattr(self, name) not in (None, 1):
+            if getattr(self, name) is not None and (name, getattr(self, name)) != ("nbest", 1):
                 raise ValueError(f"--{name.replace('_', '-')} is for CTC recognisers and this one is a Whisper with "
                                  f"its own decoder: {instead}")
 
 
+def check_search(recogniser, decoding: Decoding, search: BeamSearch | None) -> None:
+    """Raise ValueError for what is asked of decoding and a frozen recogniser does not have."""
+    if recogniser.kind.has_hypothesis:
+        decoding.check_tokens()
+    elif search is not None and not hasattr(recogniser, "alphabet"):
+        raise ValueError(f"{type(recogniser).__name__} does not say what its classes write (`alphabet`), which a beam "
+                         "search asks for; leave --beam-size and what belongs to it out")
+    elif search is not None:
+        search.check(recogniser.alphabet)
+
+
 def decoding_options(verb: argparse.ArgumentParser) -> None:
     """Options of decoding."""
-    group = verb.add_argument_group("decoding", "of CTC recognisers but where Whisper is named; docs/decoding.md")
-    group.add_argument("--beam-size", type=count, metavar="N", help="texts that a prefix beam search keeps, or beams "
-                       f"of Whisper; default: 1, which is greedy, and {BEAM_SIZE} where one of the next asks for more")
-    group.add_argument("--lm", type=Path, metavar="FILE", help="word language model: ARPA, also gzipped, or, with "
-                       "cdasr[kenlm], a binary file of KenLM")
+    group = search_options(verb)
+    group.add_argument("--lm", type=Path, metavar="FILE", help=LM)
     group.add_argument("--lm-weight", type=finite, metavar="W", help="of its log-probabilities; cdasr tune-lm finds "
                        "one; default: 0.5")
     group.add_argument("--word-bonus", type=finite, metavar="B", help="added for each word, in nats; default: 1.5 "
                        "with --lm, else 0")
-    group.add_argument("--hotwords", type=names, metavar="WORD[,WORD...]", help="names and terms to prefer")
-    group.add_argument("--hotword-weight", type=finite, metavar="W", help="added for each of them, in nats; default: "
-                       "10")
     group.add_argument("--nbest", type=count, metavar="N", help="hypotheses in JSON, with their scores; default: 1")
     group.add_argument("--language", metavar="NAME", help="of Whisper, such as de; default: the package's, or detected")
     group.add_argument("--task", choices=("transcribe", "translate"), help="of Whisper; translate: into English")
     group.add_argument("--initial-prompt", metavar="TEXT", help="of Whisper: what was said before, for its names and "
                        "its spelling")
+
+
+def search_options(verb: argparse.ArgumentParser):
+    """Options of a beam search that a language model is tuned for; returns their group."""
+    group = verb.add_argument_group("decoding", "of CTC recognisers but where Whisper is named; docs/decoding.md")
+    group.add_argument("--beam-size", type=count, metavar="N", help="texts that a prefix beam search keeps, or beams "
+                       f"of Whisper; default: 1, which is greedy, and {BEAM_SIZE} where one of the next asks for more")
+    group.add_argument("--hotwords", type=names, metavar="WORD[,WORD...]", help="names and terms to prefer")
+    group.add_argument("--hotword-weight", type=finite, metavar="W", help="added for each of them, in nats; default: "
+                       "10")
+    return group

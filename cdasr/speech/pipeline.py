@@ -32,7 +32,7 @@ from cdasr.coupled.strategies import STRATEGIES
 from cdasr.runtime.device import resolve_precision
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
-from cdasr.speech.decoding import Decoding
+from cdasr.speech.decoding import Decoding, check_search
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
@@ -51,7 +51,7 @@ class Transcript:
     each network for this recording, all samples together, and `duration` is in seconds. `out_of_domain`: whether the
     recording looks unlike what the package was trained for, so that its words mean little; None where the package or
     the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other strategies. `nbest`: the
-    best texts with their scores, the answer first; empty where one was asked for.
+    best texts with their scores, the answer first; empty where one was asked for, or a long recording was cut.
     """
 
     text: str
@@ -99,11 +99,11 @@ class Pipeline(CoupledPipeline):
         Raises ValueError for what the recogniser does not have.
         """
         recogniser, search = self.recogniser, None
+        if not recogniser.kind.has_hypothesis:
+            search = decoding.search()
+        check_search(recogniser, decoding, search)
         if recogniser.kind.has_hypothesis:
-            decoding.check_tokens()
             recogniser = recogniser.with_beams(decoding.beam_size or 1)
-        elif (search := decoding.search()) is not None:
-            search.check(recogniser.alphabet)
         other = type(self)(recogniser, self.signal, self.config, self.device, self.logits)
         other.search, other.decoding = search, decoding.settings()
         return other

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cdasr.classifiers.beam_search import joined
 from cdasr.runtime.batching import batches_within
 
 if TYPE_CHECKING:
@@ -66,8 +65,7 @@ def join(parts: Sequence[Transcript]) -> Transcript:
         parts[0], text=" ".join(part.text for part in parts if part.text), words=words,
         duration=sum(part.duration for part in parts),
         nfe={key: sum(part.nfe[key] for part in parts) for key in parts[0].nfe}, out_of_domain=_mostly(parts),
-        nbest=joined([part.nbest for part in parts]) if parts[0].nbest else [],
-        chosen="+".join(dict.fromkeys(part.chosen for part in parts)) if parts[0].chosen else None,
+        nbest=[], chosen="+".join(dict.fromkeys(part.chosen for part in parts)) if parts[0].chosen else None,
         text_enhanced=" ".join(part.text_enhanced for part in parts if part.text_enhanced) if enhanced else None,
         wave=torch.cat([part.wave for part in parts]) if enhanced else None)
 
