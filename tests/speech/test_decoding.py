@@ -173,8 +173,8 @@ def test_what_cannot_be_decoded_is_one_line(package_dir, tones, tmp_path, capsys
 def test_whisper_has_beams_where_it_reads_one_version(whisper_package, tones, capsys):
     for strategy in ("none", "enhanced"):
         code, shown = run(capsys, "enhance-transcribe", tones[0], "--model", whisper_package, "--strategy", strategy,
-                          "--beam-size", 3, "--no-fallback", "--language", "de", "--task", "translate", "--initial-prompt",
-                          "one two")
+                          "--beam-size", 3, "--no-fallback", "--language", "de", "--task", "translate",
+                          "--initial-prompt", "one two")
         assert code == 0 and shown.out.endswith("\n")
     code, shown = run(capsys, "enhance-transcribe", tones[0], "--model", whisper_package, "--strategy", "fused",
                       "--beam-size", 3)
