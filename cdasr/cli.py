@@ -217,7 +217,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from cdasr.speech.domain import scored_after
     from cdasr.speech.normalisers import Normaliser, spellings_of
 
-    Decoding.of(options).settings()  # checked before anything is loaded
+    Decoding.of(options)  # checked before anything is loaded
     if twice := [name for name, _ in options.external if [other for other, _ in options.external].count(name) > 1]:
         raise ValueError(f"--external {twice[0]}= is given twice; each enhancer has a name of its own")
     load = cache(partial(_pipeline, options))
@@ -257,7 +257,6 @@ def tune_lm(options: argparse.Namespace) -> int:
     """Word error rates by weight of a language model, and which is best."""
     check_folder(options.output_dir)
     decoding = Decoding.of(options)
-    decoding.settings()  # checked before anything is loaded
     from cdasr.speech.normalisers import Normaliser, spellings_of
     from cdasr.speech.tune_lm import BONUSES, WEIGHTS, tune_lm
 
@@ -476,7 +475,7 @@ def _pipeline(options: argparse.Namespace):
     """The model package that the options name, which decodes as they say."""
     decoding = Decoding.of(options)
     pipeline = _package(options, **decoding.recogniser_options)
-    return pipeline.with_decoding(decoding) if decoding.settings() else pipeline
+    return pipeline if decoding == Decoding() else pipeline.with_decoding(decoding)
 
 
 def _package(options: argparse.Namespace, **recogniser_options):

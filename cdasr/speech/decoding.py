@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdasr.runtime.arguments import count, finite, names
+from cdasr.runtime.files import check_file
 
 if TYPE_CHECKING:
     from cdasr.classifiers.beam_search import BeamSearch
@@ -27,7 +28,7 @@ class Decoding:
 
     `lm` is the file of a language model. The options of a CTC recogniser are explained in
     `cdasr.classifiers.beam_search`; those of `OF_WHISPER` are its recogniser's. Raises ValueError for an option without
-    the one that it belongs to.
+    the one that it belongs to, and for a file that is not there.
     """
 
     beam_size: int | None = None
@@ -42,7 +43,9 @@ class Decoding:
     initial_prompt: str | None = None
 
     def __post_init__(self):
-        if self.lm_weight is not None and self.lm is None:
+        if self.lm is not None:
+            check_file(self.lm, "language model")
+        elif self.lm_weight is not None:
             raise ValueError("--lm-weight weights a language model; give one with --lm FILE")
         if self.hotword_weight is not None and not self.hotwords:
             raise ValueError("--hotword-weight weights hot words; give some with --hotwords")
@@ -72,13 +75,12 @@ class Decoding:
     def settings(self) -> dict:
         """What transcripts depend on, as plain data; nothing for greedy decoding. The model counts, not its name."""
         from cdasr.runtime.atomic import fingerprint
-        from cdasr.runtime.files import check_file
 
         found = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
         if self.beam_size == 1:
             del found["beam_size"]
         if self.lm is not None:
-            found["lm"] = fingerprint([check_file(self.lm, "language model").read_bytes()])
+            found["lm"] = fingerprint([Path(self.lm).read_bytes()])
         return {**found, "hotwords": list(self.hotwords)} if self.hotwords else found
 
     def search(self) -> BeamSearch | None:

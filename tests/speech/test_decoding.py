@@ -73,6 +73,7 @@ def test_any_strategy_is_decoded_with_a_beam(package_dir, tone):
         if strategy == "enhanced":
             assert result.text_enhanced == result.text
     assert not pipeline(wave).nbest, "the pipeline that it was made of stays greedy"
+    assert not beams(torch.from_numpy(tone(21)), "none").nbest, "of a recording that was cut"
 
 
 def test_greedy_decoding_stays_as_it_is(package_dir, tone):
