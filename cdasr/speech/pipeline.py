@@ -94,8 +94,9 @@ class Pipeline(CoupledPipeline):
         self.search: BeamSearch | None = None  # of a CTC recogniser; None: greedy
 
     def with_decoding(self, decoding: Decoding) -> Pipeline:
-        """The same pipeline, sharing its models, which decodes as asked for; its recogniser's own options are set.
+        """The same pipeline, sharing its models, which decodes as asked for.
 
+        Language, task and prompt of Whisper are options with which the recogniser is loaded: they change nothing here.
         Raises ValueError for what the recogniser does not have.
         """
         recogniser, search = self.recogniser, None
