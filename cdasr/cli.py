@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cdasr
 from cdasr.coupled.options import about_strategies, coupling_options, model_options, sampling_options, strategy_options
-from cdasr.coupled.strategies import with_both_processes
+from cdasr.coupled.strategies import STRATEGIES, with_both_processes
 from cdasr.runtime.arguments import (
     Parser,
     assignment,
@@ -32,6 +32,7 @@ from cdasr.runtime.errors import explain
 from cdasr.runtime.memory import keep_few_primitives, keep_freed_memory
 from cdasr.runtime.outputs import check_folder, check_target
 from cdasr.runtime.terminal import complain, introduced, leave_stdout, quieten_libraries
+from cdasr.speech.decoding import LM, Decoding, decoding_options, search_options
 
 DEFAULT = "english"  # package of enhance-transcribe
 AGREE = "take what they agree on; confidences are then the share that agrees"
@@ -75,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "named in a line on stderr, while the others are done; 130 after Ctrl-C; 141 where nobody reads the output.")
     parser.add_argument("--version", action="version", version=f"cdasr {cdasr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_report,
-                _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_profile,
+    for add in (_add_enhance_transcribe, _add_enhance_classify, _add_simulate, _add_evaluate, _add_tune_lm,
+                _add_report, _add_new_recipe, _add_config, _add_plot_trajectory, _add_benchmark, _add_profile,
                 _add_import_sgmse, _add_import_enhancer, _add_app, _add_demo):
         add(verbs)
     return parser
@@ -108,6 +109,7 @@ def _add_enhance_transcribe(verbs) -> None:
                       "padding included; auto: what suits the device; default: %(default)s")
     verb.add_argument("--num-workers", type=threads, default=2, metavar="N", help="threads that read files ahead; "
                       "default: %(default)s")
+    decoding_options(verb)
     model_options(verb, default=DEFAULT)
     verb.set_defaults(run=enhance_transcribe)
 
@@ -131,7 +133,8 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
 
 def _what_matters(options: argparse.Namespace) -> dict:
     """The options that transcripts depend on, as plain data."""
-    return {"version": cdasr.__version__, **_strategy(options), **{
+    decoding = Decoding.of(options).settings()
+    return {"version": cdasr.__version__, **_strategy(options), **({"decoding": decoding} if decoding else {}), **{
         name: getattr(options, name) for name in ("model", "recogniser", "recogniser_dtype", "fallback", "precision")}}
 
 
@@ -223,6 +226,7 @@ def _add_evaluate(verbs) -> None:
     verb.add_argument("--shard", metavar="I/N", help="decode only the I-th of N parts, e.g. 2/8; once all are there, "
                       "the same command without it scores them. Processes of torchrun share the work without it")
     verb.add_argument("--overwrite", action="store_true", help="discard results of other settings in --output-dir")
+    decoding_options(verb)
     model_options(verb)
     verb.set_defaults(run=evaluate)
 
@@ -239,6 +243,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from cdasr.speech.domain import scored_after
     from cdasr.speech.normalisers import Normaliser, spellings_of
 
+    Decoding.of(options)  # checked before anything is loaded
     if twice := [name for name, _ in options.external if [other for other, _ in options.external].count(name) > 1]:
         raise ValueError(f"--external {twice[0]}= is given twice; each enhancer has a name of its own")
     shard = None if options.shard in (None, "auto") else parse_shard(options.shard)
@@ -258,6 +263,43 @@ def evaluate(options: argparse.Namespace) -> int:
         if share[0] > 1:
             return 0
     print(run(shard=shard))
+    return 0
+
+
+def _add_tune_lm(verbs) -> None:
+    verb = verbs.add_parser("tune-lm", help="the weight of a language model with which a manifest has the fewest word "
+                            "errors", **about_strategies())
+    verb.add_argument("--manifest", type=Path, required=True, help="development data with texts: CSV, TSV or JSON "
+                      "lines file, or Kaldi data directory")
+    verb.add_argument("--lm", type=Path, required=True, metavar="FILE", help=LM)
+    verb.add_argument("--output-dir", type=Path, required=True, help="for tune_lm.json and the logits, which are there "
+                      "for the next time")
+    verb.add_argument("--lm-weights", type=numbers, metavar="W[,W...]", help="to try; default: "
+                      "0,0.25,0.5,0.75,1,1.5,2")
+    verb.add_argument("--word-bonuses", type=numbers, metavar="B[,B...]", help="to try with each; default: 0,1,2")
+    verb.add_argument("--strategy", choices=STRATEGIES, help="whose logits are decoded; default: the package's")
+    verb.add_argument("--guidance", type=finite, metavar="W", help="weight of the logits in the signal process; "
+                      "default: the package's")
+    verb.add_argument("--normaliser", choices=("plain", "basic", "english"), default="plain", help="as of cdasr "
+                      "evaluate; default: %(default)s")
+    verb.add_argument("--batch-seconds", type=seconds, default=20.0, help="audio in a batch; default: %(default)s")
+    search_options(verb)
+    model_options(verb)
+    verb.set_defaults(run=tune_lm)
+
+
+def tune_lm(options: argparse.Namespace) -> int:
+    """Word error rates by weight of a language model, and which is best."""
+    check_folder(options.output_dir)
+    decoding = Decoding.of(options)
+    from cdasr.speech.normalisers import Normaliser, spellings_of
+    from cdasr.speech.tune_lm import BONUSES, WEIGHTS, tune_lm
+
+    load = cache(partial(_package, options))
+    print(tune_lm(options.manifest, load, decoding, options.output_dir, options.lm_weights or WEIGHTS,
+                  options.word_bonuses or BONUSES, options.strategy, options.batch_seconds,
+                  Normaliser(options.normaliser, lambda: spellings_of(load().recogniser)), steps=options.steps,
+                  seed=options.seed, guidance=options.guidance))
     return 0
 
 
@@ -520,6 +562,13 @@ def _strategy(options: argparse.Namespace) -> dict:
 
 
 def _pipeline(options: argparse.Namespace):
+    """The model package that the options name, which decodes as they say."""
+    decoding = Decoding.of(options)
+    pipeline = _package(options, **decoding.recogniser_options)
+    return pipeline if decoding == Decoding() else pipeline.with_decoding(decoding)
+
+
+def _package(options: argparse.Namespace, **recogniser_options):
     """The model package that the options name, with the recogniser and the precision that they ask for."""
     quieten_libraries()
     _check_device(options)
@@ -529,9 +578,9 @@ def _pipeline(options: argparse.Namespace):
         return introduced(Pipeline.from_pretrained(
             options.model, options.device, options.recogniser, options.precision, options.compile,
             options.channels_last, dtype=options.recogniser_dtype, attn_implementation=options.attn_implementation,
-            fallback=options.fallback), options.model)
+            fallback=options.fallback, **recogniser_options), options.model)
     except ValueError as error:
-        if options.model != DEFAULT or options.recogniser:
+        if options.model != DEFAULT or options.recogniser or recogniser_options:
             raise
         raise ValueError(f"{error}; the package {DEFAULT} is for this recogniser, which is downloaded once or given "
                          "with --recogniser DIR; --model digits, ten words for a first try, brings its own") from None

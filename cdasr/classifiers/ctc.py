@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdasr.classifiers.alphabet import alphabet_of
 from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.logits import CTCLogits, Logits, Word, valid
 from cdasr.classifiers.options import checked_options, for_model, without
@@ -44,7 +45,8 @@ class CTCRecogniser(nn.Module):
         self.sample_rate: int = processor.feature_extractor.sampling_rate
         self.normalise: bool = getattr(processor.feature_extractor, "do_normalize", False)
         self.blank: int = processor.tokenizer.pad_token_id
-        self.whole_words: bool = _whole_words(processor.tokenizer)
+        self.alphabet = alphabet_of(processor.tokenizer, len(processor.tokenizer))
+        self.whole_words: bool = self.alphabet.whole_words
         self._hidden_layers: tuple[int, ...] = (-1,)  # `with_hidden_layers` gives others
 
     @classmethod
@@ -60,7 +62,7 @@ class CTCRecogniser(nn.Module):
         from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
         options = checked_options({**options, "target_lang": target_lang})
-        without(options, ("language", "task", "fallback"), "it is of Whisper; leave it out")
+        without(options, ("language", "task", "fallback", "initial_prompt"), "it is of Whisper; leave it out")
         place = Path(locate(name_or_dir, options))
         with loading(name_or_dir, "CTC recogniser"):
             config, model_class = _described(read_config(place))
@@ -252,9 +254,13 @@ class CTCRecogniser(nn.Module):
                  if (text := span.get("word", span.get("char"))).strip()] for item, row in zip(spans, posterior)]
 
     def _word(self, word: str, start: int, end: int, posterior: Tensor) -> Word:
+        return Word(word.lower(), *self.span_seconds(start, end), float(posterior[start:end].nanmean()))
+
+    def span_seconds(self, start: int, end: int) -> tuple[float, float]:
+        """Where the frames from `start` to before `end` begin and end, in seconds."""
         first = (self.first_centre - (self.stride - 1) / 2) / self.sample_rate  # where frame 0 begins
         begin, stop = (max(first + frame * self.stride / self.sample_rate, 0.0) for frame in (start, end))
-        return Word(word.lower(), begin, stop, float(posterior[start:end].nanmean()))
+        return begin, stop
 
     def _best(self, values: Tensor, lengths: Tensor) -> Tensor:
         """The best token of each frame (B, M), blanks beyond the lengths."""
@@ -283,12 +289,6 @@ def _described(found: dict) -> tuple[object, type]:
     if model_class.main_input_name != "input_values" or not hasattr(model_class, "_get_feat_extract_output_lengths"):
         raise ValueError(f"{model_class.__name__} does not take waveforms through a convolutional feature encoder")
     return make_config(config_class, found), model_class
-
-
-def _whole_words(tokenizer) -> bool:
-    """Whether each token is a word, so that two different ones in a row are two words even without a delimiter."""
-    special = {*tokenizer.all_special_tokens, getattr(tokenizer, "word_delimiter_token", None)}
-    return all(len(token) > 1 for token in tokenizer.get_vocab() if token not in special)
 
 
 def normalise_waves(waves: Tensor, mask: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -115,6 +115,34 @@ class DecodingSteps:
         def note(module: nn.Module, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
             self.latest["heads", layer] = output[1][:, heads, -1]
         return note
+
+
+class AtMost:
+    """A logits processor that ends each item of a beam search after `most` (B,) tokens; it notes their `prefix`."""
+
+    def __init__(self, most: Tensor, beam_size: int, end: int):
+        self.most, self.end, self.prefix = most.repeat_interleave(beam_size), end, 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.prefix = self.prefix or input_ids.shape[1]
+        over = input_ids.shape[1] - self.prefix + 1 >= self.most
+        ended = torch.full_like(scores, -torch.inf)
+        ended[:, self.end] = scores[:, self.end].clamp_min(-1e4)
+        return torch.where(over[:, None], ended, scores)
+
+
+@contextmanager
+def noted_attention(layers: Sequence[nn.Module], heads: Mapping[int, list[int]]) -> Iterator[list[Tensor]]:
+    """While this is open, the cross-attention (B, heads, L, S) of these `heads` of each layer is noted in a list."""
+    seen: list[Tensor] = []
+    handles = [layers[layer].encoder_attn.register_forward_hook(
+        lambda module, inputs, output, chosen=chosen: seen.append(output[1][:, chosen]))
+        for layer, chosen in heads.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Head(nn.Module):

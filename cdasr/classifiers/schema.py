@@ -36,6 +36,7 @@ class Options(Strict):
     task: Literal["transcribe", "translate"] = "transcribe"
     target_lang: Word = "eng"
     fallback: bool = True
+    initial_prompt: Annotated[str, Field(min_length=1, max_length=4096)] = ""
     revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$", max_length=200)] = "main"
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "fp16"
     local_files_only: bool = False

@@ -109,7 +109,7 @@ class WhisperCTCRecogniser(CTCRecogniser):
         from transformers import Wav2Vec2CTCTokenizer
 
         folder, options = Path(folder), checked_options(options)
-        without(options, ("language", "task", "target_lang", "fallback"),
+        without(options, ("language", "task", "target_lang", "fallback", "initial_prompt"),
                 "its head has the language that it was trained on")
         with loading(folder, "Whisper CTC recogniser"):
             found = read_json(folder / "config.json")
@@ -222,7 +222,8 @@ def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, 
         _keys_to_ignore_on_load_unexpected = (r"decoder\.", r"proj_out\.")
 
     options = checked_options(options)
-    without(options, ("language", "task", "target_lang", "fallback"), "an encoder has no language to choose")
+    without(options, ("language", "task", "target_lang", "fallback", "initial_prompt"),
+            "an encoder has no language to choose")
     place = Path(locate(name_or_dir, options))
     with loading(name_or_dir, "Whisper encoder"):
         found = read_config(place)

@@ -41,7 +41,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.decoding_steps import Combine, DecodingSteps, normalised
+from cdasr.classifiers.decoding_steps import AtMost, Combine, DecodingSteps, normalised, noted_attention
 from cdasr.classifiers.fallback import TEMPERATURES, better_rows, doubtful, rows_of, with_rows
 from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.log_mel import LogMel
@@ -65,6 +65,7 @@ from cdasr.classifiers.whisper_parts import (
     isometry,
     language_of,
     marked,
+    prompt_tokens,
     split_words,
     watched_heads,
 )
@@ -79,21 +80,23 @@ class WhisperDecoderRecogniser(nn.Module):
 
     Language, task and suppressed tokens are those of the model's generation configuration; `language` and `task` set
     them there. Multilingual models without a language detect it. `fallback`: whether doubtful answers are decoded again
-    (`fallback.py`).
+    (`fallback.py`). `initial_prompt`: a text that goes before, for its spelling and its names. With a `beam_size` above
+    1 the hypothesis of an observation is transformers' beam search's; several versions are still read greedily.
     """
 
     kind = TokenLogits
 
     def __init__(self, model: nn.Module, processor, language: str | None = None, task: str | None = None,
-                 fallback: bool = True):
+                 fallback: bool = True, initial_prompt: str | None = None):
         super().__init__()
-        self.fallback, self.memory = fallback, None
+        self.fallback, self.memory, self.beam_size = fallback, None, 1
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.log_mel = LogMel(processor.feature_extractor)
         self.sample_rate: int = self.log_mel.sample_rate
         self._hidden_layers: tuple[int, ...] = (-1,)
         self.generation = greedy(model.generation_config, language, task)
+        self.prompt = prompt_tokens(processor, initial_prompt, model.config.max_target_positions // 2 - 1)
         self.heads = watched_heads(model, self.generation)
         ends = self.generation.eos_token_id
         self.ends: list[int] = [ends] if isinstance(ends, int) else list(ends)
@@ -105,7 +108,8 @@ class WhisperDecoderRecogniser(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, language: str | None = None, task: str | None = None,
-                        fallback: bool = True, **options) -> WhisperDecoderRecogniser:
+                        fallback: bool = True, initial_prompt: str | None = None, **options
+                        ) -> WhisperDecoderRecogniser:
         """Load from a local folder, the hub's cache or the hub.
 
         `options` (`dtype`, `attn_implementation`, `revision`, ...) go to transformers. Raises ValueError in one line
@@ -119,7 +123,7 @@ class WhisperDecoderRecogniser(nn.Module):
             WhisperTokenizer,
         )
 
-        options = checked_options({**options, "language": language, "task": task})
+        options = checked_options({**options, "language": language, "task": task, "initial_prompt": initial_prompt})
         without(options, ("target_lang",), "it is of MMS; Whisper has language")
         place = Path(locate(name_or_dir, options))
         with loading(name_or_dir, "Whisper model"):
@@ -131,7 +135,7 @@ class WhisperDecoderRecogniser(nn.Module):
             processor = WhisperProcessor(extractor, load_tokenizer(WhisperTokenizer, place))
             model = load_model(WhisperForConditionalGeneration, config, place, for_model(options),
                                generation_config=generation)
-        return cls(model, processor, language, task, fallback)
+        return cls(model, processor, language, task, fallback, initial_prompt)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write model (safetensors), generation configuration and processor as transformers would."""
@@ -157,6 +161,12 @@ class WhisperDecoderRecogniser(nn.Module):
             return self
         other = copy.copy(self)
         other._hidden_layers = tuple(layers)
+        return other
+
+    def with_beams(self, beam_size: int) -> WhisperDecoderRecogniser:
+        """The same recogniser, sharing its model, with a beam search of this size."""
+        other = copy.copy(self)
+        other.beam_size = beam_size
         return other
 
     @contextmanager
@@ -244,7 +254,8 @@ class WhisperDecoderRecogniser(nn.Module):
     def _hypothesise(self, encoded: Sequence[Tensor], samples: Tensor, combine: Combine | None = None
                      ) -> tuple[TokenLogits, list[TokenLogits]]:
         """Greedy decoding of all items at once; then of doubtful answers with tokens that are drawn (`fallback.py`)."""
-        found = self._generate(encoded, samples, combine)
+        found = self._search(*encoded, samples) if self.beam_size > 1 and combine is None else (
+            self._generate(encoded, samples, combine))
         for temperature in TEMPERATURES if self.fallback else ():
             again = doubtful(found[0]).nonzero()[:, 0]
             if not len(again):
@@ -261,20 +272,13 @@ class WhisperDecoderRecogniser(nn.Module):
                   given: Tensor | None = None, kept: Tensor | None = None, temperature: float = 0.0
                   ) -> tuple[TokenLogits, list[TokenLogits]]:
         """One decoding with a KV cache; coordinates and times come from the same pass."""
-        from transformers import LogitsProcessorList
-        from transformers.modeling_outputs import BaseModelOutput
-
         durations, states = samples / self.sample_rate, torch.cat(list(encoded))
         steps = DecodingSteps(self, self.most_tokens(samples), len(encoded), combine, given, kept, temperature)
         with steps.watching():
-            tokens = self.model.generate(
-                encoder_outputs=BaseModelOutput(last_hidden_state=states), generation_config=self.generation,
-                attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
-                logits_processor=LogitsProcessorList([steps]), force_unique_generate_call=True)[:len(samples)]
+            tokens = self._tokens(states, steps)[:len(samples)]
         values, attention = steps.values(), steps.attention()
         read = tokens[:, -values.shape[1]:]
-        ended = self._ended(read)
-        lengths = torch.where(ended.any(dim=1), ended.int().argmax(dim=1) + 1, values.shape[1])
+        lengths = self._lengths(read)
         mask = valid(values, lengths)
         answer = TokenLogits(values * mask[..., None], lengths, None, self,
                              self._boundaries(attention, lengths, durations), tokens, encoded[-1], samples,
@@ -284,6 +288,42 @@ class WhisperDecoderRecogniser(nn.Module):
                             read=answer.read if own else None, log_probs=answer.log_probs if own else None)
                     for values, hidden, audio in zip(steps.version_values(), steps.version_hidden(), encoded)]
         return replace(answer, hidden=versions[0].hidden), versions
+
+    def _tokens(self, states: Tensor, processor, beam_size: int = 1) -> Tensor:
+        """Tokens (B, P + L) with their prefix, of `states` (B, S, d), where a logits `processor` sees each step."""
+        from transformers import LogitsProcessorList
+        from transformers.modeling_outputs import BaseModelOutput
+
+        generation = copy.deepcopy(self.generation)
+        generation.num_beams = beam_size
+        prompt = {} if self.prompt is None else {"prompt_ids": torch.tensor(self.prompt, device=states.device)}
+        return self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states), generation_config=generation,
+            attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
+            logits_processor=LogitsProcessorList([processor]), force_unique_generate_call=True, **prompt)
+
+    def _search(self, encoded: Tensor, samples: Tensor) -> tuple[TokenLogits, list[TokenLogits]]:
+        """Beam search; coordinates and times come from one more pass, in which the found tokens are given."""
+        within = AtMost(self.most_tokens(samples), self.beam_size, self.ends[0])
+        tokens = self._tokens(encoded, within, self.beam_size)
+        read = tokens[:, within.prefix:]
+        lengths = self._lengths(read)
+        mask = torch.arange(read.shape[1], device=read.device) < lengths[:, None]
+        empty = encoded.new_zeros(*read.shape, self.logits_size, dtype=torch.float32)
+        with noted_attention(self.model.get_decoder().layers, self.heads) as seen:
+            found = self._teacher_forced(encoded, TokenLogits(empty, lengths, None, self, None, tokens, None, samples))
+        boundaries = self._boundaries(torch.cat(seen, dim=1)[:, :, within.prefix - 1:], lengths,
+                                      samples / self.sample_rate)
+        read = read.masked_fill(~mask, self.ends[0])
+        log_probs = torch.cat([self._scores(found.values[:, :1], first=True), self._scores(found.values[:, 1:])], dim=1)
+        log_probs = log_probs.log_softmax(dim=-1).gather(-1, read[..., None])[..., 0].clamp_min(-1e4) * mask
+        answer = replace(found, boundaries=boundaries, read=read, log_probs=log_probs)
+        return answer, [answer]
+
+    def _lengths(self, read: Tensor) -> Tensor:
+        """How many of the tokens (B, L) there are up to the first end of text, (B,)."""
+        ended = self._ended(read)
+        return torch.where(ended.any(dim=1), ended.int().argmax(dim=1) + 1, read.shape[1])
 
     def most_tokens(self, samples: Tensor) -> Tensor:
         """The most tokens (B,) that are decoded of `samples` (B,): more than anybody says, less than a loop would."""

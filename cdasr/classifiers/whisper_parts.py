@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.classifiers.logits import Word
+from cdasr.runtime.plain_data import one_line
 
 
 def hidden_states(encoder: nn.Module, features: Tensor) -> list[Tensor]:
@@ -42,12 +43,21 @@ def isometry(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def greedy(config, language: str | None, task: str | None):
-    """The generation configuration with `language` and `task`, and a copy of it for plain greedy decoding."""
+    """The generation configuration with `language` and `task`, and a copy of it for plain greedy decoding.
+
+    Raises ValueError for those that the model does not have.
+    """
     for name, value, known in (("language", language, "lang_to_id"), ("task", task, "task_to_id")):
         if value is not None:
-            if not getattr(config, known, None):
+            if not (there := getattr(config, known, None)):
+                if getattr(config, "is_multilingual", None) is False and (
+                        value == "transcribe" or language_token(value) == "<|en|>"):
+                    continue  # what an English model does anyway
                 raise ValueError(f"{name} {value!r}: the model's generation configuration names no {name}s (an English "
                                  "model, or an old configuration); leave it out")
+            if name == "language" and language_token(value) not in there:
+                raise ValueError(f"language {value!r}: the model does not have it; its languages are "
+                                 f"{' '.join(sorted(code.strip('<|>') for code in there))}")
             setattr(config, name, value)
     greedy = copy.deepcopy(config)
     greedy.update(num_beams=1, do_sample=False, return_timestamps=False, return_dict_in_generate=False,
@@ -94,6 +104,32 @@ def split_words(tokenizer, language: str, best: Tensor, posterior: Tensor, text:
     return [Word("".join(word.split()).lower(), float(boundaries[places[span[0]]]),
                  float(boundaries[places[span[-1]] + 1]), float(posterior[[places[index] for index in span]].mean()))
             for word, span in zip(found, spans) if word.strip()]
+
+
+def language_token(language: str) -> str:
+    """The token of a language that is given as such, by its code or by its English name."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    name = language.strip("<|>").lower()
+    return f"<|{TO_LANGUAGE_CODE.get(name, name)}|>"
+
+
+def prompt_tokens(processor, text: str | None, most: int) -> list[int] | None:
+    """The tokens that stand for an earlier transcript `text` in front of a Whisper's own, as it was trained.
+
+    Raises ValueError where they are more than `most`, or where the model has no token to begin them with.
+    """
+    if text is None:
+        return None
+    if "<|startofprev|>" not in processor.tokenizer.get_vocab():
+        raise ValueError("initial prompt: the model's tokenizer has no <|startofprev|>; leave it out")
+    try:
+        tokens = processor.get_prompt_ids(text, return_tensors="np").tolist()
+    except ValueError as error:  # special tokens in the text
+        raise ValueError(f"initial prompt {one_line(repr(text), 60)}: {one_line(error)}") from None
+    if len(tokens) > most:
+        raise ValueError(f"initial prompt: {len(tokens)} tokens; the model takes {most}, leave some words out")
+    return tokens
 
 
 def language_of(generation) -> str:

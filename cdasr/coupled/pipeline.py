@@ -67,6 +67,7 @@ class CoupledPipeline:
 
     domain: ClassVar[Domain]
     model_class: ClassVar[type[SignalModel]]
+    decoding: Mapping[str, object] = {}  # how logits are decoded, as plain data, where that is not greedily
 
     def __init__(self, classifier: nn.Module, signal: SignalModel, config: dict | None = None, device: str = "auto",
                  logits: LogitsModel | None = None):
@@ -79,7 +80,10 @@ class CoupledPipeline:
 
     def with_models(self, signal: SignalModel, logits: LogitsModel | None) -> CoupledPipeline:
         """The same pipeline around other models."""
-        return type(self)(self.classifier, signal, self.config, self.device, logits)
+        return self._remade(signal, self.config, logits)
+
+    def _remade(self, signal: SignalModel, config: dict, logits: LogitsModel | None) -> CoupledPipeline:
+        return type(self)(self.classifier, signal, config, self.device, logits)
 
     def with_choices(self, steps: int | None = None, **choices) -> CoupledPipeline:
         """The same pipeline, sharing its models, with other choices of its package; this one stays as it is.
@@ -91,7 +95,7 @@ class CoupledPipeline:
         if "strategies" in choices:
             config["strategies"] = {**self.config.get("strategies", {}), **choices["strategies"]}
         signal = self.signal if steps is None else self.signal.with_sampling(steps=steps)
-        return type(self)(self.classifier, signal, config, self.device, self.logits)
+        return self._remade(signal, config, self.logits)
 
     @property
     def strategies(self) -> list[str]:

@@ -86,6 +86,7 @@ def evaluate(rows: str | os.PathLike | Sequence[Row], model, systems: Sequence[s
     settings |= {"model": model_id(pipeline), "steps": steps, "seed": seed}
     unusual = {"limit": (limit, None), "samples": (samples, 1), "guidance": (guidance, None),
                "precision": (pipeline.signal.precision or "fp32", "fp32"), "others": (about_others, {}),
+               "decoding": (dict(getattr(pipeline, "decoding", {})), {}),
                "quality": (list(measured), list(how.measured))}
     settings |= {name: value for name, (value, usual) in unusual.items() if value != usual}
     known: dict[str, str] = {}

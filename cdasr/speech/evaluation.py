@@ -118,6 +118,7 @@ def entry(row: Row, result, normalise: Normaliser = PLAIN) -> dict:
             **error_counts(row["text"], result.text, normalise), "nfe": result.nfe,
             "duration": round(result.duration, 4), **({"chosen": result.chosen} if result.chosen else {}),
             **({} if result.out_of_domain is None else {"out_of_domain": result.out_of_domain}),
+            **({"nbest": [hypothesis.about() for hypothesis in result.nbest]} if result.nbest else {}),
             "confidence": [round(word.confidence, 4) for word in result.words],
             "times": [[round(word.start, 3), round(word.end, 3)] for word in result.words],
             "correct": correct_words(row["text"], " ".join(word.word for word in result.words), normalise),

@@ -78,6 +78,7 @@ def read_external(path: Path, recogniser: nn.Module, degraded: Tensor) -> Tensor
 
 def fuse_external(pipeline, degraded: Sequence[Tensor], external: Sequence[Tensor], batch_seconds: float) -> list:
     """A transcript of each pair of recordings (samples,), read as by the strategy `fused`; long ones are cut alike."""
+    pipeline.check(["fused"])
     parts = [list(segments([wave], pipeline.sample_rate)) for wave in degraded]
     places = [(number, place) for number, pieces in enumerate(parts) for place in range(len(pieces))]
     others = [wave[piece.start:piece.start + len(piece.wave)] for pieces, wave in zip(parts, external)

@@ -22,7 +22,8 @@ def record(name: Path, result: Transcript, seconds: float) -> dict:
         **({"chosen": result.chosen} if result.chosen else {}), "out_of_domain": result.out_of_domain,
         "duration": round(result.duration, 3), "rtf": round(seconds / result.duration, 4), "nfe": result.nfe,
         "words": [{**asdict(word), "start": round(word.start, 3), "end": round(word.end, 3),
-                   "confidence": round(word.confidence, 4)} for word in result.words]}
+                   "confidence": round(word.confidence, 4)} for word in result.words],
+        **({"nbest": [hypothesis.about() for hypothesis in result.nbest]} if result.nbest else {})}
 
 
 def jsonl(name: Path, result: Transcript, seconds: float) -> str:

@@ -55,7 +55,8 @@ def join(parts: Iterable[Part], rate: int, keep: Callable[[Tensor], None] | None
     return replace(
         first, text=texts.text(), words=texts.words(), duration=end, nfe=dict(nfe), chosen="+".join(chosen)
         or None, out_of_domain=_mostly(strange), wave=waves.whole(), words_enhanced=enhanced.words(),
-        text_enhanced=None if first.text_enhanced is None else enhanced.text())
+        text_enhanced=None if first.text_enhanced is None else enhanced.text(),
+        nbest=first.nbest if len(strange) == 1 else [])
 
 
 def _later(word: Word, start: float) -> Word:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cdasr.classifiers.beam_search import BeamSearch, Hypothesis
 from cdasr.classifiers.load import load_recogniser, save_recogniser
 from cdasr.classifiers.logits import Logits, Word
 from cdasr.classifiers.protocol import Recogniser
@@ -27,16 +28,20 @@ from cdasr.coupled import pipeline as joint
 from cdasr.coupled.models import LogitsModel
 from cdasr.coupled.package import check_classifier, inside, load_models, save_models, without_logits
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
+from cdasr.coupled.strategies import STRATEGIES
 from cdasr.coupled.voting import Vote
 from cdasr.runtime.device import resolve_precision
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
+from cdasr.speech.decoding import Decoding, check_search
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.word_times import sounding
 from cdasr.speech.words import consensus, normalise_text
+
+WITH_BEAMS = {"none", "enhanced", "oa"}  # strategies that read one version of the audio
 
 
 @dataclass
@@ -48,7 +53,8 @@ class Transcript:
     counts evaluations of each network for this recording, all samples together, and `duration` is in seconds.
     `out_of_domain`: whether the recording looks unlike what the package was trained for, so that its words mean little;
     None where the package or the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other
-    strategies.
+    strategies. `nbest`: the best texts with their scores, the answer first; empty where one was asked for, or a long
+    recording was cut.
     """
 
     text: str
@@ -61,6 +67,7 @@ class Transcript:
     words_enhanced: list[Word] = field(default_factory=list, repr=False)
     out_of_domain: bool | None = None
     chosen: str | None = None
+    nbest: list[Hypothesis] = field(default_factory=list, repr=False)
 
 
 @dataclass
@@ -88,6 +95,40 @@ class Pipeline(CoupledPipeline):
     def __init__(self, recogniser: Recogniser, signal: SpectrogramModel | PredictiveModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
         super().__init__(at_rate(recogniser, signal.sample_rate), signal, config, device, logits)
+        self.search: BeamSearch | None = None  # of a CTC recogniser; None: greedy
+
+    def with_decoding(self, decoding: Decoding) -> Pipeline:
+        """The same pipeline, sharing its models, which decodes as asked for.
+
+        Language, task and prompt of Whisper are options with which the recogniser is loaded: they change nothing here.
+        Raises ValueError for what the recogniser does not have.
+        """
+        recogniser, search = self.recogniser, None
+        if not recogniser.kind.has_hypothesis:
+            search = decoding.search()
+        check_search(recogniser, decoding, search)
+        if recogniser.kind.has_hypothesis:
+            recogniser = recogniser.with_beams(decoding.beam_size or 1)
+        other = type(self)(recogniser, self.signal, self.config, self.device, self.logits)
+        other.search, other.decoding = search, decoding.settings()
+        return other
+
+    def _remade(self, signal: SpectrogramModel | PredictiveModel, config: dict, logits: LogitsModel | None) -> Pipeline:
+        other = super()._remade(signal, config, logits)
+        other.search, other.decoding = self.search, self.decoding
+        return other
+
+    @property
+    def strategies(self) -> list[str]:
+        beams = getattr(self.recogniser, "beam_size", 1) > 1
+        return [name for name in super().strategies if not beams or name in WITH_BEAMS]
+
+    def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
+        if getattr(self.recogniser, "beam_size", 1) > 1 and (lockstep := set(names) & set(STRATEGIES) - WITH_BEAMS):
+            raise ValueError(f"the strategy {min(lockstep)!r} reads several versions of the audio token by token, for "
+                             "which Whisper has no beams; leave --beam-size out, or choose the strategy "
+                             f"{' or '.join(self.strategies)}")
+        super().check(names, steps, samples)
 
     @property
     def recogniser(self) -> Recogniser:
@@ -157,25 +198,38 @@ class Pipeline(CoupledPipeline):
         margin = 0 if strategy == "none" else self.context.margin(self.sample_rate)
         waves, cleaned = [[wave[margin:len(wave) - margin] for wave in signals.rows()] if signals else None
                           for signals in (batch, outcome.enhanced)]
+        ranked, chosen = None, outcome.chosen or [None] * len(waves)
         if outcome.answers is not None:
             spoken = self._voted(outcome.answers, waves, cleaned or waves)
-            texts, chosen = [" ".join(word.word for word in words).lower() for words in spoken], [None] * len(spoken)
+            texts = [" ".join(word.word for word in words).lower() for words in spoken]
         else:
-            texts, chosen = self.decode(outcome.logits), outcome.chosen or [None] * len(waves)
+            ranked, texts, words = self._heard(outcome.logits)
             alone = [(answer or strategy) == "none" for answer in chosen]
-            spoken = self._spoken(outcome.logits, waves, cleaned or waves, alone)
+            spoken = self._timed(words, outcome.logits, waves, cleaned or waves, alone)
         made = [Transcript(text, strategy, len(wave) / self.sample_rate, outcome.evaluations, words=words,
                            chosen=answer) for text, wave, words, answer in zip(texts, waves, spoken, chosen)]
         if cleaned is not None:
-            heard = self._spoken(outcome.enhanced_logits, waves, cleaned, [False] * len(waves))
-            for transcript, text, words, wave in zip(made, self.decode(outcome.enhanced_logits), heard, cleaned):
-                transcript.text_enhanced, transcript.words_enhanced, transcript.wave = text, words, wave
+            _, heard, words = (ranked, texts, words) if outcome.enhanced_logits is outcome.logits else self._heard(
+                outcome.enhanced_logits)
+            words = self._timed(words, outcome.enhanced_logits, waves, cleaned, [False] * len(waves))
+            for transcript, text, spoken, wave in zip(made, heard, words, cleaned):
+                transcript.text_enhanced, transcript.words_enhanced, transcript.wave = text, spoken, wave
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
+        if ranked and self.search.nbest > 1:
+            for transcript, hypotheses in zip(made, ranked):
+                transcript.nbest = [replace(hypothesis, words=[]) for hypothesis in hypotheses]
         return made
 
-    def _spoken(self, logits: Logits, waves: Sequence[Tensor], cleaned: Sequence[Tensor],
-                alone: Sequence[bool]) -> list[list[Word]]:
+    def _heard(self, logits: Logits) -> tuple[list[list[Hypothesis]] | None, list[str], list[list[Word]]]:
+        """Texts in lower case and words of logits, and the hypotheses of each item where there is a search."""
+        if self.search is None:
+            return None, [text.lower() for text in logits.texts()], logits.words()
+        ranked = self.search(logits)
+        return ranked, [best.text for best, *_ in ranked], [best.words for best, *_ in ranked]
+
+    def _timed(self, spoken: Sequence[Sequence[Word]], logits: Logits, waves: Sequence[Tensor],
+               cleaned: Sequence[Tensor], alone: Sequence[bool]) -> list[list[Word]]:
         """The words of each item with their times in the recording, without context.
 
         Those of the recogniser `alone`, of `none`, had no context around them and are in `waves` (samples,); others are
@@ -183,7 +237,7 @@ class Pipeline(CoupledPipeline):
         """
         margin = self.context.margin(self.sample_rate) / self.sample_rate
         found = []
-        for words, wave, clean, plain in zip(logits.words(), waves, cleaned, alone):
+        for words, wave, clean, plain in zip(spoken, waves, cleaned, alone):
             lead = 0.0 if plain else margin
             moved = [replace(word, start=word.start - lead, end=word.end - lead) for word in words]
             found.append(sounding(moved, wave if plain else clean, self.sample_rate, logits.word_peaks))
@@ -192,13 +246,15 @@ class Pipeline(CoupledPipeline):
     def _voted(self, answers: Mapping[str, Logits], waves: Sequence[Tensor],
                cleaned: Sequence[Tensor]) -> list[list[Word]]:
         """The words of each item that win the vote of the answers."""
-        rule = Vote(**self.config["rover"])
-        spoken = [self._spoken(answers[name], waves, cleaned, [name == "none"] * len(waves)) for name in rule.answers]
+        rule, spoken = Vote(**self.config["rover"]), []
+        for name in rule.answers:
+            _, _, words = self._heard(answers[name])
+            spoken.append(self._timed(words, answers[name], waves, cleaned, [name == "none"] * len(waves)))
         return [rule.decide(words, normalise_text) for words in zip(*spoken)]
 
     def decode(self, logits: Logits) -> list[str]:
         """Transcripts of logits, in lower case."""
-        return [text.lower() for text in logits.texts()]
+        return self._heard(logits)[1]
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, device: str = "auto",

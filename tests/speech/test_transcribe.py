@@ -30,7 +30,7 @@ class Heard:
     words: list
     strategy: str = "none"
     nfe: dict = field(default_factory=dict)
-    text_enhanced = wave = out_of_domain = chosen = None
+    text_enhanced = wave = out_of_domain = chosen = nbest = None
 
 
 class Recogniser(SimpleNamespace):
