@@ -133,6 +133,10 @@ class CoupledPipeline:
         """Share of the degraded signal in observation adding, as chosen on development data."""
         return float(self.config.get("observation_adding", {}).get("weight", 0.0))
 
+    def mixed(self, batch: Batch, enhanced: Tensor) -> Tensor:
+        """The mix (B, ...) of observation adding, of enhanced and degraded signals."""
+        return torch.lerp(enhanced, batch.signals, self.oa_weight)
+
     @property
     def fused_weight(self) -> float:
         """Share of the degraded signal's log-posteriors in `fused`, as chosen on development data."""
@@ -205,7 +209,7 @@ def none(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: M
 def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """C on a mix of the enhanced and the degraded signal: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
     signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
-    mixed = replace(batch, signals=torch.lerp(signals, batch.signals, pipeline.oa_weight))
+    mixed = replace(batch, signals=pipeline.mixed(batch, signals))
     logits = pipeline.classifier(mixed.signals, mixed.lengths)
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
@@ -268,7 +272,7 @@ def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | 
 
     `none` is the frozen classifier as it is, without context. Where there is context, or where the strategy does not
     observe y, that takes one more evaluation of the classifier, which is counted. `fused` is read where it is `wanted`,
-    by default wherever both signals were observed.
+    by default wherever both signals were observed. `oa` is read where it is `wanted`, with one more evaluation.
     """
     outcome, bare = PLAIN.get(name, coupled(name))(pipeline, batch, steps, sampling), pipeline.bare(batch)
     outcome.out_of_domain = pipeline._out_of_domain(outcome, batch, name)
@@ -279,6 +283,9 @@ def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | 
     answers = {"none": alone, "enhanced": outcome.enhanced_logits, name: outcome.logits}
     if outcome.noisy_logits is not None and "fused" not in answers and (wanted is None or "fused" in wanted):
         answers["fused"] = outcome.enhanced_logits.fused(outcome.noisy_logits, pipeline.fused_weight)
+    if "oa" in (wanted or ()):
+        answers["oa"] = pipeline.classifier(pipeline.mixed(batch, outcome.enhanced.signals), batch.lengths)
+        outcome.nfe["classifier"] += 1
     return outcome, answers
 
 

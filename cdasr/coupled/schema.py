@@ -295,11 +295,12 @@ class Rover(Strict):
     strategy: str
     answers: Annotated[list[str], Field(min_length=1, max_length=8)]
     weights: Many[Number]
+    margin: Number = 0.0
     measured: dict = {}  # how it was fitted, and what it is expected to give
 
     @model_validator(mode="after")
     def _answers(self):
-        check_answers(self.strategy, self.answers, "answers")
+        check_answers(self.strategy, [name for name in self.answers if name != "oa"], "answers")
         if len(set(self.answers)) < len(self.answers):
             raise ValueError(f"answers: each votes once, got {', '.join(self.answers)}")
         if len(self.weights) != (count := size(len(self.answers))):

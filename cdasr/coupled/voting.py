@@ -2,9 +2,9 @@
 
 Answers to the same input agree where it is clear and differ where it is not. Recogniser output voting error reduction
 (ROVER; Fiscus 1997) aligns them into slots, each with the words that the answers have there, or nothing. Here the odds
-of each word, and of nothing, are a conditional logit model (McFadden 1974) of who says it and how sure they are. It is
-fitted on development data (`cdasr.speech.rover_rule`) and stored in the package as plain numbers. A word's confidence
-is then its probability among those of its slot.
+of each word, of nothing, and of something that no answer has, are a conditional logit model (McFadden 1974) of who says
+it and how sure they are. It is fitted on development data (`cdasr.speech.rover_rule`) and stored in the package as
+plain numbers. A word's confidence is then its probability.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ Slot = dict[str, dict[int, Word | None]]  # by the key of a word: the answers th
 class Vote:
     """What a package stores for `rover`: the `strategy` that is run, the `answers` that vote, and their weights.
 
-    `weights` are of `features`. `measured` says how they were fitted.
+    `weights` are of `features`. A word is left out where the odds of nothing are higher by the `margin` in log-odds.
+    `measured` says how they were fitted.
     """
 
     strategy: str
     answers: Sequence[str]
     weights: Sequence[float]
+    margin: float = 0.0
     measured: Mapping = field(default_factory=dict)
 
     def config(self) -> dict:
         """Plain data from which it can be built again."""
         return {"strategy": self.strategy, "answers": list(self.answers), "weights": list(self.weights),
-                "measured": dict(self.measured)}
+                "margin": self.margin, "measured": dict(self.measured)}
 
     def decide(self, answers: Sequence[Sequence[Word]], key: Callable[[str], str]) -> list[Word]:
         """The words that win, from the words of each answer in the order of `self.answers`.
@@ -50,8 +52,10 @@ class Vote:
         """
         weights, decided = torch.tensor(list(self.weights), dtype=torch.float64), []
         for slot in align(answers, key):
-            shares = (features(slot, len(answers)) @ weights).softmax(dim=0)
-            place = int(shares.argmax())
+            scores = features(slot, len(answers)) @ weights
+            shares = F.pad(scores, (0, 1)).softmax(dim=0)  # the last: something else
+            scores[list(slot).index(NOTHING)] -= self.margin
+            place = int(scores.argmax())
             spoken = [word for word in list(slot.values())[place].values() if word is not None]
             if spoken:
                 surest = max(spoken, key=lambda word: word.confidence)
@@ -141,21 +145,22 @@ def features(slot: Slot, answers: int) -> Tensor:
 def fit(slots: Sequence[Slot], truths: Sequence[str | None], answers: int, penalty: float = 1e-3) -> list[float]:
     """Weights of `features` that make the true entries most likely; `penalty` is that of the squared weights.
 
-    `truths`: the key of the true entry of each slot; None where it is not there, which says nothing.
+    `truths`: the key of the true entry of each slot; None where it is not there. Raises ValueError where no word of any
+    answer is right.
     """
-    used = [(features(slot, answers), list(slot).index(truth)) for slot, truth in zip(slots, truths)
-            if truth is not None]
-    if not used:
-        raise ValueError("no word of any answer has a truth to learn from")
-    items = pad_sequence([rows for rows, _ in used], batch_first=True)
-    padding = torch.arange(items.shape[1]) >= torch.tensor([len(rows) for rows, _ in used])[:, None]
-    right = torch.tensor([place for _, place in used])
+    if not any(truths):
+        raise ValueError("no word of any answer is right")
+    rows = [features(slot, answers) for slot in slots]
+    items = pad_sequence(rows, batch_first=True)
+    padding = torch.arange(items.shape[1]) >= torch.tensor(list(map(len, rows)))[:, None]
+    other = items.shape[1]  # the place of what no answer has, whose score is 0
+    right = torch.tensor([other if truth is None else list(slot).index(truth) for slot, truth in zip(slots, truths)])
     weights = torch.zeros(items.shape[-1], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = F.cross_entropy((items @ weights).masked_fill(padding, -torch.inf), right)
+        value = F.cross_entropy(F.pad((items @ weights).masked_fill(padding, -torch.inf), (0, 1)), right)
         value = value + penalty * weights.square().sum()
         value.backward()
         return value

@@ -40,7 +40,7 @@ def test_the_majority_wins_and_is_written_as_by_the_surest():
     vote = Vote("fused", ["none", "enhanced", "fused"], PLAIN_SUM)
     words = vote.decide([said("Red bus now", 0.6), said("bed bus", 0.5), said("red bus", 0.9)], str.lower)
     assert [word.word for word in words] == ["red", "bus"]
-    shares = torch.tensor([0.6 + 0.9, 0.5, 0.0]).softmax(dim=0)
+    shares = torch.tensor([0.6 + 0.9, 0.5, 0.0, 0.0]).softmax(dim=0)  # of red, bed, nothing and something else
     assert words[0].confidence == pytest.approx(float(shares[0])) and words[0].start == 0.0
     assert vote.decide([[], [], []], str.lower) == []
 
@@ -76,8 +76,19 @@ def test_the_fit_learns_whom_to_believe():
     assert len(vote.weights) == size(2)
     words = vote.decide([said("yes", 0.05), said("no", 0.95)], str)
     assert [word.word for word in words] == ["yes"] and words[0].confidence > 0.9
-    with pytest.raises(ValueError, match="no word of any answer"):
+    with pytest.raises(ValueError, match="no word of any answer is right"):
         fit(slots, [None] * len(slots), 2)
+
+
+def test_confidences_are_shares_of_right_words():
+    """One answer, sure or not: of its words a known share is right, the others are something else or nothing."""
+    slots = [align([said("word", sure)], str)[0] for sure in [0.9] * 200 + [0.2] * 200]
+    right = ["word"] * 180 + [None] * 20 + ["word"] * 60 + [None] * 80 + [NOTHING] * 60
+    weights = fit(slots, right, 1, penalty=0.0)
+    careful, bold = (Vote("enhanced", ["none"], weights, margin) for margin in (0.5, -0.5))
+    assert [word.confidence for word in careful.decide([said("word", 0.9)], str)] == [pytest.approx(0.9, abs=0.01)]
+    ties = [vote.decide([said("word", 0.2)], str) for vote in (careful, bold)]
+    assert [len(words) for words in ties] == [1, 0], "a margin decides where both are as likely"
 
 
 @pytest.mark.parametrize("change, message", [

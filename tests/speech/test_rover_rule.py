@@ -44,7 +44,7 @@ def rows(write_wav, tone, package_dir):
 
 def test_a_package_stores_its_vote_and_runs_it(package_dir, rows, tmp_path, capsys):
     pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
-    assert add_rover(pipeline, rows, tolerance=1000.0).config["rover"]["answers"] == ["none", "enhanced"]
+    assert add_rover(pipeline, rows, tolerance=1000.0).config["rover"]["answers"] == ["none", "enhanced", "oa"]
     pipeline.with_choices(strategy="cascade").save_pretrained(tmp_path / "package")
     (tmp_path / "set.csv").write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]))
     arguments = [str(tmp_path / "package"), str(tmp_path / "set.csv"), "--tolerance", "1000"]
