@@ -1,7 +1,7 @@
 """Where systems differ from `none`, the frozen classifier alone: what each wins and loses, and what a choice could win.
 
 A system may be no better than `none` on average and still right where `none` is wrong. These tables show it: the errors
-that a system removes and adds, the rate of an oracle that takes the better answer of each item, and which parts of the
+that a system removes and adds, the rate of the better answer of each item, and which parts of the
 references (words) the systems get right.
 """
 
@@ -21,8 +21,9 @@ def gains_and_losses(decoded: Mapping[str, Sequence[dict]], domain: Domain, cond
                      base: str = "none", markdown: bool = True) -> str:
     """A table of the items that each system changes for the better and for the worse, against those of `base`.
 
-    The oracle of a system takes the better of its answer and that of `base` for each item; that of the last line takes
-    the best of all systems. Systems that lack a condition are left out, and there is no table without two systems.
+    The last column takes the better of a system's answer and that of `base` for each item, which only who knows the
+    truth can; the last line takes the best of all systems. Systems that lack a condition are left out, and there is no
+    table without two systems.
     """
     found = by_item(decoded, conditions)
     if base not in found or len(found) < 2:
@@ -31,7 +32,7 @@ def gains_and_losses(decoded: Mapping[str, Sequence[dict]], domain: Domain, cond
     total = sum(entry[counted] for entry in own.values())
     rate = f"{domain.evaluation.title} %"
     lines = [["system", rate, "items better", "items worse", "errors removed", "errors added",
-              f"oracle with {base}, %"]]
+              f"at best with {base}, %"]]
     for system, entries in found.items():
         gains = [own[name]["errors"] - entry["errors"] for name, entry in entries.items()]
         removed, added = sum(gain for gain in gains if gain > 0), -sum(gain for gain in gains if gain < 0)

@@ -89,7 +89,8 @@ def _agreement(found: Experiment) -> Sections:
     last = next((name for name in ("auto", *reversed(found.coupled)) if name in found.systems), None)
     systems = [name for name in ("none", "enhanced", last) if name in found.systems]
     parts = right_parts(found.decoded, found.domain, conditions, systems)
-    return [("What the systems change", f"{title}. An oracle takes the better answer of each item.\n\n{table}"
+    return [("What the systems change", f"{title}. At best: the better answer of each item, which only who knows the "
+             f"truth can choose.\n\n{table}"
              + (f"\n\nBy who is right, {found.domain.evaluation.counted}:\n\n{parts}" if parts else ""))]
 
 

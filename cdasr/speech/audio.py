@@ -73,10 +73,13 @@ def read_audio(path: str | os.PathLike, rate: int | None = None, channel: int | 
 @contextmanager
 def opened(path: str | os.PathLike) -> Iterator[tuple[soundfile.SoundFile, AudioFormat]]:
     """A file while it is read, and its format. Raises ValueError for one that soundfile cannot read."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        check_file(path)
     try:
-        with soundfile.SoundFile(check_file(path)) as file:
+        with soundfile.SoundFile(path) as file:
             yield file, _format(path, file)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
+        check_file(path)
         raise _unreadable(path, error) from None
 
 

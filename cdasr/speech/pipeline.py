@@ -90,7 +90,7 @@ class Pipeline(CoupledPipeline):
     See `transcribe` for batches and `__call__` for one recording.
     """
 
-    domain, model_class = SPEECH, SpectrogramModel
+    domain, model_class = SPEECH, SpeechSignal
 
     def __init__(self, recogniser: Recogniser, signal: SpectrogramModel | PredictiveModel, config: dict | None = None,
                  device: str = "auto", logits: LogitsModel | None = None):
@@ -268,7 +268,7 @@ class Pipeline(CoupledPipeline):
         `compile` and `channels_last` are those of `optimised`.
         Raises ValueError in one line when there is no such package or it cannot be used with this version.
         """
-        folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, SpeechSignal)
+        folder, config, signal, logits = load_models(name_or_dir, cls.domain.name, cls.model_class)
         loaded = isinstance(recogniser, torch.nn.Module)
         frozen = recogniser if loaded else load_recogniser(recogniser or inside(folder, config.get("recogniser")),
                                                            **options)

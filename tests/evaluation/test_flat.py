@@ -74,6 +74,7 @@ def test_kinds_of_errors_and_quality_are_in_the_table(results):
     page = (results.parent / "page" / "report.md").read_text()
     first = (results / "table.txt").read_text().splitlines()[8]
     quality = page.split("Quality of the enhanced signals")[1].split("## ")[0].splitlines()
-    assert [cell.strip() for cell in quality[2].split("|")[1:-1]] == ["system", "SI-SDR dB", "PESQ", "STOI", "ESTOI"]
+    assert [cell.strip() for cell in quality[2].split("|")[1:-1]] == [
+        "system", "SI-SDR dB", "PESQ", "STOI", "ESTOI", "CSIG", "CBAK", "COVL", "SSNR dB"]
     assert quality[5].split("|")[2:6] == quality[4].split("|")[2:6], "none leaves the audio as it is"
     assert quality[5].split("|")[2].strip() == first.split()[1]

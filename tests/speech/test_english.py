@@ -15,7 +15,7 @@ from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 
 def test_its_signal_process_loads_and_does_something():
     folder, config, signal, logits = load_models("english", "speech", SpectrogramModel)
-    assert logits is None and config["strategy"] == "auto"
+    assert logits is None and config["strategy"] == "rover"
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15e6
     waves = 0.1 * torch.randn(1, 16_000)
     enhanced, evaluations = signal.enhance(waves, torch.tensor([16_000]))
@@ -33,11 +33,12 @@ def test_without_its_recogniser_one_line_says_how_to_get_it(tone, write_wav, mon
 
 def test_with_another_whisper_it_works_as_with_its_own(tone, tmp_path):
     pipeline = Pipeline.from_pretrained("english", "cpu", recogniser=make_whisper(tmp_path))
-    assert pipeline.strategies == ["none", "enhanced", "oa", "fused", "auto"] and pipeline.default_strategy == "auto"
+    assert pipeline.strategies == ["none", "enhanced", "oa", "fused", "auto", "rover"]
+    assert pipeline.default_strategy == "rover"
     wave = torch.from_numpy(tone(0.5))
     found = {name: pipeline.transcribe([wave], name)[0] for name in pipeline.strategies}
     assert found["auto"].text in {found[name].text for name in ("none", "enhanced", "fused")}
-    assert [result.nfe["classifier"] for result in found.values()] == [1, 1, 1, 2, 2]
+    assert [result.nfe["classifier"] for result in found.values()] == [1, 1, 1, 2, 2, 3]
     with pytest.raises(ValueError, match="'cascade' needs a logits process"):
         pipeline.transcribe([wave], "cascade")
 
