@@ -27,6 +27,7 @@ from zlib import crc32
 import numpy as np
 from tqdm import tqdm
 
+from cdasr.runtime.atomic import write_text
 from cdasr.runtime.errors import explain
 from cdasr.speech.audio import read_audio, write_audio
 
@@ -127,14 +128,14 @@ def collect(source: Source, folder: Path, place: str) -> int:
                        if path.is_file() and source.takes(path.relative_to(checkout).as_posix()))
         if not paths:
             raise ValueError(f"{source.repository}: none of its recordings is there")
-        made = [part for path in tqdm(paths, desc=source.repository, unit="recordings")
-                for part in parts(path, checkout)]
-    unfinished = folder.with_name(f".{folder.name}")
-    unfinished.mkdir(parents=True, exist_ok=True)
-    for name, wave in made:
-        write_audio(unfinished / name, wave, RATE)
+        unfinished, count = folder.with_name(f".{folder.name}"), 0
+        unfinished.mkdir(parents=True, exist_ok=True)
+        for path in tqdm(paths, desc=source.repository, unit="recordings"):
+            for name, wave in parts(path, checkout):
+                write_audio(unfinished / name, wave, RATE)
+                count += 1
     unfinished.rename(folder)
-    return len(made)
+    return count
 
 
 def parts(path: Path, checkout: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 print(f"{folder}: {collect(SOURCES[name], folder, options.clone_from)} recordings")
         there = [name for name in SOURCES if (options.output_dir / name).is_dir()]
-        (options.output_dir / "ATTRIBUTION.md").write_text(attribution(there), encoding="utf-8")
+        write_text(options.output_dir / "ATTRIBUTION.md", attribution(there))
     except (ValueError, OSError) as error:
         print(f"cdasr: {explain(error)}", file=sys.stderr)
         return 2

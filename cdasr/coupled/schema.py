@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, create_model, model_validator
 
-from cdasr.coupled.strategies import STRATEGIES, check_strategies, options_of
+from cdasr.coupled.strategies import STRATEGIES, answers_of, check_strategies, options_of
 from cdasr.coupled.voting import size
 from cdasr.runtime.plain_data import Count, Many, Positive, Share, Size, Steps, Strict, Width, checked
 
@@ -315,8 +315,8 @@ def check_answers(strategy: str, answers: Sequence[str], key: str) -> None:
     chosen = STRATEGIES[strategy]
     if chosen.needs_rule or not chosen.needs_signal or strategy == "oa":
         raise ValueError(f"strategy {strategy!r}: expected enhanced, or one that moves both processes")
-    if unknown := [name for name in answers if name not in ("none", "enhanced", "fused", strategy)]:
-        raise ValueError(f"{key}.{unknown[0]}: there are {key} for none, enhanced, fused and {strategy}")
+    if unknown := [name for name in answers if name not in answers_of(strategy)]:
+        raise ValueError(f"{key}.{unknown[0]}: there are {key} for {', '.join(answers_of(strategy))}")
 
 
 class About(Strict):

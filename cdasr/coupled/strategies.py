@@ -78,6 +78,11 @@ def needs_logits(name: str) -> bool:
     return name in STRATEGIES and STRATEGIES[name].needs_logits
 
 
+def answers_of(name: str) -> list[str]:
+    """The strategies whose answers are at hand when a strategy was run; `fused` needs both signals observed."""
+    return list(dict.fromkeys(("none", "enhanced", *(() if name == "enhanced" else ("fused",)), name)))
+
+
 def with_both_processes() -> list[str]:
     """The strategies that run a signal and a logits process."""
     return [name for name, strategy in STRATEGIES.items() if strategy.needs_signal and strategy.needs_logits]

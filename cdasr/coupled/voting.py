@@ -48,11 +48,15 @@ class Vote:
         """The words that win, from the words of each answer in the order of `self.answers`.
 
         `key` of a word is what it is compared by; words without one are left out, and one with several, such as
-        `well-known`, is taken apart. A word is written, and has the times, as in the answer that is surest of it.
+        `well-known`, is taken apart.
         """
+        return self.winners(align(answers, key))
+
+    def winners(self, slots: Sequence[Slot]) -> list[Word]:
+        """The words that win in the slots; a word is written, and has the times, as in the answer that is surest."""
         weights, decided = torch.tensor(list(self.weights), dtype=torch.float64), []
-        for slot in align(answers, key):
-            scores = features(slot, len(answers)) @ weights
+        for slot in slots:
+            scores = features(slot, len(self.answers)) @ weights
             shares = F.pad(scores, (0, 1)).softmax(dim=0)  # the last: something else
             scores[list(slot).index(NOTHING)] -= self.margin
             place = int(scores.argmax())

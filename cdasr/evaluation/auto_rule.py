@@ -75,7 +75,7 @@ def add_auto(pipeline: CoupledPipeline, rows: Rows, tolerance: float = TOLERANCE
              domain: Domain | None = None) -> CoupledPipeline:
     """The pipeline with a rule for `auto` in its config, fitted on development rows with their clean versions.
 
-    It is one for the package's strategy, or for `enhanced` where that gives no signal. The pipeline stays without a
+    It is one for the `answering_strategy`. The pipeline stays without a
     rule, which is said, where the answers differ too seldom. `domain`: how errors are counted; default: the pipeline's.
     """
     strategy = answering_strategy(pipeline)

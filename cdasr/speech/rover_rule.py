@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from cdasr.classifiers.logits import Word
 from cdasr.coupled.pipeline import candidates
+from cdasr.coupled.strategies import answers_of
 from cdasr.coupled.voting import Vote, align, fit, truths
 from cdasr.evaluation.auto_rule import FOLDS, TOLERANCE, answering_strategy, fit_in_place, with_clean
 from cdasr.evaluation.tuning import ITEMS, Rows, groups
@@ -86,27 +87,27 @@ def fit_vote(found: Sequence[Heard], strategy: str, answers: Sequence[str], norm
     """
     known = list(dict.fromkeys(item.group for item in found))
     fold = [known.index(item.group) % FOLDS for item in found]
-    weights = [fit_weights([item for item, number in zip(found, fold) if number != left_out] or found, answers)
-               for left_out in range(min(FOLDS, len(known)))]
-    texts = {name: [_text(item.answers[name]) for item in found] for name in dict.fromkeys(("none", *answers))}
+    networks = [align([item.answers[name] for name in answers], normalise_text) for item in found]
+    wanted = [truths(slots, normalise_text(item.reference).split()) for slots, item in zip(networks, found)]
+
+    def weights(left_out: int | None = None) -> list[float]:
+        """From all items, or from those of the other folds, if there are any."""
+        places = [place for place, number in enumerate(fold) if number != left_out] or range(len(found))
+        return fit(list(chain(*(networks[place] for place in places))),
+                   list(chain(*(wanted[place] for place in places))), len(answers))
+
+    parts = [weights(left_out) for left_out in range(min(FOLDS, len(known)))]
     best = None
     for margin in MARGINS:
-        votes = [Vote(strategy, answers, part, margin) for part in weights]
-        decided = [_text(votes[number].decide([item.answers[name] for name in answers], normalise_text))
-                   for item, number in zip(found, fold)]
+        votes = [Vote(strategy, answers, part, margin) for part in parts]
+        decided = [_text(votes[number].winners(slots)) for slots, number in zip(networks, fold)]
         errors = sum(_error_rates(found, decided, normalise))
         if best is None or errors < best[0]:
             best = errors, margin, decided
+    texts = {name: [_text(item.answers[name]) for item in found] for name in dict.fromkeys(("none", *answers))}
     _, margin, texts["rover"] = best
-    return Vote(strategy, answers, fit_weights(found, answers), margin, {
+    return Vote(strategy, answers, weights(), margin, {
         "items": len(found), "expected": _by_condition(found, texts, normalise)})
-
-
-def fit_weights(found: Sequence[Heard], answers: Sequence[str]) -> list[float]:
-    """The weights of the features, from items of all conditions."""
-    networks = [align([item.answers[name] for name in answers], normalise_text) for item in found]
-    wanted = [truths(slots, normalise_text(item.reference).split()) for slots, item in zip(networks, found)]
-    return fit(list(chain(*networks)), list(chain(*wanted)), len(answers))
 
 
 def _by_condition(found: Sequence[Heard], texts: Mapping[str, Sequence[str]], normalise: Normaliser) -> dict[str, dict]:
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="of texts before errors are counted; default: %(default)s")
 
     def add(pipeline: Pipeline, rows: Rows, tolerance: float, options: argparse.Namespace) -> Pipeline:
-        if unknown := set(options.answers) - {"none", "enhanced", "oa", "fused", answering_strategy(pipeline)}:
+        if unknown := set(options.answers) - {"oa", *answers_of(answering_strategy(pipeline))}:
             raise ValueError(f"--answers: the package gives none called {', '.join(sorted(unknown))}")
         normalise = Normaliser(options.normaliser, lambda: spellings_of(pipeline.recogniser))
         return add_rover(pipeline, rows, tolerance, normalise=normalise, answers=options.answers)

@@ -93,6 +93,7 @@ def test_confidences_are_shares_of_right_words():
 
 @pytest.mark.parametrize("change, message", [
     ({"answers": ["none", "cascade"], "weights": [0.0] * 8}, "answers.cascade: there are answers for none, enhanced"),
+    ({"strategy": "enhanced", "answers": ["fused"]}, "answers.fused: there are answers for none, enhanced"),
     ({"weights": [1.0]}, "weights: expected 6 numbers for 1 answers, got 1"),
     ({"answers": ["none", "none"], "weights": [0.0] * 8}, "each votes once"),
     ({"strategy": "auto"}, "'auto': expected"), ({"weights": [float("nan")] * 6}, "weights")])
