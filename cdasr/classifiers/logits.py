@@ -292,13 +292,17 @@ class TokenLogits(Logits):
         return LogitsSpace.fit(logits, coordinates=True)
 
     def loss(self, l_hat: Tensor, l0: Tensor, space: LogitsSpace, weights) -> Tensor:
-        """Squared error of the coordinates, divergence of the posteriors, cross-entropy: each a mean over positions."""
-        mask, estimated, known = self.mask, space.decode(l_hat), space.decode(l0)
-        labels = self.classifier.best(known, self.lengths)[0][mask]
-        estimated, known = (self.classifier.logits(values[mask]) for values in (estimated, known))
+        """Squared error of the coordinates, divergence of the posteriors, cross-entropy: each a mean over positions.
+
+        The last two, which take the whole vocabulary, are over at most `weights.positions` of them, drawn at random.
+        """
+        mask, places = self.mask, self.mask.nonzero()
+        if weights.positions is not None:
+            places = places[torch.randperm(len(places), device=places.device)[:weights.positions]]
+        estimated, known = (self.classifier.logits(space.decode(values[tuple(places.T)])) for values in (l_hat, l0))
         return (denoising_loss(l_hat, l0, mask=mask[..., None])
                 + weights.kl_weight * categorical_loss(estimated, known)
-                + weights.sequence_weight * F.cross_entropy(estimated, labels))
+                + weights.sequence_weight * F.cross_entropy(estimated, self.classifier.likeliest(known, places[:, 1])))
 
 
 def valid(values: Tensor, lengths: Tensor | None) -> Tensor | None:

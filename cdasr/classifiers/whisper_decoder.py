@@ -366,6 +366,10 @@ class WhisperDecoderRecogniser(nn.Module):
         """Logits (..., V); -inf for tokens that the generation configuration suppresses, always or as the `first`."""
         return self.logits(values).masked_fill(self.never | self.not_first if first else self.never, -torch.inf)
 
+    def likeliest(self, logits: Tensor, position: Tensor) -> Tensor:
+        """The best token (N,) of logits (N, V) at the `position` (N,) of an answer that may be written there."""
+        return logits.masked_fill(self.never | (position == 0)[:, None] & self.not_first, -torch.inf).argmax(dim=-1)
+
     def best(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The best token of each position and its posterior, both (B, L); ends of text after the first one."""
         parts = []

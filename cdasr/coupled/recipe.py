@@ -38,6 +38,7 @@ class Recipe:
       the frozen classifier is rated on.
     - `degraded(hparams, rows, seed)`: a data set of items `{noisy, clean, <truth>}`, degraded anew in each epoch, of
       clean rows; `fixed(hparams, rows)`: the same items of rows that were degraded once.
+    - `bank_rows(hparams, rows)`: the rows of which stage 4's cache is made, of those to train on.
     - `scored(hparams)`: the manifest or the rows that are scored; those of `eval`.
     - `ablation_rows(hparams)`: the scored rows on which parts of the coupling are taken away.
 
@@ -73,6 +74,7 @@ class Recipe:
     prepare: Callable[[Hparams], None]
     about_classifier: Callable[[nn.Module], dict] = lambda model: {
         "class": type(model).__name__, "parameters": sum(part.numel() for part in model.parameters())}
+    bank_rows: Callable[[Hparams, Rows], Rows] = lambda hparams, rows: rows
     signal_config: Callable[[Hparams], dict] = lambda hparams: hparams["signal_model"]
     import_signal: Callable[[str], object | None] = lambda path: None
     check_start: Callable[[object, Hparams], None] = any_start

@@ -137,7 +137,6 @@ def initial_signal(path: str, domain: Domain) -> SignalModel:
 
 def logits(hparams: dict, domain: Domain) -> None:
     """Stage 4: fill the cache of logits, then train the logits process on it."""
-    from cdasr.coupled.rows import take_evenly
     from cdasr.training.distributed import on_main
     from cdasr.training.logits import train_logits
     from cdasr.training.logits_cache import build_cache
@@ -145,12 +144,11 @@ def logits(hparams: dict, domain: Domain) -> None:
     exp_dir, settings, device, recipe = data_folder(hparams), hparams["logits"], compute_device(hparams), domain.recipe
     pipeline = recipe.load_package(exp_dir / "signal" / "package", device)
     frozen, model = pipeline.classifier.with_hidden_layers(hparams["logits_model"]["hidden_layers"]), pipeline.signal
-    rows = take_evenly(recipe.rows(hparams, "train"), settings["bank"]["utterances"])
     once = {**settings["bank"], "passes": 1, "steps": [model.sampling["steps"]]}
     caches = [build_cache(exp_dir / "logits" / "bank" / name, items, frozen, model, options, hparams["seed"], device,
                           domain)
               for name, items, options in (
-                  ("train", recipe.degraded(hparams, rows, hparams["seed"]), settings["bank"]),
+                  ("train", bank_items(hparams, domain), settings["bank"]),
                   ("valid", recipe.fixed(hparams, recipe.rows(hparams, "valid_noisy")), once))]
     trained = train_logits(hparams["logits_model"], frozen, *caches, exp_dir / "logits", settings, device, domain)
     if not on_main():
@@ -158,6 +156,15 @@ def logits(hparams: dict, domain: Domain) -> None:
     write_json(exp_dir / "logits" / "record.json", record(stage="logits", hparams=hparams))
     guided = model.with_injection(trained.tokens, hparams["coupled"]["condition"])
     save_package(type(pipeline)(frozen, guided, pipeline.config, device, trained), exp_dir, "logits")
+
+
+def bank_items(hparams: dict, domain: Domain) -> Dataset:
+    """The items of stage 4's cache, degraded anew in each pass."""
+    from cdasr.coupled.rows import take_evenly
+
+    recipe = domain.recipe
+    rows = take_evenly(recipe.rows(hparams, "train"), hparams["logits"]["bank"]["utterances"])
+    return recipe.degraded(hparams, recipe.bank_rows(hparams, rows), hparams["seed"])
 
 
 def coupled(hparams: dict, domain: Domain) -> None:
@@ -195,9 +202,7 @@ def cached_pairs(hparams: dict, domain: Domain) -> Dataset:
     from cdasr.training.guided import CachedPairs
     from cdasr.training.logits_cache import LogitsCache
 
-    recipe = domain.recipe
-    return CachedPairs(recipe.degraded(hparams, recipe.rows(hparams, "train"), hparams["seed"]),
-                       LogitsCache(data_folder(hparams) / "logits" / "bank" / "train"))
+    return CachedPairs(bank_items(hparams, domain), LogitsCache(data_folder(hparams) / "logits" / "bank" / "train"))
 
 
 def controls(hparams: dict, domain: Domain) -> None:

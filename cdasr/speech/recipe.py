@@ -54,6 +54,14 @@ def degraded(hparams: Hparams, rows: Rows, seed: int) -> Dataset:
                             hparams["data"].get("pair_prob", 0.0))
 
 
+def bank_rows(hparams: Hparams, rows: Rows) -> Rows:
+    """The rows of stage 4's cache: several utterances each, of up to `logits.bank.joined_seconds` together."""
+    from cdasr.speech.utterances import joined_rows
+
+    longest = hparams["logits"]["bank"]["joined_seconds"]
+    return joined_rows(rows, longest, hparams["seed"]) if longest else rows
+
+
 def fixed(hparams: Hparams, rows: Rows) -> Dataset:
     """Utterances of a fixed noisy manifest."""
     from cdasr.speech.utterances import FixedPairs
@@ -198,6 +206,7 @@ def add_vote(hparams: Hparams, pipeline, rows: Rows, batch_items: int):
 
 RECIPE = Recipe(
     classifier="recogniser", download=download, prepare=prepare, rows=rows, degraded=degraded, fixed=fixed,
+    bank_rows=bank_rows,
     ablation_rows=ablation_rows, make_classifier=make_recogniser, load_classifier=load_frozen,
     about_classifier=about_recogniser, retrain=retrain, pipeline=pipeline, load_package=load_package,
     import_signal=import_signal, check_start=check_start, scored=lambda hparams: data_folder(hparams) / "eval.csv",

@@ -36,12 +36,39 @@ class Utterances(Dataset):
     def __getitem__(self, index: int) -> dict:
         row = self.rows[index]
         rng = np.random.default_rng([self.seed, self.epoch if self.train else 0, index])
-        wave = read_row(row, self.rate)
+        wave = read_joined(row, self.rate)
         item = {"id": row["ID"], "text": row["text"]}
         item.update((key, torch.from_numpy(value)) for key, value in self.transform(wave, rng).items())
         if self.encode is not None:
             item["tokens"] = torch.tensor(self.encode(row["text"]))
         return item
+
+
+def read_joined(row: Mapping, rate: int) -> np.ndarray:
+    """The waveform (samples,) of a row at `rate` Hz: of its own recording, or of its `parts`, one after the other."""
+    return np.concatenate([read_row(part, rate) for part in row["parts"]]) if "parts" in row else read_row(row, rate)
+
+
+def joined_rows(rows: Sequence[Mapping[str, str]], longest: float, seed: int) -> list[dict]:
+    """Rows of several utterances (`parts`) one after the other, each of up to `longest` seconds; in all each row once.
+
+    A recogniser that takes windows of a fixed length, as Whisper does, hears one of them in the time of one utterance.
+    Lengths are drawn at random, so that short items are among them. Neighbours are of one speaker where rows say whose
+    they are (`spk_id`).
+    """
+    rng = np.random.default_rng([seed, len(rows)])
+    order = sorted(rng.permutation(len(rows)), key=lambda place: str(rows[place].get("spk_id", "")))
+    groups, room = [], 0.0
+    for row in (rows[place] for place in order):
+        seconds = float(row["duration"])
+        if seconds > room:
+            groups.append([])
+            room = max(seconds, rng.uniform(0.0, longest))
+        groups[-1].append(row)
+        room -= seconds
+    return [parts[0] if len(parts) == 1 else
+            {"ID": f"{parts[0]['ID']}+{len(parts) - 1}", "duration": sum(float(part["duration"]) for part in parts),
+             "text": " ".join(part["text"] for part in parts), "parts": parts} for parts in map(list, groups)]
 
 
 def noisy_and_clean(degrade: Callable) -> Callable[[np.ndarray, np.random.Generator], dict[str, np.ndarray]]:

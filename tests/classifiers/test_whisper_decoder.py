@@ -3,7 +3,9 @@
 import json
 import shutil
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -457,6 +459,24 @@ def test_the_bank_and_both_trainings_take_it(recogniser, corpus, tmp_path):
     assert all(layer.weight.detach().abs().max() > 0 for layer in trained[0].network.trunk.inject)
     pipeline = Pipeline(recogniser, trained[0], {}, "cpu", trained[1])
     assert all(pipeline(clean, strategy).nfe["logits"] > 0 for strategy in COUPLED_STRATEGIES)
+
+
+def test_the_loss_of_some_positions_is_that_of_all_on_average(recogniser):
+    torch.manual_seed(0)
+    clean = recogniser(*speech(3))
+    space = type(clean).fit_space([(values[:length], None) for values, length in zip(clean.values, clean.lengths)])
+    known = space.encode(clean.values)
+    estimate = known + 0.3 * torch.randn_like(known)
+
+    def loss(positions):
+        return float(clean.loss(estimate, known, space, SimpleNamespace(positions=positions, kl_weight=0.5,
+                                                                        sequence_weight=2.0)))
+    count = int(clean.lengths.sum())
+    assert loss(None) == pytest.approx(loss(count), rel=1e-5) == pytest.approx(loss(10 * count), rel=1e-5)
+    drawn = [loss(count // 4) for _ in range(200)]
+    assert np.mean(drawn) == pytest.approx(loss(None), rel=0.03) and np.std(drawn) > 0
+    assert float(clean.loss(known, known, space, SimpleNamespace(positions=None, kl_weight=1.0, sequence_weight=0.0))
+                 ) == pytest.approx(0.0, abs=1e-5)
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ HPARAMS = {**TRAINER, "seed": 1, "epochs": 2, "lr": 2e-3, "warmup": 0.1, "ema_de
 RECOGNISER = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 1, "lr": 1e-3,
               "warmup": 0.1, "ema_decay": 0.5, "batch_seconds": 3.0, "speeds": [100], "curriculum": {}, "dropout": {}}
 BANK = {"passes": 2, "batch_seconds": 2.0, "steps": [1, 2], "workers": 0}
-LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "sequence_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2}
+LOGITS = {**HPARAMS, "epochs": 3, "kl_weight": 0.5, "sequence_weight": 1.0, "drop_seen": 0.2, "drop_hidden": 0.2,
+          "positions": None}
 COUPLED = {**LOGITS, "epochs": 2, "condition": 8, "condition_steps": 2, "swapped": 0.5, "logits_weight": 0.3,
            "recogniser_weight": 0.1, "scheduled_sampling_prob": 0.5, "validate": ["parallel"],
            "conditions": {"none": 0.3, "heard": 0.2, "estimate": 0.3, "noised": 0.2}}
