@@ -304,6 +304,12 @@ class TokenLogits(Logits):
                 + weights.kl_weight * categorical_loss(estimated, known)
                 + weights.sequence_weight * F.cross_entropy(estimated, self.classifier.likeliest(known, places[:, 1])))
 
+    def divergence(self, values: Tensor) -> Tensor:
+        """Mean Kullback-Leibler divergence in nats of the posteriors of these logits from those of `values`."""
+        parts = [categorical_loss(*(self.classifier.logits(rows[inside]) for rows in pair)) * inside.sum()
+                 for *pair, inside in zip(values, self.values, self.mask)]
+        return torch.stack(parts).sum() / self.mask.sum()
+
 
 def valid(values: Tensor, lengths: Tensor | None) -> Tensor | None:
     """Valid positions (B, M) of values (B, M, V) with `lengths` (B,); None where there are no positions."""
