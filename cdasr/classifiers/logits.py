@@ -304,10 +304,13 @@ class TokenLogits(Logits):
                 + weights.kl_weight * categorical_loss(estimated, known)
                 + weights.sequence_weight * F.cross_entropy(estimated, self.classifier.likeliest(known, places[:, 1])))
 
-    def divergence(self, values: Tensor) -> Tensor:
-        """Mean Kullback-Leibler divergence in nats of the posteriors of these logits from those of `values`."""
-        parts = [categorical_loss(*(self.classifier.logits(rows[inside]) for rows in pair)) * inside.sum()
-                 for *pair, inside in zip(values, self.values, self.mask)]
+    def cross_entropy(self, values: Tensor) -> Tensor:
+        """Mean cross-entropy in nats a token of `values` (B, M, d), for the best tokens of these logits."""
+        parts = []
+        for estimated, known, inside in zip(values, self.values, self.mask):
+            places = inside.nonzero()[:, 0]
+            labels = self.classifier.likeliest(self.classifier.logits(known[places]), places)
+            parts.append(F.cross_entropy(self.classifier.logits(estimated[places]), labels, reduction="sum"))
         return torch.stack(parts).sum() / self.mask.sum()
 
 

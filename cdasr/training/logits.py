@@ -24,15 +24,15 @@ class LogitsTrainer(Trainer):
     x' is y for a share `drop_seen` of the items, else an enhanced version. The hidden states of all are dropped for a
     share `drop_hidden`. The loss is the domain's, which also weighs what decoding looks at. The best epoch is that of
     the lowest mean error rate of `cascade` and `card`: a few hundred words are too few to choose by one of them. A
-    decoder's logits cannot be read without its audio, so that its best epoch is that of the lowest mean divergence of
-    their posteriors from those of C(x0).
+    decoder's logits cannot be read without its audio, so that its best epoch is that of the lowest mean cross-entropy
+    for the tokens that C(x0) would read.
     """
 
     def __init__(self, model: LogitsModel, classifier: nn.Module, output_dir: Path, hparams: dict, device: str,
                  domain: Domain):
         self.written = classifier.kind.has_hypothesis
         super().__init__({"network": model.network}, output_dir, hparams, device,
-                         "divergence" if self.written else domain.rate)
+                         "cross_entropy" if self.written else domain.rate)
         self.model, self.classifier, self.domain = model, classifier, domain
 
     def compute_forward(self, batch, stage):
@@ -60,7 +60,7 @@ class LogitsTrainer(Trainer):
         sums = {"counted": counts["_clean"][1], **{f"errors{name}": errors for name, (errors, _) in counts.items()}}
         if self.written:
             sums["positions"] = float(clean.context.lengths.sum())
-            sums |= {f"divergence{name}": sums["positions"] * float(clean.context.divergence(logits.values))
+            sums |= {f"cross_entropy{name}": sums["positions"] * float(clean.context.cross_entropy(logits.values))
                      for name, logits in answers.items() if name != "_clean"}
         return sums
 
@@ -68,9 +68,9 @@ class LogitsTrainer(Trainer):
         rate = self.domain.rate
         rates = {key.replace("errors", rate): 100.0 * value / sums["counted"] for key, value in sums.items()
                  if key.startswith("errors")}
-        found = {key: value / sums["positions"] for key, value in sums.items() if key.startswith("divergence")}
+        found = {key: value / sums["positions"] for key, value in sums.items() if key.startswith("cross_entropy")}
         if found:
-            found = {"divergence": mean((found["divergence_cascade"], found["divergence_card"])), **found}
+            found = {"cross_entropy": mean((found["cross_entropy_cascade"], found["cross_entropy_card"])), **found}
         return {**found, rate: mean((rates[f"{rate}_cascade"], rates[f"{rate}_card"])), **rates}
 
     def _observation(self, batch, name: str) -> Observation:
