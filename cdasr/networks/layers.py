@@ -22,7 +22,8 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int, frequencies: int = 16):
         super().__init__()
-        self.register_buffer("frequencies", math.pi * 2.0 ** torch.linspace(-1, 6, frequencies), persistent=False)
+        octaves = torch.linspace(-1, 6, frequencies, device="cpu")  # on the meta device it takes torch.compile's imports
+        self.register_buffer("frequencies", math.pi * 2.0 ** octaves, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
