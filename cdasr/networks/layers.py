@@ -22,7 +22,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int, frequencies: int = 16):
         super().__init__()
-        octaves = torch.linspace(-1, 6, frequencies, device="cpu")  # on the meta device it takes torch.compile's imports
+        octaves = torch.linspace(-1, 6, frequencies, device="cpu")  # on meta it would import torch._dynamo
         self.register_buffer("frequencies", math.pi * 2.0 ** octaves, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
