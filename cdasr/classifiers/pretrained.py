@@ -73,6 +73,7 @@ def load_model(model_class: type, config, folder: Path, options: dict, **more) -
         raise ValueError("adapter_config.json: PEFT's adapters are not loaded; merge them into the model and save it")
     files = weight_files(folder, options.get("variant"))
     shapes = {name: shape for path in files for name, shape in read_shapes(path).items()}
+    config.name_or_path = str(folder)  # where a model looks for adapters
     network = sketch(lambda: model_class(config), shapes)
     if not options and set(more) <= {"generation_config"} and _fits(network, files, shapes):
         return _filled(network, files[0], **more)
