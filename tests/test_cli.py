@@ -30,6 +30,30 @@ def test_help_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_a_transcript_loads_no_more_than_it_takes(tmp_path, write_wav, tone):
+    """What transformers' own modules import cannot be helped; neither a package nor cdasr adds to it."""
+    code = f"""
+import sys
+from cdasr.coupled.package import load_models
+from cdasr.networks import make_network
+from cdasr.runtime.weights import sketch
+from cdasr.speech.enhancers import SpeechSignal
+for name in ('english', 'digits'):
+    load_models(name, 'speech', SpeechSignal)
+sketch(lambda: make_network({{'name': 'image_unet'}}), {{'': (10**8,)}})
+assert 'torch.nn' in sys.modules
+print([m for m in ('torch._dynamo', 'sympy', 'transformers', 'scipy', 'torchaudio') if m in sys.modules])
+from cdasr.cli import main
+main(['enhance-transcribe', {str(write_wav("a.wav", tone(0.5)))!r}, '--model', 'digits', '--strategy', 'none'])
+assert 'transformers' in sys.modules
+print([m for m in ('speechbrain', 'librosa', 'jiwer', 'matplotlib', 'pandas', 'sklearn', 'hyperpyyaml', 'scipy.signal',
+       'cdasr.training', 'cdasr.evaluation', 'cdasr.recipe') if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("[")] == ["[]", "[]"]
+
+
 def test_json_has_the_documented_fields(package_dir, write_wav, tone, capsys):
     path = write_wav("a.wav", tone(0.5))
     assert main(["enhance-transcribe", str(path), "--model", str(package_dir), "--json", "--device", "cpu"]) == 0

@@ -22,7 +22,8 @@ ALLOWED = {  # what the modules of each folder may import, beside their own fold
     "recipe": CORE | {"training", "evaluation"},
     "bundled": set(),
     "demo": CORE | {"training", "evaluation", "speech"},
-    "cli": CORE | {"training", "evaluation", "speech", "images", "recipe", "demo"},
+    "commands": CORE | {"training", "evaluation", "speech", "images", "recipe", "demo"},
+    "cli": {"runtime", "commands"},
     "__init__": CORE | {"evaluation", "speech", "images"},
 }
 

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn import functional as F
 
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
@@ -129,6 +130,11 @@ class Logits:
     def fused(self, other: Logits, weight: float) -> Logits:
         """The mean of both log-posteriors at each position, `weight` that of the `other`."""
         return self.with_values(torch.lerp(self.log_posterior(self.values), self.log_posterior(other.values), weight))
+
+    @staticmethod
+    def reader(classifier: Module) -> Module:
+        """The `classifier` for logits of this kind that are only read, and that nothing diffuses."""
+        return classifier
 
     def settled(self) -> Logits:
         """The same logits, which hold what is read of them where that is not their best classes alone."""
@@ -257,6 +263,10 @@ class TokenLogits(Logits):
 
     def redecode(self) -> TokenLogits:
         return self.classifier.redecode(self)
+
+    @staticmethod
+    def reader(classifier: Module) -> Module:
+        return classifier.reader()
 
     def settled(self) -> TokenLogits:
         if self.read is not None:

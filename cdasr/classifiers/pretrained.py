@@ -6,7 +6,7 @@ with its weights: what transformers would fill with random numbers is an error h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +16,15 @@ from torch import nn
 
 from cdasr.classifiers.schema import CODE, DTYPES, Generation, MelExtractor, WaveExtractor
 from cdasr.runtime.plain_data import Loose, checked, one_line, read_json
-from cdasr.runtime.weights import check_finite, first_names, read_shapes, sketch, weight_files
+from cdasr.runtime.weights import (
+    Shapes,
+    check_finite,
+    first_names,
+    read_shapes,
+    read_tensors,
+    sketch,
+    weight_files,
+)
 
 RETURNS = ("return_dict", "output_hidden_states", "problem_type", "id2label", "label2id", "chunk_size_feed_forward")
 TRAINING = ("masked_spec_embed",)  # weights that only training uses; published checkpoints lack them
@@ -52,10 +60,11 @@ def refuse_code(found: dict, name: str) -> None:
 
 
 def load_model(model_class: type, config, folder: Path, options: dict, **more) -> nn.Module:
-    """A model of transformers with the weights in a folder; `more` goes to its `from_pretrained`.
+    """A model of transformers with the weights in a folder; `options` and `more` go to its `from_pretrained`.
 
     Without the option `dtype` it is loaded in float32, whatever the weights are stored in: the same answers
-    everywhere, and on CPUs half precision is four times slower.
+    everywhere, and on CPUs half precision is four times slower. Where nothing is asked for, and a safetensors file has
+    just the names and shapes of the network, torch alone fills it in.
 
     Raises ValueError, naming them, for weights that are missing, of another shape, more than the network has layers
     for, or not finite.
@@ -64,7 +73,10 @@ def load_model(model_class: type, config, folder: Path, options: dict, **more) -
         raise ValueError("adapter_config.json: PEFT's adapters are not loaded; merge them into the model and save it")
     files = weight_files(folder, options.get("variant"))
     shapes = {name: shape for path in files for name, shape in read_shapes(path).items()}
-    sketch(lambda: model_class(config), shapes)
+    config.name_or_path = str(folder)  # where a model looks for adapters
+    network = sketch(lambda: model_class(config), shapes)
+    if not options and set(more) <= {"generation_config"} and _fits(network, files, shapes):
+        return _filled(network, files[0], **more)
     with _silent():
         model, report = model_class.from_pretrained(
             folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True,
@@ -73,6 +85,31 @@ def load_model(model_class: type, config, folder: Path, options: dict, **more) -
     _check_report(model, report)
     check_finite((*model.named_parameters(), *model.named_buffers()), files[0].name)
     return model
+
+
+def _fits(network: nn.Module, files: Sequence[Path], shapes: Shapes) -> bool:
+    """Whether one safetensors file has all that a sketched `network` consists of, but for the weights that are tied."""
+    stored = network.state_dict()
+    tied = set(network.all_tied_weights_keys)
+    return ([path.suffix for path in files] == [".safetensors"]
+            and shapes == {name: tuple(tensor.shape) for name, tensor in stored.items() if name not in tied}
+            and all(name in stored for name, _ in network.named_buffers()))
+
+
+def _filled(network: nn.Module, path: Path, generation_config=None) -> nn.Module:
+    """A sketched `network` with the weights of a file that fits it, in float32.
+
+    transformers' `from_pretrained` gives the same, but first prepares the conversions of all models that it knows: that
+    takes as long as the recognition of a sentence.
+    """
+    weights = {name: tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
+               for name, tensor in read_tensors(path).items()}  # copies: the file is mapped, and may be written again
+    network.load_state_dict(weights, strict=False, assign=True)
+    network.tie_weights()
+    network.config.dtype = torch.float32
+    if generation_config is not None:
+        network.generation_config = generation_config
+    return network.eval()
 
 
 def check_kind(found: dict, kind: str) -> None:

@@ -21,8 +21,8 @@ class Classifier(Protocol):
 
     kind: ClassVar[type[Logits]]
     """The kind of its logits: `CTCLogits`, `TokenLogits` or `ClassLogits`. `CTCLogits` ask for `blank`, the class that
-    says nothing, and a beam search for `alphabet` and `span_seconds` as well; `TokenLogits` for `redecode`, `best` and
-    `logits`, as `WhisperDecoderRecogniser` has them."""
+    says nothing, and a beam search for `alphabet` and `span_seconds` as well; `TokenLogits` for `redecode`, `best`,
+    `logits` and `reader`, as `WhisperDecoderRecogniser` has them."""
 
     logits_size: int
     """Numbers V in one vector of logits: the classes, or the coordinates of a decoder's."""

@@ -29,6 +29,9 @@ class ResampledRecogniser(nn.Module):
     def with_beams(self, beam_size: int) -> ResampledRecogniser:
         return ResampledRecogniser(self.recogniser.with_beams(beam_size), self.sample_rate)
 
+    def reader(self) -> ResampledRecogniser:
+        return ResampledRecogniser(self.recogniser.reader(), self.sample_rate)
+
     def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> Logits:
         return self.recogniser(*self.resampled(waves, lengths), like=like)
 

@@ -100,11 +100,12 @@ class WhisperDecoderRecogniser(nn.Module):
         self.heads = watched_heads(model, self.generation)
         ends = self.generation.eos_token_id
         self.ends: list[int] = [ends] if isinstance(ends, int) else list(ends)
-        basis, root = isometry(model.get_output_embeddings().weight)
-        self.register_buffer("basis", basis.float(), persistent=False)
-        self.register_buffer("root", root.float(), persistent=False)
-        self.register_buffer("never", marked(self.generation.suppress_tokens, len(basis)), persistent=False)
-        self.register_buffer("not_first", marked(self.generation.begin_suppress_tokens, len(basis)), persistent=False)
+        self.projection = (model.get_output_embeddings(),)  # a tuple, and so no module of its own: it is the model's
+        self.isometries: dict[torch.device, tuple[Tensor, Tensor]] = {}  # one for all that share the model
+        self.only_read = False
+        size = len(self.projection[0].weight)
+        self.register_buffer("never", marked(self.generation.suppress_tokens, size), persistent=False)
+        self.register_buffer("not_first", marked(self.generation.begin_suppress_tokens, size), persistent=False)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, language: str | None = None, task: str | None = None,
@@ -167,6 +168,18 @@ class WhisperDecoderRecogniser(nn.Module):
         """The same recogniser, sharing its model, with a beam search of this size."""
         other = copy.copy(self)
         other.beam_size = beam_size
+        return other
+
+    def reader(self) -> WhisperDecoderRecogniser:
+        """The same recogniser, sharing its model, for logits that are only read: h and W take the place of z and Q.
+
+        It says the same up to rounding. The isometry of z, which takes longer than to recognise a sentence, is left
+        out. In half precision it is this recogniser.
+        """
+        if self.projection[0].weight.dtype != torch.float32:
+            return self
+        other = copy.copy(self)
+        other.only_read = True
         return other
 
     @contextmanager
@@ -354,12 +367,26 @@ class WhisperDecoderRecogniser(nn.Module):
 
     # -- coordinates and logits ---------------------------------------------------------------------------------------
 
+    @property
+    def basis(self) -> Tensor:
+        """Q (V, d)."""
+        return self.projection[0].weight if self.only_read else self._isometry()[0]
+
+    def _isometry(self) -> tuple[Tensor, Tensor]:
+        """Q (V, d) and H (d, d) in float32, found when they are first asked for."""
+        weight = self.projection[0].weight
+        if weight.device not in self.isometries:
+            with torch.inference_mode(False):  # gradients may pass through them later
+                self.isometries[weight.device] = tuple(part.float().to(weight.device)
+                                                       for part in isometry(weight.detach().cpu()))
+        return self.isometries[weight.device]
+
     def coordinates(self, hidden: Tensor) -> Tensor:
         """z = H h (..., d) of last hidden states h."""
-        return hidden.float() @ self.root
+        return hidden.float() if self.only_read else hidden.float() @ self._isometry()[1]
 
     def logits(self, values: Tensor) -> Tensor:
-        """Logits (..., V) over the whole vocabulary, with mean 0, of coordinates (..., d)."""
+        """Logits (..., V) over the whole vocabulary of coordinates (..., d); they have mean 0, but for a `reader`."""
         return values.float() @ self.basis.T
 
     def _scores(self, values: Tensor, first: bool = False) -> Tensor:

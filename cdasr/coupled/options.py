@@ -21,10 +21,15 @@ def strategy_options(verb: argparse.ArgumentParser, samples: str) -> None:
     coupling_options(verb, samples)
 
 
-def coupling_options(verb: argparse.ArgumentParser, samples: str) -> None:
-    """Options that hold for any strategy."""
+def guidance_option(verb: argparse.ArgumentParser) -> None:
+    """How strongly the logits guide the signal."""
     verb.add_argument("--guidance", type=finite, metavar="W", help="weight of the logits in the signal process, "
                       "0 for none; default: the package's")
+
+
+def coupling_options(verb: argparse.ArgumentParser, samples: str) -> None:
+    """Options that hold for any strategy; `samples` says what is made of several."""
+    guidance_option(verb)
     verb.add_argument("--samples", type=count, default=1, metavar="K", help=f"sample K times and {samples}; "
                       "default: %(default)s")
 
@@ -32,6 +37,11 @@ def coupling_options(verb: argparse.ArgumentParser, samples: str) -> None:
 def sampling_options(verb: argparse.ArgumentParser) -> None:
     """Steps, device and seed."""
     verb.add_argument("--steps", type=count, help="steps of each process; default: the package's")
+    device_options(verb)
+
+
+def device_options(verb: argparse.ArgumentParser) -> None:
+    """Device and seed."""
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: %(default)s")
     verb.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
 

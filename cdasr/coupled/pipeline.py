@@ -78,6 +78,11 @@ class CoupledPipeline:
             self.classifier = self.classifier.with_hidden_layers(self.logits.hidden_layers)
         self.config = config or {}
 
+    @property
+    def reader(self) -> nn.Module:
+        """The classifier for strategies; where there is no logits process, its logits are only read."""
+        return self.classifier if self.logits is not None else self.classifier.kind.reader(self.classifier)
+
     def with_models(self, signal: SignalModel, logits: LogitsModel | None) -> CoupledPipeline:
         """The same pipeline around other models."""
         return self._remade(signal, self.config, logits)
@@ -203,21 +208,22 @@ class CoupledPipeline:
 
 def none(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """The frozen classifier alone: C(y)."""
-    return Outcome(pipeline.classifier(batch.signals, batch.lengths), nfe={"classifier": 1})
+    reader = pipeline.classifier.kind.reader(pipeline.classifier)
+    return Outcome(reader(batch.signals, batch.lengths), nfe={"classifier": 1})
 
 
 def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """C on a mix of the enhanced and the degraded signal: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
     signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
     mixed = replace(batch, signals=pipeline.mixed(batch, signals))
-    logits = pipeline.classifier(mixed.signals, mixed.lengths)
+    logits = pipeline.reader(mixed.signals, mixed.lengths)
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
 
 def fused(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """C on the degraded and on the enhanced signal, read together: a weighted mean of their log-posteriors."""
     signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
-    noisy, enhanced = observe_both(pipeline.classifier, batch, signals)
+    noisy, enhanced = observe_both(pipeline.reader, batch, signals)
     return Outcome(enhanced.fused(noisy, pipeline.fused_weight), replace(batch, signals=signals), enhanced.redecode(),
                    {"signal": nfe, "classifier": 2}, noisy_logits=noisy)
 
@@ -250,7 +256,7 @@ def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping]
         sampling, models = {"guidance": guidance, **sampling}, (pipeline.signal, pipeline.logits)
         nfe, given, noisy = Counter(), None, None
         for _ in range(passes := options.pop("passes", 1)):
-            run = CoupledRun(pipeline.classifier, *models, batch.signals, batch.lengths, *counts, noisy=given,
+            run = CoupledRun(pipeline.reader, *models, batch.signals, batch.lengths, *counts, noisy=given,
                              **sampling)
             result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
             observed = result.observed.context
@@ -278,13 +284,13 @@ def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | 
     outcome.out_of_domain = pipeline._out_of_domain(outcome, batch, name)
     alone = outcome.noisy_logits
     if alone is None or bare is not batch:
-        alone = pipeline.classifier(bare.signals, bare.lengths)
+        alone = pipeline.reader(bare.signals, bare.lengths)
         outcome.nfe["classifier"] += 1
     answers = {"none": alone, "enhanced": outcome.enhanced_logits, name: outcome.logits}
     if outcome.noisy_logits is not None and "fused" not in answers and (wanted is None or "fused" in wanted):
         answers["fused"] = outcome.enhanced_logits.fused(outcome.noisy_logits, pipeline.fused_weight)
     if "oa" in (wanted or ()):
-        answers["oa"] = pipeline.classifier(pipeline.mixed(batch, outcome.enhanced.signals), batch.lengths)
+        answers["oa"] = pipeline.reader(pipeline.mixed(batch, outcome.enhanced.signals), batch.lengths)
         outcome.nfe["classifier"] += 1
     return outcome, answers
 

@@ -22,7 +22,8 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int, frequencies: int = 16):
         super().__init__()
-        self.register_buffer("frequencies", math.pi * 2.0 ** torch.linspace(-1, 6, frequencies), persistent=False)
+        octaves = torch.linspace(-1, 6, frequencies, device="cpu")  # on meta it would import torch._dynamo
+        self.register_buffer("frequencies", math.pi * 2.0 ** octaves, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
@@ -63,7 +64,8 @@ class LogitsEmbedding(nn.Module):
             nn.Conv1d(before, dim, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=False)
             for before, dilation in zip((tokens, *(dim for _ in dilations)), dilations))
         for layer in self.layers:  # SiLU lets 0.36 of unit variance pass: features as large as the logits
-            nn.init.normal_(layer.weight, std=(0.36 * layer.in_channels * kernel) ** -0.5)
+            if not layer.weight.is_meta:  # there, too, it would import torch._dynamo
+                nn.init.normal_(layer.weight, std=(0.36 * layer.in_channels * kernel) ** -0.5)
 
     def forward(self, logits: Tensor, frames: Tensor) -> Tensor:
         """`frames` (B, N) marks valid frames; `logits` are zero elsewhere."""

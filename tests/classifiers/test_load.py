@@ -137,3 +137,53 @@ def test_the_controls_of_a_recipe_share_what_is_frozen(package_dir, tmp_path):
     assert control_systems(tmp_path, first).keys() == systems.keys(), "before stage 5 it is the package itself"
     shutil.copytree(package_dir, tmp_path / "coupled" / "package")
     assert control_systems(tmp_path, first)["cascade_pretrained"][1] == "cascade"
+
+
+@pytest.mark.parametrize("fits", ["as they are", "in half precision", "another name"])
+def test_weights_that_fit_are_filled_in_as_transformers_does(recogniser_dir, tmp_path, monkeypatch, fits):
+    from safetensors.torch import load_file, save_file
+    from transformers import Wav2Vec2ForCTC
+
+    folder = tmp_path / "model"
+    shutil.copytree(recogniser_dir, folder)
+    weights = load_file(folder / "model.safetensors")
+    if fits == "in half precision":
+        weights = {name: tensor.half() for name, tensor in weights.items()}
+    elif fits == "another name":  # as transformers before 5 wrote it
+        weights = {name.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"): tensor for name, tensor in weights.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    known, loads = Wav2Vec2ForCTC.from_pretrained(folder, dtype="float32"), []
+    monkeypatch.setattr(Wav2Vec2ForCTC, "from_pretrained",
+                        lambda *given, load=Wav2Vec2ForCTC.from_pretrained, **options: loads.append(given) or load(
+                            *given, **options))
+    model = load_recogniser(folder).model
+    assert len(loads) == (fits == "another name") and not model.training
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    other = {**dict(known.named_parameters()), **dict(known.named_buffers())}
+    assert list(own) == list(other) and all(torch.equal(own[name], other[name]) for name in own)
+    assert all(tensor.dtype == torch.float32 for tensor in own.values())
+    assert model.config.to_dict() == known.config.to_dict() and model.name_or_path == known.name_or_path
+    load_recogniser(folder).save_pretrained(folder)  # into the file that was read
+    torch.testing.assert_close(load_recogniser(folder).model.state_dict(), known.state_dict())
+
+
+def test_tied_weights_are_filled_in_and_stay_tied(tmp_path, monkeypatch):
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    from cdasr.classifiers.pretrained import load_model
+
+    torch.manual_seed(0)
+    config = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 60,
+              "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_mel_bins": 20,
+              "max_source_positions": 100, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1,
+              "decoder_start_token_id": 2}
+    known = WhisperForConditionalGeneration(WhisperConfig(**config)).eval()
+    known.save_pretrained(tmp_path)
+    monkeypatch.setattr(WhisperForConditionalGeneration, "from_pretrained", lambda *_, **__: pytest.fail("called"))
+    model = load_model(WhisperForConditionalGeneration, WhisperConfig(**config), tmp_path, {},
+                       generation_config=known.generation_config)
+    assert model.proj_out.weight is model.model.decoder.embed_tokens.weight
+    features, tokens = torch.randn(1, 20, 200), torch.tensor([[2, 5, 7]])
+    logits = [each(features, decoder_input_ids=tokens).logits for each in (model, known)]
+    assert torch.equal(*logits)
