@@ -249,20 +249,19 @@ class CoupledRun:
     `steps`, `logits_steps` and `method` default to those of the models; `seed` sets all noise, for each item by itself;
     `guidance` is the weight of the logits in the signal process (0: no logits at all, 1: as trained). Without a logits
     model only `enhanced` can be run. `observed` counts evaluations of the classifier. `noisy` is the first observation,
-    C(y), to whose positions all others keep (a decoder's: to its hypothesis); it can be given.
+    C(y), to whose positions all others keep (a decoder's: to its hypothesis).
     """
 
     def __init__(self, classifier: nn.Module, signal_model: SignalModel, logits_model: LogitsModel | None,
                  degraded: Tensor, lengths: Tensor | None = None, steps: int | None = None,
-                 logits_steps: int | None = None, seed: Seed = 0, method: str | None = None, guidance: float = 1.0,
-                 noisy: Logits | None = None):
+                 logits_steps: int | None = None, seed: Seed = 0, method: str | None = None, guidance: float = 1.0):
         self.classifier, self.signal_model, self.logits_model = classifier, signal_model, logits_model
         self.degraded, self.lengths = degraded, lengths
         self.logits_options = {"steps": logits_steps, "seed": seed, "method": method}
         self.analysis = signal_model.analyse(degraded, lengths)
         self.signal = signal_model.reverse(self.analysis, self.align, steps, seed, method, guidance)
         self.logits: ReverseProcess | None = None
-        self.observed, self.noisy = 0, noisy
+        self.observed, self.noisy = 0, None
 
     def start_logits(self, noisy_obs: Observation) -> ReverseProcess:
         """The logits process, which starts from C(y)."""
@@ -277,17 +276,16 @@ class CoupledRun:
         self.noisy = self.noisy or found
         return Observation(found.values, found) if self.logits_model is None else self.logits_model.observation(found)
 
-    def answer(self, l_hat: Tensor, enhanced: Logits) -> tuple[Logits, Logits]:
-        """The logits that are decoded, and C(y) at their positions; `enhanced` is C of the last signal estimate.
+    def answer(self, l_hat: Tensor, enhanced: Logits) -> Logits:
+        """The logits that are decoded; `enhanced` is C of the last signal estimate.
 
         Where the logits belong to a hypothesis and the network sees each position by itself, the answer is read token
         by token: the logits process is sampled at each, given C(y) and C(x_hat) under the prefix that has been read.
         """
         if not (enhanced.has_hypothesis and self.logits_model.framewise):
-            return (answer := self.logits_model.decoded(l_hat, enhanced).redecode()), answer
+            return self.logits_model.decoded(l_hat, enhanced).redecode()
         heard = [self.noisy] if enhanced is self.noisy else [self.noisy, enhanced]
-        answer, versions = self.classifier.lockstep(heard, self._next_logits)
-        return answer, versions[0]
+        return self.classifier.lockstep(heard, self._next_logits)[0]
 
     def _next_logits(self, values: list[Tensor], hidden: list[Tensor], step: int) -> Tensor:
         """Logits (B, V) of one more token, of those of each version; `step` sets the noise apart."""

@@ -5,7 +5,6 @@ Reading and writing model packages is in `cdasr.coupled.package`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -78,10 +77,10 @@ class CoupledPipeline:
             self.classifier = self.classifier.with_hidden_layers(self.logits.hidden_layers)
         self.config = config or {}
 
-    @property
-    def reader(self) -> nn.Module:
-        """The classifier for strategies; where there is no logits process, its logits are only read."""
-        return self.classifier if self.logits is not None else self.classifier.kind.reader(self.classifier)
+    def classifier_for(self, name: str) -> nn.Module:
+        """The classifier for a strategy; where that has no logits process, its logits are only read."""
+        reads = not STRATEGIES[name].needs_logits
+        return self.classifier.kind.reader(self.classifier) if reads else self.classifier
 
     def with_models(self, signal: SignalModel, logits: LogitsModel | None) -> CoupledPipeline:
         """The same pipeline around other models."""
@@ -208,22 +207,21 @@ class CoupledPipeline:
 
 def none(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """The frozen classifier alone: C(y)."""
-    reader = pipeline.classifier.kind.reader(pipeline.classifier)
-    return Outcome(reader(batch.signals, batch.lengths), nfe={"classifier": 1})
+    return Outcome(pipeline.classifier_for("none")(batch.signals, batch.lengths), nfe={"classifier": 1})
 
 
 def observation_adding(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """C on a mix of the enhanced and the degraded signal: C((1 - a) x_hat + a y) (Iwamoto et al. 2022)."""
     signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
     mixed = replace(batch, signals=pipeline.mixed(batch, signals))
-    logits = pipeline.reader(mixed.signals, mixed.lengths)
+    logits = pipeline.classifier_for("oa")(mixed.signals, mixed.lengths)
     return Outcome(logits, mixed, logits, {"signal": nfe, "classifier": 1})
 
 
 def fused(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
     """C on the degraded and on the enhanced signal, read together: a weighted mean of their log-posteriors."""
     signals, nfe = pipeline.signal.enhance(batch.signals, batch.lengths, steps, sampling["seed"], sampling["method"])
-    noisy, enhanced = observe_both(pipeline.reader, batch, signals)
+    noisy, enhanced = observe_both(pipeline.classifier_for("fused"), batch, signals)
     return Outcome(enhanced.fused(noisy, pipeline.fused_weight), replace(batch, signals=signals), enhanced.redecode(),
                    {"signal": nfe, "classifier": 2}, noisy_logits=noisy)
 
@@ -246,29 +244,17 @@ def stored_options(pipeline: CoupledPipeline, name: str, steps: int | None) -> t
 
 
 def coupled(name: str) -> Callable[[CoupledPipeline, Batch, int | None, Mapping], Outcome]:
-    """A strategy that couples processes, with the steps and options that the package stores for it.
-
-    A recogniser whose logits belong to a hypothesis (`WhisperDecoderRecogniser`) can be run in several `passes`, each
-    with the hypothesis that the one before it has come to.
-    """
+    """A strategy that couples processes, with the steps and options that the package stores for it."""
     def strategy(pipeline: CoupledPipeline, batch: Batch, steps: int | None, sampling: Mapping) -> Outcome:
         counts, guidance, options = stored_options(pipeline, name, steps)
-        sampling, models = {"guidance": guidance, **sampling}, (pipeline.signal, pipeline.logits)
-        nfe, given, noisy = Counter(), None, None
-        for _ in range(passes := options.pop("passes", 1)):
-            run = CoupledRun(pipeline.reader, *models, batch.signals, batch.lengths, *counts, noisy=given,
-                             **sampling)
-            result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
-            observed = result.observed.context
-            noisy = noisy or (run.noisy if STRATEGIES[name].needs_logits else None)  # `enhanced` never observes y
-            if passes > 1 and not observed.has_hypothesis:
-                raise ValueError(f"{name}: passes {passes}, but this classifier decodes no hypothesis to start again "
-                                 "from; leave passes out")
-            logits, given = run.answer(result.logits, observed) if STRATEGIES[name].needs_logits else (
-                observed.redecode(), observed)
-            nfe.update(run.nfe)
+        run = CoupledRun(pipeline.classifier_for(name), pipeline.signal, pipeline.logits, batch.signals, batch.lengths,
+                         *counts, **{"guidance": guidance, **sampling})
+        result = coupling_function(name)(run.signal, run.start_logits, run.observe, **options)
+        observed, reads = result.observed.context, STRATEGIES[name].needs_logits
         enhanced = None if result.signal is None else replace(batch, signals=run.synthesise(result.signal))
-        return Outcome(logits, enhanced, observed.redecode() if enhanced else None, dict(nfe), noisy_logits=noisy)
+        heard = None if enhanced is None else observed.redecode()
+        return Outcome(run.answer(result.logits, observed) if reads else heard, enhanced, heard, run.nfe,
+                       noisy_logits=run.noisy if reads else None)  # `enhanced` observes no y
     return strategy
 
 
@@ -282,15 +268,15 @@ def candidates(pipeline: CoupledPipeline, batch: Batch, name: str, steps: int | 
     """
     outcome, bare = PLAIN.get(name, coupled(name))(pipeline, batch, steps, sampling), pipeline.bare(batch)
     outcome.out_of_domain = pipeline._out_of_domain(outcome, batch, name)
-    alone = outcome.noisy_logits
+    classifier, alone = pipeline.classifier_for(name), outcome.noisy_logits
     if alone is None or bare is not batch:
-        alone = pipeline.reader(bare.signals, bare.lengths)
+        alone = classifier(bare.signals, bare.lengths)
         outcome.nfe["classifier"] += 1
     answers = {"none": alone, "enhanced": outcome.enhanced_logits, name: outcome.logits}
     if outcome.noisy_logits is not None and "fused" not in answers and (wanted is None or "fused" in wanted):
         answers["fused"] = outcome.enhanced_logits.fused(outcome.noisy_logits, pipeline.fused_weight)
     if "oa" in (wanted or ()):
-        answers["oa"] = pipeline.reader(pipeline.mixed(batch, outcome.enhanced.signals), batch.lengths)
+        answers["oa"] = classifier(pipeline.mixed(batch, outcome.enhanced.signals), batch.lengths)
         outcome.nfe["classifier"] += 1
     return outcome, answers
 

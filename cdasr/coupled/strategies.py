@@ -48,8 +48,7 @@ class Strategy:
 COMMON = (
     Option("steps", "steps of the signal process; default: the model's", int, 1, 10_000, optional=True),
     Option("logits_steps", "steps of the logits process; default: the model's", int, 1, 10_000, optional=True),
-    Option("guidance", "weight of the logits in the signal process, 0 for none", float, -1000.0, 1000.0),
-    Option("passes", "runs, each with the hypothesis of the one before; for Whisper's decoder", int, 1, 100))
+    Option("guidance", "weight of the logits in the signal process, 0 for none", float, -1000.0, 1000.0))
 FIRST = Option("first", "what the first signal step or trajectory is given: C(y), or none", str)
 
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (

@@ -92,5 +92,5 @@ def _conditioned(pipeline: CoupledPipeline, batch: Batch, clean: Batch | None) -
         condition = pipeline.logits.observation(known).logits
     enhanced_obs = run.observe(run.signal.sample(given=condition))
     answer = condition if clean is None else logits.sample(given=enhanced_obs)
-    answer = pipeline.logits.decoded(answer, (noisy_obs if clean is None else enhanced_obs).context).redecode()
+    answer = run.answer(answer, (noisy_obs if clean is None else enhanced_obs).context)
     return Outcome(answer, enhanced_logits=enhanced_obs.context.redecode(), nfe=run.nfe)

@@ -46,7 +46,6 @@ def trace(pipeline: Pipeline, wave: Tensor, strategy: str = "parallel", steps: i
                          f"{', '.join(with_both_processes())}")
     lengths = torch.tensor([len(wave)], device=pipeline.device)
     counts, guidance, options = stored_options(pipeline, strategy, steps)
-    options.pop("passes", None)  # the picture is of the first
     run = CoupledRun(pipeline.recogniser, pipeline.signal, pipeline.logits, wave[None].to(pipeline.device), lengths,
                      *counts, seed=seed, guidance=guidance)
     found: list[Estimate] = []

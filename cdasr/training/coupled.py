@@ -129,9 +129,9 @@ class CoupledTrainer(Trainer):
             run = CoupledRun(self.classifier, signal, logits, batch.noisy.data, lengths,
                              *strategy_steps(name, signal, logits))
             result = coupling_function(name)(run.signal, run.start_logits, run.observe)
-            noisy_obs = result.observed.context
-            for key, answer in ((name, logits.decoded(result.logits, noisy_obs)), (f"{name}_signal", noisy_obs)):
-                sums[key], sums["counted"] = self.domain.count(self.classifier, answer.redecode(), truths)
+            observed = result.observed.context
+            for key, answer in ((name, run.answer(result.logits, observed)), (f"{name}_signal", observed.redecode())):
+                sums[key], sums["counted"] = self.domain.count(self.classifier, answer, truths)
         return sums
 
     def summarise(self, sums):

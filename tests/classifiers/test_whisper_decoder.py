@@ -388,36 +388,6 @@ def test_what_is_heard_on_the_enhanced_signal_has_its_own_hypothesis(recogniser,
     none = [result.text for result in pipeline.transcribe(rows, "none")]
     assert [result.text_enhanced for result in cascade] == enhanced != none
     assert [result.text for result in cascade] == enhanced, "an untrained logits process returns C(x_hat; w)"
-    pipeline.config["strategies"]["cascade"] = {"passes": 2}
-    twice = pipeline.transcribe(rows, "cascade")
-    assert [result.text for result in twice] == enhanced
-    assert twice[0].nfe["classifier"] == 2 * cascade[0].nfe["classifier"]
-
-
-def test_a_further_pass_starts_from_what_was_read(recogniser, models, monkeypatch):
-    pipeline = Pipeline(recogniser, degrading(models[0]), {"strategies": {"cascade": {"passes": 2}}}, "cpu", models[1])
-    observed, listen = [], type(recogniser).forward
-    monkeypatch.setattr(type(recogniser), "forward", lambda *given, **options: (
-        observed.append(listen(*given, **options)) or observed[-1]))
-    waves, lengths = speech(4)
-    found = pipeline.transcribe([wave[:length] for wave, length in zip(waves, lengths)], "cascade")
-    first, seen, again, seen_again = observed  # C(y) and C(x_hat), twice
-    assert torch.equal(first.tokens, seen.tokens) and torch.equal(again.tokens, seen_again.tokens)
-    assert torch.equal(again.tokens, recogniser.redecode(seen).tokens), "an untrained logits process returns C(x_hat)"
-    assert not torch.equal(again.tokens[:, :5], first.tokens[:, :5])
-    assert [result.text for result in found] == recogniser.decode(*_read(recogniser, seen))
-
-
-def _read(recogniser, logits):
-    read = recogniser.redecode(logits)
-    return read.values, read.lengths
-
-
-def test_several_passes_are_for_recognisers_with_a_hypothesis(package_dir, tone):
-    pipeline = Pipeline.from_pretrained(package_dir, device="cpu")
-    pipeline.config["strategies"] = {"cascade": {"passes": 2}}
-    with pytest.raises(ValueError, match="cascade: passes 2, but this classifier decodes no hypothesis"):
-        pipeline(tone(0.5), strategy="cascade")
 
 
 def test_logits_come_to_the_spectra_where_their_tokens_are_spoken(recogniser, models):
@@ -493,7 +463,8 @@ def test_the_loss_of_some_positions_is_that_of_all_on_average(recogniser):
 def test_packages_round_trip(whisper_dir, models, tmp_path):
     recogniser = load_recogniser(whisper_dir, language="de")
     assert isinstance(recogniser, WhisperDecoderRecogniser)
-    pipeline = Pipeline(recogniser, degrading(models[0]), {"strategies": {"cascade": {"passes": 2}}}, "cpu", models[1])
+    options = {"strategies": {"cascade": {"logits_steps": 3}}}
+    pipeline = Pipeline(recogniser, degrading(models[0]), options, "cpu", models[1])
     waves, lengths = speech(2)
     rows = [wave[:length] for wave, length in zip(waves, lengths)]
     for by_reference in (False, True):
