@@ -10,13 +10,17 @@ from torch import nn
 
 
 class FrozenRecogniser(nn.Module):
-    """A `model` of transformers whose weights nothing can train, with its `processor`."""
+    """A `model` of transformers whose weights nothing can train, with its `processor`.
+
+    `hidden_layers`: which of transformers' `hidden_states` are handed out, side by side, each normalised in every
+    position. What noise has done to the last layer may not yet be lost in those below.
+    """
 
     def __init__(self, model: nn.Module, processor):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
-        self._hidden_layers: tuple[int, ...] = (-1,)  # `with_hidden_layers` gives others
+        self._hand_out((-1,))
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write model (safetensors) and processor as transformers would."""
@@ -37,14 +41,6 @@ class FrozenRecogniser(nn.Module):
         """How many `hidden_states` transformers hands out: that of the input, and one a layer."""
         return self.model.config.num_hidden_layers + 1
 
-    @property
-    def hidden_layers(self) -> tuple[int, ...]:
-        """Which of transformers' `hidden_states` are handed out, side by side, each normalised in every position.
-
-        What noise has done to the last layer may not yet be lost in those below.
-        """
-        return self._hidden_layers
-
     def with_hidden_layers(self, layers: Sequence[int]) -> FrozenRecogniser:
         """The same recogniser, sharing its model, with other `hidden_layers`. Raises ValueError where it lacks one."""
         states = self.hidden_states
@@ -54,5 +50,8 @@ class FrozenRecogniser(nn.Module):
         if tuple(layers) == self.hidden_layers:
             return self
         other = copy.copy(self)
-        other._hidden_layers = tuple(layers)
+        other._hand_out(layers)
         return other
+
+    def _hand_out(self, layers: Sequence[int]) -> None:
+        self.hidden_layers = tuple(layers)

@@ -50,7 +50,8 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
         results = pipeline.transcribe([cut[number][place].wave for number, place in batch], strategy=strategy,
                                       steps=steps, seed=seed, samples=samples, guidance=guidance)
         found |= dict(zip(batch, results))
-    joined = [join([Part(part.start, found[number, place]) for place, part in enumerate(parts)], pipeline.sample_rate,
+    joined = [found[number, 0] if len(parts) == 1 else  # as `join` would have it
+              join([Part(part.start, found[number, place]) for place, part in enumerate(parts)], pipeline.sample_rate,
                    nbest=pipeline.nbest) for number, parts in enumerate(cut)]
     return [result if gain == 1.0 or result.wave is None else replace(result, wave=result.wave / gain)
             for result, gain in zip(joined, gains)]
