@@ -70,10 +70,10 @@ class WhisperDecoderRecogniser(FrozenRecogniser):
         self.sample_rate: int = self.log_mel.sample_rate
         self.generation = greedy(model.generation_config, language, task)
         self.prompt = prompt_tokens(processor, initial_prompt, model.config.max_target_positions // 2 - 1)
+        self.no_text = no_text(processor, self.generation, model.config.vocab_size)
         self.heads = watched_heads(model, self.generation)
         ends = self.generation.eos_token_id
         self.ends: list[int] = [ends] if isinstance(ends, int) else list(ends)
-        self.no_text = no_text(processor, self.generation, model.config.vocab_size)
         basis, root = isometry(model.get_output_embeddings().weight)
         self.register_buffer("basis", basis.float(), persistent=False)
         self.register_buffer("root", root.float(), persistent=False)

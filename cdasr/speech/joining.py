@@ -134,7 +134,7 @@ class _Best:
         return self._best(whole)
 
     def _best(self, texts: dict[str, Hypothesis]) -> list[Hypothesis]:
-        return nlargest(self.most, texts.values(), key=lambda one: one.score)  # of equals the first: they are sorted
+        return nlargest(self.most, texts.values(), key=lambda one: one.score)  # of equals the first
 
 
 def _longer(path: Hypothesis, settled: str, one: Hypothesis) -> Hypothesis:
