@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from cdasr.classifiers.alphabet import Alphabet
 from cdasr.classifiers.beam_texts import Text, Texts, WordScores
+from cdasr.classifiers.hypothesis import Hypothesis
 from cdasr.classifiers.logits import CTCLogits, Word
 from cdasr.classifiers.ngram import LanguageModel
 
@@ -27,25 +28,6 @@ LM_WEIGHT, WORD_BONUS, HOTWORD_WEIGHT = 0.5, 1.5, 10.0  # with a language model;
 
 Span = tuple[int, int, float, int]  # of a word: its first frame, the one behind it, sum and count of its posteriors
 Trace = tuple  # (trace of the words before, span of the last word), or () before the first one
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A text with its `score`; that of the audio alone, `acoustic`; and log P(text), `language`, in nats.
-
-    `words` have times and confidences as `CTCRecogniser.words` gives them. `language` is 0 without a language model.
-    """
-
-    text: str
-    score: float
-    acoustic: float
-    language: float = 0.0
-    words: list[Word] = field(default_factory=list, repr=False)
-
-    def about(self) -> dict:
-        """Plain data, without the words."""
-        return {"text": self.text, "score": round(self.score, 4), "acoustic": round(self.acoustic, 4),
-                "language": round(self.language, 4)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.classifiers.alphabet import alphabet_of
+from cdasr.classifiers.frozen import FrozenRecogniser
 from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.logits import CTCLogits, Logits, Word, valid
 from cdasr.classifiers.options import checked_options, for_model, without
@@ -28,7 +28,7 @@ from cdasr.classifiers.pretrained import (
 from cdasr.runtime.weights import check_finite
 
 
-class CTCRecogniser(nn.Module):
+class CTCRecogniser(FrozenRecogniser):
     """Waveforms to CTC logits and text, through a model whose weights nothing can train; a `protocol.Recogniser`.
 
     Sampling rate, feature normalisation, frame lengths, stride and receptive field come from the model's own
@@ -39,15 +39,12 @@ class CTCRecogniser(nn.Module):
     kind = CTCLogits
 
     def __init__(self, model: nn.Module, processor):
-        super().__init__()
-        self.model = model.eval().requires_grad_(False)
-        self.processor = processor
+        super().__init__(model, processor)
         self.sample_rate: int = processor.feature_extractor.sampling_rate
         self.normalise: bool = getattr(processor.feature_extractor, "do_normalize", False)
         self.blank: int = processor.tokenizer.pad_token_id
         self.alphabet = alphabet_of(processor.tokenizer, len(processor.tokenizer))
         self.whole_words: bool = self.alphabet.whole_words
-        self._hidden_layers: tuple[int, ...] = (-1,)  # `with_hidden_layers` gives others
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike, target_lang: str | None = None,
@@ -94,49 +91,15 @@ class CTCRecogniser(nn.Module):
             if values.shape[-1] != self.logits_size or not bool(values.isfinite().all()):
                 raise ValueError("it answers silence with numbers that are not finite, or of other classes")
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write model (safetensors) and processor as transformers would."""
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
-
-    def train(self, mode: bool = True) -> CTCRecogniser:
-        """Stays in evaluation mode, also inside a network that is being trained."""
-        return super().train(False)
-
     @property
     def logits_size(self) -> int:
         """Number of classes V of the logits."""
         return self.model.config.vocab_size
 
     @property
-    def hidden_size(self) -> int:
-        """Numbers in one hidden state."""
-        return self.model.config.hidden_size
-
-    @property
     def tokens(self) -> list[str]:
         """What each class stands for, (V,)."""
         return self.processor.tokenizer.convert_ids_to_tokens(list(range(self.logits_size)))
-
-    @property
-    def hidden_layers(self) -> tuple[int, ...]:
-        """Which of transformers' `hidden_states` are handed out, side by side, each normalised in every frame.
-
-        What noise has done to the last layer may not yet be lost in those below.
-        """
-        return self._hidden_layers
-
-    def with_hidden_layers(self, layers: Sequence[int]) -> CTCRecogniser:
-        """The same recogniser, sharing its model, with other `hidden_layers`. Raises ValueError where it lacks one."""
-        states = self.model.config.num_hidden_layers + 1
-        if bad := [layer for layer in layers if not -states <= layer < states]:
-            raise ValueError(f"hidden_layers: there is no layer {bad[0]}; the recogniser's hidden states are 0 to "
-                             f"{states - 1}")
-        if tuple(layers) == self.hidden_layers:
-            return self
-        other = copy.copy(self)
-        other._hidden_layers = tuple(layers)
-        return other
 
     @property
     def stride(self) -> int:

@@ -118,13 +118,12 @@ class DecodingSteps:
 
 
 class AtMost:
-    """A logits processor that ends each item of a beam search after `most` (B,) tokens; it notes their `prefix`."""
+    """A logits processor that ends each row after `most` (B,) tokens behind a prefix of so many."""
 
-    def __init__(self, most: Tensor, beam_size: int, end: int):
-        self.most, self.end, self.prefix = most.repeat_interleave(beam_size), end, 0
+    def __init__(self, most: Tensor, prefix: int, end: int):
+        self.most, self.prefix, self.end = most, prefix, end
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.prefix = self.prefix or input_ids.shape[1]
         over = input_ids.shape[1] - self.prefix + 1 >= self.most
         ended = torch.full_like(scores, -torch.inf)
         ended[:, self.end] = scores[:, self.end].clamp_min(-1e4)

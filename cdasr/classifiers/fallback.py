@@ -9,12 +9,12 @@ doubtful.
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from cdasr.classifiers.items import merged, rows_of
 from cdasr.classifiers.logits import TokenLogits
 
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -47,35 +47,27 @@ def better_rows(old: TokenLogits, new: TokenLogits) -> Tensor:
     return (old_repeats & ~new_repeats) | ((old_repeats == new_repeats) & (new_likelihood > old_likelihood))
 
 
-def rows_of(answer: TokenLogits, rows: Tensor) -> TokenLogits:
-    """Some items of a batch."""
-    return replace(answer, **{name: values[rows] for name in TENSORS if (values := getattr(answer, name)) is not None})
+def without_doubt(found: tuple[TokenLogits, list[TokenLogits]],
+                  draw: Callable[[Tensor, float], tuple[TokenLogits, list[TokenLogits]]]
+                  ) -> tuple[TokenLogits, list[TokenLogits]]:
+    """The answers that were `found`, with what each version of the audio says; doubtful ones are decoded again.
+
+    `draw` does so for some of the items (B',), at a temperature.
+    """
+    for temperature in TEMPERATURES:
+        again = doubtful(found[0]).nonzero()[:, 0]
+        if not len(again):
+            break
+        tried = draw(again, temperature)
+        wins = better_rows(rows_of(found[0], again), tried[0])
+        pairs = zip((found[0], *found[1]), (tried[0], *tried[1]))
+        answer, *versions = [with_rows(before, again, after, wins) for before, after in pairs]
+        found = answer, versions
+    return found
 
 
-def with_rows(answer: TokenLogits, rows: Tensor, new: TokenLogits) -> TokenLogits:
-    """The answers with the items `rows` replaced by those of `new`; the shorter ones are filled up."""
-    end = answer.classifier.ends[0]
-    longest = max(answer.values.shape[1], new.values.shape[1])
-    changed = {}
-    for name, fill in TENSORS.items():
-        if (before := getattr(answer, name)) is None:
-            continue
-        after = getattr(new, name)
-        if fill is not None:
-            before, after = (_filled(part, longest - source.values.shape[1], end if fill == "end" else fill)
-                             for part, source in ((before, answer), (after, new)))
-        changed[name] = before.index_copy(0, rows, after)
-    return replace(answer, **changed)
-
-
-TENSORS = {"values": 0.0, "lengths": None, "hidden": 0.0, "boundaries": "last", "tokens": "end", "audio": None,
-           "samples": None, "read": "end", "log_probs": 0.0}  # fields of TokenLogits: what positions without token hold
-
-
-def _filled(values: Tensor, count: int, fill: float | str) -> Tensor:
-    """`values` (B, L, ...) with `count` more positions that hold `fill`, or what the last one holds."""
-    if not count:
-        return values
-    if fill == "last":
-        return torch.cat([values, values[:, -1:].expand(-1, count)], dim=1)
-    return F.pad(values, (*(0, 0) * (values.dim() - 2), 0, count), value=fill)
+def with_rows(answer: TokenLogits, rows: Tensor, new: TokenLogits, wins: Tensor) -> TokenLogits:
+    """The answers (B,) with those of the items `rows` (B',) for which the `new` one (B',) `wins` (B',)."""
+    choice, places = rows.new_zeros(2, len(answer.values))
+    choice[rows], places[rows] = wins.long(), torch.arange(len(rows), device=rows.device)
+    return merged([answer, rows_of(new, places)], choice.tolist())

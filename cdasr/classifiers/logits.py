@@ -14,8 +14,8 @@ Centring and scaling keep the order of a frame's logits, so decoding is the clas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
+
+if TYPE_CHECKING:
+    from cdasr.classifiers.hypothesis import Hypothesis
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Logits:
 
     has_hypothesis: ClassVar[bool] = False  # whether the positions are those of a hypothesis, which can be redecoded
     word_peaks: ClassVar[bool] = False  # whether words have the times of a few frames within each, not of boundaries
+    ranked = None  # hypotheses of each item, the best first, where the kind has found several; no field of its own
 
     values: Tensor
     lengths: Tensor | None
@@ -231,7 +235,8 @@ class TokenLogits(Logits):
     The positions also say when each token begins and the last one ends, `boundaries` (B, M + 1) in seconds; the
     hypothesis with its prefix, `tokens` (B, P + M); and the `audio` (B, S, d) of `samples` (B,) samples as it was
     encoded; the tokens (B, M) that were `read` from these logits, with their `log_probs` (B, M), where they were read
-    already. Each position has one token, so the loss has cross-entropy in place of CTC.
+    already, and the hypotheses of each item, `ranked` with the best first, where several were asked for. Each position
+    has one token, so the loss has cross-entropy in place of CTC.
     """
 
     has_hypothesis: ClassVar[bool] = True
@@ -242,6 +247,7 @@ class TokenLogits(Logits):
     samples: Tensor | None = None
     read: Tensor | None = None
     log_probs: Tensor | None = None
+    ranked: list[list[Hypothesis]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def cut_off(self) -> Tensor:
@@ -255,7 +261,7 @@ class TokenLogits(Logits):
         return self.classifier.words(self.values, self.lengths, self.boundaries, self.read, self.log_probs)
 
     def with_values(self, values: Tensor) -> TokenLogits:
-        return replace(self, values=values, hidden=None, read=None, log_probs=None)
+        return replace(self, values=values, hidden=None, read=None, log_probs=None, ranked=None)
 
     def fused(self, other: TokenLogits, weight: float) -> TokenLogits:
         """Read token by token, both under the prefix that has been read so far (lockstep)."""
@@ -348,25 +354,3 @@ def best_path(values: Tensor, lengths: Tensor, blank: int) -> tuple[Tensor, Tens
     best = values.argmax(dim=-1).masked_fill(~valid(values, lengths), blank)
     new = best.diff(dim=1, prepend=torch.full_like(best[:, :1], blank)) != 0
     return best, new & (best != blank)
-
-
-def choose_items(answers: Sequence[Logits], choice: Sequence[int]) -> Logits:
-    """For each item (B,) that of the answer with the chosen index; the answers are of one kind and one classifier.
-
-    Answers with fewer positions are filled up behind their lengths, with ends of text where these are tokens. Hidden
-    states are left out.
-    """
-    answers, end = [answer.settled() for answer in answers], getattr(answers[0].classifier, "ends", [0])[0]
-
-    def filled(row: Tensor, most: int) -> Tensor:
-        last = row[-1:] if row.is_floating_point() else torch.full_like(row[-1:], end)
-        return torch.cat([row, last.expand(most - len(row), *row.shape[1:])])
-
-    def chosen(name: str) -> Tensor | None:
-        parts = [getattr(answer, name) for answer in answers]
-        if name == "hidden" or any(part is None for part in parts):
-            return None
-        rows = [parts[index][item] for item, index in enumerate(choice)]
-        return torch.stack([filled(row, max(part.shape[1] for part in parts)) if row.dim() else row for row in rows])
-    tensors = {one.name: chosen(one.name) for one in fields(answers[0]) if one.name != "classifier"}
-    return replace(answers[0], **tensors)

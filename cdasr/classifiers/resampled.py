@@ -26,8 +26,8 @@ class ResampledRecogniser(nn.Module):
     def with_hidden_layers(self, layers: Sequence[int]) -> ResampledRecogniser:
         return ResampledRecogniser(self.recogniser.with_hidden_layers(layers), self.sample_rate)
 
-    def with_beams(self, beam_size: int) -> ResampledRecogniser:
-        return ResampledRecogniser(self.recogniser.with_beams(beam_size), self.sample_rate)
+    def with_beams(self, beam_size: int, nbest: int = 1) -> ResampledRecogniser:
+        return ResampledRecogniser(self.recogniser.with_beams(beam_size, nbest), self.sample_rate)
 
     def reader(self) -> ResampledRecogniser:
         return ResampledRecogniser(self.recogniser.reader(), self.sample_rate)

@@ -7,6 +7,19 @@ import torch
 from torch import Tensor
 
 
+def boundaries(attention: Tensor, lengths: Tensor, durations: Tensor, window: float, median_width: int | None
+               ) -> Tensor:
+    """Boundaries (B, L + 1) in seconds of token positions, from what `attention` (B, heads, L, S) sees of a `window`.
+
+    `warped_boundaries` with a `median_width`, `centred_boundaries` without; the window, all S frames, is in seconds.
+    """
+    step = window / attention.shape[-1]
+    frames = (durations / step).floor().long().clamp(1, attention.shape[-1])
+    if median_width is None:
+        return centred_boundaries(attention, lengths, frames, durations, step)
+    return warped_boundaries(attention, lengths, frames, durations, step, median_width)
+
+
 def warped_boundaries(attention: Tensor, lengths: Tensor, frames: Tensor, durations: Tensor, step: float,
                       median_width: int) -> Tensor:
     """Boundaries (B, L + 1) in seconds of token positions, by dynamic time warping over alignment heads.

@@ -1,15 +1,57 @@
-"""What a Whisper decoder's recogniser is made of besides the model: coordinates, settings of generation, words."""
+"""What a Whisper decoder's recogniser is made of: its files, coordinates, settings of generation, words."""
 
 from __future__ import annotations
 
 import copy
+import os
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.logits import Word
+from cdasr.classifiers.options import checked_options, for_model, without
+from cdasr.classifiers.pretrained import (
+    check_kind,
+    check_window,
+    load_model,
+    load_tokenizer,
+    make_config,
+    mel_extractor,
+    read_config,
+    read_generation,
+)
 from cdasr.runtime.plain_data import one_line
+
+
+def load_whisper(name_or_dir: str | os.PathLike, options: dict) -> tuple[nn.Module, object]:
+    """Model and processor of a Whisper from a local folder, the hub's cache or the hub.
+
+    Raises ValueError in one line when it cannot be found or is no Whisper, and for options that it does not have.
+    """
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
+
+    options = checked_options(options)
+    without(options, ("target_lang",), "it is of MMS; Whisper has language")
+    place = Path(locate(name_or_dir, options))
+    with loading(name_or_dir, "Whisper model"):
+        found = read_config(place)
+        check_kind(found, "whisper")
+        config, extractor = make_config(WhisperConfig, found), mel_extractor(place)
+        check_window(config, extractor)
+        generation = GenerationConfig(**read_generation(place, config).model_dump(exclude_none=True))
+        processor = WhisperProcessor(extractor, load_tokenizer(WhisperTokenizer, place))
+        model = load_model(WhisperForConditionalGeneration, config, place, for_model(options),
+                           generation_config=generation)
+    return model, processor
 
 
 def hidden_states(encoder: nn.Module, features: Tensor) -> list[Tensor]:
@@ -31,8 +73,15 @@ def hidden_states(encoder: nn.Module, features: Tensor) -> list[Tensor]:
 def isometry(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Q (V, d) and H (d, d) of an output projection (V, d) without its mean row: W - mean = Q H, in float64.
 
-    From the eigenvectors of W'W. Directions weaker than 1e-6 of the strongest, which float32 does not resolve, are 0
-    in Q.
+    The logits of a position are W h: W (V, d) the output projection, h the decoder's last hidden state. A constant
+    added to all of them means nothing, so take W without its mean row. Its polar decomposition W = Q H, with H (d, d)
+    symmetric and Q (V, d) with orthonormal columns, makes z = H h coordinates of the logits: |H h1 - H h2| =
+    |W h1 - W h2| since H'H = W'W, and Q z = W h gives them back. All V tokens are kept, and nothing is inverted. (W =
+    Q R of a QR decomposition differs by a rotation, R = U H, which depends on the library that computes it; H does not,
+    so a network that was trained on z on one machine serves on any other.)
+
+    Computed from the eigenvectors of W'W. Directions weaker than 1e-6 of the strongest, which float32 does not resolve,
+    are 0 in Q.
     """
     centred = weight.double()
     centred = centred - centred.mean(dim=0)
@@ -87,6 +136,13 @@ def marked(tokens: list[int] | None, size: int) -> Tensor:
     marks = torch.zeros(size, dtype=torch.bool)
     marks[list(tokens or ())] = True
     return marks
+
+
+def no_text(processor, generation, size: int) -> list[int]:
+    """Tokens, of so many, that are no text: those which the tokenizer calls special, and the timestamps."""
+    after = getattr(generation, "no_timestamps_token_id", None)
+    stamps = [] if after is None else range(after + 1, size)
+    return [*processor.tokenizer.all_special_ids, *stamps]
 
 
 def split_words(tokenizer, language: str, best: Tensor, posterior: Tensor, text: Tensor, boundaries: Tensor

@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cdasr.classifiers.logits import Logits, choose_items
+from cdasr.classifiers.items import choose_items
+from cdasr.classifiers.logits import Logits
 from cdasr.coupled.auto import AutoRule, compare
 from cdasr.coupled.domain import Domain
 from cdasr.coupled.models import CoupledRun, LogitsModel, SignalModel, strategy_steps, unpadded

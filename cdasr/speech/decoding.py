@@ -99,8 +99,8 @@ class Decoding:
     def check_tokens(self) -> None:
         """Raise ValueError for what a decoder that writes token by token does not have."""
         for name, instead in (("lm", "its decoder is one already"), ("word_bonus", "it belongs to a language model"),
-                              ("hotwords", "name them in --initial-prompt"), ("nbest", "it gives its best answer")):
-            if getattr(self, name) is not None and (name, getattr(self, name)) != ("nbest", 1):
+                              ("hotwords", "name them in --initial-prompt")):
+            if getattr(self, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is for CTC recognisers and this one is a Whisper with "
                                  f"its own decoder: {instead}")
 
@@ -124,7 +124,8 @@ def decoding_options(verb: argparse.ArgumentParser) -> None:
                        "one; default: 0.5")
     group.add_argument("--word-bonus", type=finite, metavar="B", help="added for each word, in nats; default: 1.5 "
                        "with --lm, else 0")
-    group.add_argument("--nbest", type=count, metavar="N", help="hypotheses in JSON, with their scores; default: 1")
+    group.add_argument("--nbest", type=count, metavar="N", help="hypotheses in JSON, with their scores, "
+                       "also of Whisper; default: 1")
     group.add_argument("--language", metavar="NAME", help="of Whisper, such as de; default: the package's, or detected")
     group.add_argument("--task", choices=("transcribe", "translate"), help="of Whisper; translate: into English")
     group.add_argument("--initial-prompt", metavar="TEXT", help="of Whisper: what was said before, for its names and "

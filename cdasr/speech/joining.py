@@ -3,6 +3,9 @@
 Segments overlap where the recording had no pause to cut it at. Words near the end of a segment may be cut off there,
 but are whole in the other one. The words of both are aligned by text and time; at the match nearest to the middle of
 the overlap, those of the first segment end and those of the second go on.
+
+The n best texts of the recording are made of those of its segments, each combination joined in the same way. Its scores
+are the sums of theirs: what two segments heard counts in both.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from cdasr.classifiers.hypothesis import Hypothesis
 from cdasr.classifiers.logits import Word
 from cdasr.speech.word_times import tidy
 from cdasr.speech.words import normalise_text
@@ -34,17 +39,21 @@ class Part:
     transcript: Transcript
 
 
-def join(parts: Iterable[Part], rate: int, keep: Callable[[Tensor], None] | None = None) -> Transcript:
-    """One transcript of the consecutive segments of a recording at `rate` Hz.
+def join(parts: Iterable[Part], rate: int, keep: Callable[[Tensor], None] | None = None,
+         nbest: int = 1) -> Transcript:
+    """One transcript of the consecutive segments of a recording at `rate` Hz, with its `nbest` hypotheses if several.
 
     With `keep` the enhanced waveform goes there in pieces (samples,), in order, and is not in the result.
     """
-    texts, enhanced, waves = _Texts(), _Texts(), _Waves(rate, keep)
+    texts, enhanced, waves, best = _Texts(), _Texts(), _Waves(rate, keep), _Best(nbest)
     nfe, chosen, strange, first, end = Counter(), {}, [], None, 0.0
     for part in parts:
         found, start = part.transcript, part.start / rate
         overlap, end = (start, end), start + found.duration
         texts.add(found.text, [_later(word, start) for word in found.words], overlap)
+        if nbest > 1:
+            best.add([(one, [_later(word, start) for word in (one.words if place else found.words)])
+                      for place, one in enumerate(found.nbest)], overlap)
         enhanced.add(found.text_enhanced or "", [_later(word, start) for word in found.words_enhanced], overlap)
         if found.wave is not None:
             waves.add(part.start, found.wave)
@@ -56,7 +65,7 @@ def join(parts: Iterable[Part], rate: int, keep: Callable[[Tensor], None] | None
         first, text=texts.text(), words=texts.words(), duration=end, nfe=dict(nfe), chosen="+".join(chosen)
         or None, out_of_domain=_mostly(strange), wave=waves.whole(), words_enhanced=enhanced.words(),
         text_enhanced=None if first.text_enhanced is None else enhanced.text(),
-        nbest=first.nbest if len(strange) == 1 else [])
+        nbest=best.hypotheses() if nbest > 1 else [])
 
 
 def _later(word: Word, start: float) -> Word:
@@ -81,20 +90,85 @@ class _Texts:
 
     def add(self, text: str, words: list[Word], overlap: tuple[float, float]) -> None:
         """The text of the next segment with its words, in the recording's time, as are the ends of the `overlap`."""
-        if self.parts and overlap[1] > overlap[0] + 1e-6:
-            before, heard = self.parts[-1]
-            kept, first = seam(heard, words, *overlap)
-            self.parts[-1] = before, heard = _without(before, heard, heard[:kept])
-            text, words = _without(text, words, words[first:])
-            if heard and words:
-                heard[-1], words[0] = tidy([heard[-1], words[0]], max(heard[-1].end, words[0].end))
+        if self.parts:
+            self.parts[-1], (text, words) = _seamed(self.parts[-1], (text, words), overlap)
         self.parts.append((text, words))
 
     def text(self) -> str:
-        return " ".join(text for text, _ in self.parts if text)
+        return _spaced(*(text for text, _ in self.parts))
 
     def words(self) -> list[Word]:
         return [word for _, words in self.parts for word in words]
+
+
+class _Best:
+    """The `most` best texts of consecutive segments, each text once, by the sums of their scores.
+
+    Exact, and no more than `most` are kept for each end: what a text becomes depends on nothing but how its last
+    segment reads so far, the end, so that no other text with this end will ever be among the best.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self.ends: dict[tuple[str, tuple[Word, ...]], list[Hypothesis]] = {("", ()): [Hypothesis("", 0.0, 0.0)]}
+
+    def add(self, heard: Sequence[tuple[Hypothesis, list[Word]]], overlap: tuple[float, float]) -> None:
+        """The hypotheses of the next segment with their words, as `_Texts.add` takes them."""
+        before, found = self.ends, {}
+        if not _overlapping(overlap):
+            before = {("", ()): self.hypotheses()}
+        for (text, words), paths in before.items():
+            for one, own in heard:
+                (settled, _), (rest, left) = _seamed((text, list(words)), (one.text, own), overlap)
+                texts = found.setdefault((rest, tuple(left)), {})
+                for path in paths:
+                    _keep_better(texts, _longer(path, settled, one))
+        self.ends = {end: self._best(texts) for end, texts in found.items()}
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The best of all, the best first."""
+        whole: dict[str, Hypothesis] = {}
+        for (text, _), paths in self.ends.items():
+            for path in paths:
+                _keep_better(whole, replace(path, text=_spaced(path.text, text)))
+        return self._best(whole)
+
+    def _best(self, texts: dict[str, Hypothesis]) -> list[Hypothesis]:
+        return nlargest(self.most, texts.values(), key=lambda one: one.score)  # of equals the first
+
+
+def _longer(path: Hypothesis, settled: str, one: Hypothesis) -> Hypothesis:
+    """What a text becomes where the text of its last segment is `settled` and the next segment's is `one`."""
+    return Hypothesis(_spaced(path.text, settled), path.score + one.score, path.acoustic + one.acoustic,
+                      path.language + one.language)
+
+
+def _keep_better(texts: dict[str, Hypothesis], new: Hypothesis) -> None:
+    if (old := texts.get(new.text)) is None or new.score > old.score:
+        texts[new.text] = new
+
+
+def _spaced(*texts: str) -> str:
+    return " ".join(text for text in texts if text)
+
+
+def _overlapping(overlap: tuple[float, float]) -> bool:
+    return overlap[1] > overlap[0] + 1e-6
+
+
+def _seamed(before: tuple[str, list[Word]], after: tuple[str, list[Word]], overlap: tuple[float, float]
+            ) -> tuple[tuple[str, list[Word]], tuple[str, list[Word]]]:
+    """The texts of two consecutive segments with their words, as far as each counts."""
+    if not _overlapping(overlap):
+        return before, after
+    (earlier, heard), (text, words) = before, after
+    kept, first = seam(heard, words, *overlap)
+    earlier, heard = _without(earlier, heard, heard[:kept])
+    text, words = _without(text, words, words[first:])
+    if heard and words:
+        last, following = tidy([heard[-1], words[0]], max(heard[-1].end, words[0].end))
+        heard, words = [*heard[:-1], last], [following, *words[1:]]
+    return (earlier, heard), (text, words)
 
 
 def _without(text: str, words: list[Word], left: list[Word]) -> tuple[str, list[Word]]:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdasr.classifiers.beam_search import BeamSearch, Hypothesis
+from cdasr.classifiers.beam_search import BeamSearch
+from cdasr.classifiers.hypothesis import Hypothesis
 from cdasr.classifiers.load import load_recogniser, save_recogniser
 from cdasr.classifiers.logits import Logits, Word
 from cdasr.classifiers.protocol import Recogniser
@@ -53,8 +54,7 @@ class Transcript:
     counts evaluations of each network for this recording, all samples together, and `duration` is in seconds.
     `out_of_domain`: whether the recording looks unlike what the package was trained for, so that its words mean little;
     None where the package or the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other
-    strategies. `nbest`: the best texts with their scores, the answer first; empty where one was asked for, or a long
-    recording was cut.
+    strategies. `nbest`: the best texts with their scores, the answer first; empty where one was asked for.
     """
 
     text: str
@@ -96,6 +96,7 @@ class Pipeline(CoupledPipeline):
                  device: str = "auto", logits: LogitsModel | None = None):
         super().__init__(at_rate(recogniser, signal.sample_rate), signal, config, device, logits)
         self.search: BeamSearch | None = None  # of a CTC recogniser; None: greedy
+        self.nbest = 1  # hypotheses of each recording
 
     def with_decoding(self, decoding: Decoding) -> Pipeline:
         """The same pipeline, sharing its models, which decodes as asked for.
@@ -108,26 +109,34 @@ class Pipeline(CoupledPipeline):
             search = decoding.search()
         check_search(recogniser, decoding, search)
         if recogniser.kind.has_hypothesis:
-            recogniser = recogniser.with_beams(decoding.beam_size or 1)
+            recogniser = recogniser.with_beams(decoding.beam_size or 1, decoding.nbest or 1)
         other = type(self)(recogniser, self.signal, self.config, self.device, self.logits)
-        other.search, other.decoding = search, decoding.settings()
+        other.search, other.nbest, other.decoding = search, decoding.nbest or 1, decoding.settings()
         return other
 
     def _remade(self, signal: SpectrogramModel | PredictiveModel, config: dict, logits: LogitsModel | None) -> Pipeline:
         other = super()._remade(signal, config, logits)
-        other.search, other.decoding = self.search, self.decoding
+        other.search, other.nbest, other.decoding = self.search, self.nbest, self.decoding
         return other
 
     @property
     def strategies(self) -> list[str]:
+        return [name for name in super().strategies if name not in self._without_search()]
+
+    def _without_search(self) -> set[str]:
+        """Strategies that cannot be decoded as asked for."""
         beams = getattr(self.recogniser, "beam_size", 1) > 1
-        return [name for name in super().strategies if not beams or name in WITH_BEAMS]
+        return {name for name in STRATEGIES if beams and name not in WITH_BEAMS or self.nbest > 1 and name == "rover"}
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
-        if getattr(self.recogniser, "beam_size", 1) > 1 and (lockstep := set(names) & set(STRATEGIES) - WITH_BEAMS):
-            raise ValueError(f"the strategy {min(lockstep)!r} reads several versions of the audio token by token, for "
-                             "which Whisper has no beams; leave --beam-size out, or choose the strategy "
-                             f"{' or '.join(self.strategies)}")
+        if lacking := set(names) & self._without_search():
+            several, instead = self.nbest > 1, f"choose the strategy {' or '.join(self.strategies)}"
+            if not self.recogniser.kind.has_hypothesis:
+                raise ValueError("the strategy 'rover' lets the words of several answers vote and has no n best; leave "
+                                 f"--nbest out, or {instead}")
+            raise ValueError(f"the strategy {min(lacking)!r} reads several versions of the audio token by token, for "
+                             f"which Whisper has no beams{' and no n best' if several else ''}; leave "
+                             f"{'--nbest and ' if several else ''}--beam-size out, or {instead}")
         super().check(names, steps, samples)
 
     @property
@@ -216,15 +225,18 @@ class Pipeline(CoupledPipeline):
                 transcript.text_enhanced, transcript.words_enhanced, transcript.wave = text, spoken, wave
         for transcript, unlike in zip(made, outcome.out_of_domain or ()):
             transcript.out_of_domain = unlike
-        if ranked and self.search.nbest > 1:
-            for transcript, hypotheses in zip(made, ranked):
-                transcript.nbest = [replace(hypothesis, words=[]) for hypothesis in hypotheses]
+        if ranked and self.nbest > 1:
+            for transcript, hypotheses, wave, clean, plain in zip(made, ranked, waves, cleaned or waves, alone):
+                count = len(hypotheses)
+                words = self._timed([one.words for one in hypotheses], outcome.logits, [wave] * count, [clean] * count,
+                                    [plain] * count)
+                transcript.nbest = [replace(one, words=own) for one, own in zip(hypotheses, words)]
         return made
 
     def _heard(self, logits: Logits) -> tuple[list[list[Hypothesis]] | None, list[str], list[list[Word]]]:
         """Texts in lower case and words of logits, and the hypotheses of each item where there is a search."""
         if self.search is None:
-            return None, [text.lower() for text in logits.texts()], logits.words()
+            return logits.ranked, [text.lower() for text in logits.texts()], logits.words()
         ranked = self.search(logits)
         return ranked, [best.text for best, *_ in ranked], [best.words for best, *_ in ranked]
 

@@ -50,9 +50,9 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
         results = pipeline.transcribe([cut[number][place].wave for number, place in batch], strategy=strategy,
                                       steps=steps, seed=seed, samples=samples, guidance=guidance)
         found |= dict(zip(batch, results))
-    joined = [found[number, 0] if len(parts) == 1 else
-              join([Part(part.start, found[number, place]) for place, part in enumerate(parts)], pipeline.sample_rate)
-              for number, parts in enumerate(cut)]
+    joined = [found[number, 0] if len(parts) == 1 else  # as `join` would have it
+              join([Part(part.start, found[number, place]) for place, part in enumerate(parts)], pipeline.sample_rate,
+                   nbest=pipeline.nbest) for number, parts in enumerate(cut)]
     return [result if gain == 1.0 or result.wave is None else replace(result, wave=result.wave / gain)
             for result, gain in zip(joined, gains)]
 
@@ -69,7 +69,7 @@ def transcribe_blocks(pipeline: Pipeline, blocks: Iterable[np.ndarray], level: f
     batches = batches_within(cut, (len(part.wave) for part in sizes), batch_seconds * pipeline.sample_rate)
     parts = (Part(part.start, found) for batch in batches for part, found in
              zip(batch, pipeline.transcribe([part.wave for part in batch], **options)))
-    return join(parts, pipeline.sample_rate, lambda wave: keep and keep((wave / gain).numpy()))
+    return join(parts, pipeline.sample_rate, lambda wave: keep and keep((wave / gain).numpy()), pipeline.nbest)
 
 
 def level_of(wave: Tensor) -> float:

@@ -74,6 +74,7 @@ def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: C
         return 2 if faults else 0
     with stdin_as_file(left) as left:
         pipeline, failed = load(), bool(faults)
+        pipeline.check([options.get("strategy") or pipeline.default_strategy])
         with Progress(len(left)) as progress:
             for done in transcripts(pipeline, left, batch_seconds or suits(pipeline.device), workers, options,
                                     outputs.audio):

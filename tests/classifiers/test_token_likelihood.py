@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cdasr.classifiers.logits import choose_items
+from cdasr.classifiers.items import choose_items
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser
 from tests.classifiers.test_whisper_decoder import noisy, speech
 from tests.classifiers.test_whisper_decoder import whisper_dir as whisper_dir

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from cdasr.classifiers import fallback, whisper_decoder
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.fallback import MOST_COMPRESSION, compression_ratio
+from cdasr.classifiers.items import rows_of
 from cdasr.classifiers.load import load_recogniser
 from cdasr.classifiers.token_times import centred_boundaries, warped_boundaries
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser, isometry
@@ -26,23 +26,13 @@ from tests.classifiers.whisper import make_whisper
 from tests.conftest import TINY_LOGITS, TINY_SIGNAL
 from tests.training.helpers import BANK, COUPLED, LOGITS, add_noise, cache_of, fingerprint, log, train_coupled
 
+pytestmark = pytest.mark.usefixtures("no_limit")
 COUPLED_STRATEGIES = ("card", "cascade", "parallel", "alternating", "nested")
 
 
 @pytest.fixture(scope="module")
 def whisper_dir(tmp_path_factory):
     return make_whisper(tmp_path_factory.mktemp("whisper"))
-
-
-@pytest.fixture(autouse=True)
-def no_limit(monkeypatch):
-    """Untrained decoders do not stop; these tests let them go on as transformers does."""
-    monkeypatch.setattr(whisper_decoder, "SPARE_TOKENS", 1000)
-
-
-@pytest.fixture
-def recogniser(whisper_dir):
-    return WhisperDecoderRecogniser.from_pretrained(whisper_dir, fallback=False)
 
 
 def speech(items=8):
@@ -254,14 +244,9 @@ def test_reading_keeps_what_the_logits_say(recogniser):
     assert torch.equal(tokens[:, :2], heard.tokens[:, prefix(recogniser, heard):][:, :2])
     assert torch.equal(tokens[:, 2], wanted)
     for row in range(3):  # what follows is greedy decoding given that token
-        more = recogniser(waves[row:row + 1], lengths[row:row + 1], like=only(read, row))
+        more = recogniser(waves[row:row + 1], lengths[row:row + 1], like=rows_of(read, torch.tensor([row])))
         best, _ = recogniser.best(more.values, more.lengths)
         assert torch.equal(best[0, 3:int(more.lengths)], tokens[row, 3:int(read.lengths[row])])
-
-
-def only(logits, row):
-    return replace(logits, **{field.name: getattr(logits, field.name)[row:row + 1] for field in fields(logits)
-                               if field.name != "classifier"})
 
 
 # -- times ------------------------------------------------------------------------------------------------------------
@@ -485,7 +470,7 @@ def test_mistakes_are_named(recogniser, recogniser_dir, whisper_dir, tmp_path):
             WhisperDecoderRecogniser.from_pretrained(folder)
     with pytest.raises(ValueError, match="no CTC recogniser could be loaded"):
         CTCRecogniser.from_pretrained(whisper_dir)
-    with pytest.raises(ValueError, match="3 hidden states, 0 to 2; there is no 3"):
+    with pytest.raises(ValueError, match="3 hidden states, 0 to 2; there is no layer 3"):
         recogniser.with_hidden_layers((1, 3))
     english = recogniser.model.generation_config
     english.lang_to_id = None

@@ -2,30 +2,21 @@
 
 import pytest
 import torch
+from transformers import GenerationMixin
 
-from cdasr.classifiers import whisper_decoder
+from cdasr.classifiers import fallback, whisper_beams, whisper_decoder
 from cdasr.classifiers.load import load_recogniser
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser
 from tests.classifiers.test_whisper_decoder import noisy, prefix, speech
 from tests.classifiers.whisper import make_whisper
 
+pytestmark = pytest.mark.usefixtures("no_limit")
 PROMPT = "one two"
 
 
 @pytest.fixture(scope="module")
 def whisper_dir(tmp_path_factory):
     return make_whisper(tmp_path_factory.mktemp("whisper"), max_target_positions=40)
-
-
-@pytest.fixture(autouse=True)
-def no_limit(monkeypatch):
-    """Untrained decoders do not stop; these tests let them go on as transformers does."""
-    monkeypatch.setattr(whisper_decoder, "SPARE_TOKENS", 1000)
-
-
-@pytest.fixture
-def recogniser(whisper_dir):
-    return WhisperDecoderRecogniser.from_pretrained(whisper_dir, fallback=False)
 
 
 def plain_tokens(recogniser, waves, lengths, **options):
@@ -70,7 +61,7 @@ def test_what_beams_found_is_an_observation_like_any_other(recogniser):
 def test_times_and_likelihoods_equal_those_of_greedy_decoding_of_the_same_tokens(recogniser):
     waves, lengths = speech()
     greedy = recogniser(waves, lengths)
-    one = recogniser._search(greedy.audio, lengths)[0]  # a beam of one is greedy decoding
+    one = whisper_beams.search(recogniser, greedy.audio, lengths)  # a beam of one is greedy decoding
     for name in ("read", "lengths"):
         assert torch.equal(getattr(one, name), getattr(greedy, name)), name
     for name in ("values", "hidden", "boundaries", "log_probs"):
@@ -82,6 +73,42 @@ def test_beams_end_where_an_utterance_has_too_many_tokens(recogniser, monkeypatc
     waves, lengths = speech()
     found = recogniser.with_beams(3)(waves, lengths)
     assert bool((found.lengths <= recogniser.most_tokens(lengths)).all()) and len(found.lengths.unique()) > 1
+
+
+def test_the_n_best_are_the_beams_of_transformers_with_their_scores(recogniser):
+    waves, lengths = speech(4)
+    found, best = recogniser.with_beams(4, nbest=3)(waves, lengths), recogniser.with_beams(4)(waves, lengths)
+    plain = GenerationMixin.generate(  # WhisperForConditionalGeneration's own searches again for each of several
+        recogniser.model, recogniser.log_mel(waves, lengths), num_beams=4, num_return_sequences=4,
+        decoder_input_ids=found.tokens[:, :prefix(recogniser, found)], return_dict_in_generate=True, output_scores=True)
+    texts = [" ".join(text.split()).lower() for text in recogniser.processor.batch_decode(
+        plain.sequences, skip_special_tokens=True)]
+    for item, ranked in enumerate(found.ranked):
+        known = {}
+        for text, score in list(zip(texts, plain.sequences_scores.tolist()))[4 * item:4 * item + 4]:
+            known.setdefault(text, score)
+        assert [one.text for one in ranked] == list(known)[:3] and len(ranked) > 1
+        assert [one.score for one in ranked] == pytest.approx(list(known.values())[:3], abs=1e-4)
+        assert ranked[0].acoustic == pytest.approx(ranked[0].score * int(found.lengths[item]), rel=1e-4)
+        assert all(" ".join(word.word for word in one.words) == one.text for one in ranked)
+        assert all(one.start <= other.start for one, other in zip(ranked[-1].words, ranked[-1].words[1:]))
+    assert best.ranked is None and best.texts() == found.texts()
+    length = best.read.shape[1]
+    torch.testing.assert_close(found.values[:, :length], best.values, atol=1e-4, rtol=1e-4)
+    assert found.audio.shape == best.audio.shape and torch.equal(found.samples, lengths)
+
+
+def test_an_answer_that_is_drawn_again_has_no_others(whisper_dir, recogniser, monkeypatch):
+    waves, lengths = speech(4)
+    beams = recogniser.with_beams(3, nbest=3)(waves, lengths)
+    scores = beams.log_probs.sum(dim=1) / beams.lengths
+    monkeypatch.setattr(fallback, "LEAST_LOG_PROB", float(scores.median()))
+    monkeypatch.setattr(fallback, "better_rows", lambda old, new: torch.ones(len(new.values), dtype=torch.bool))
+    found = WhisperDecoderRecogniser.from_pretrained(whisper_dir).with_beams(3, nbest=3)(waves, lengths)
+    drawn = [bool(score < scores.median()) for score in scores]
+    assert any(drawn) and not all(drawn)
+    for again, ranked, before, text in zip(drawn, found.ranked, beams.ranked, found.texts()):
+        assert ranked[0].text == text and (len(ranked) == 1 if again else ranked == before)
 
 
 def test_the_initial_prompt_goes_before_everything(whisper_dir, recogniser):

@@ -6,7 +6,8 @@ from itertools import product
 import pytest
 import torch
 
-from cdasr.classifiers.logits import ClassLogits, CTCLogits, choose_items
+from cdasr.classifiers.items import choose_items
+from cdasr.classifiers.logits import ClassLogits, CTCLogits
 from cdasr.cli import main
 from cdasr.coupled.auto import SCORES, AutoRule, compare
 from cdasr.coupled.schema import Package

@@ -14,6 +14,7 @@ from cdasr.speech import tune_lm as tuning
 from cdasr.speech.decoding import Decoding
 from cdasr.speech.manifest import write_manifest
 from cdasr.speech.pipeline import Batch
+from cdasr.speech.segments import segments, transcribe_blocks
 from tests.classifiers.whisper import make_whisper
 from tests.coupled.test_toy_recogniser import BandRecogniser
 
@@ -73,7 +74,22 @@ def test_any_strategy_is_decoded_with_a_beam(package_dir, tone):
         if strategy == "enhanced":
             assert result.text_enhanced == result.text
     assert not pipeline(wave).nbest, "the pipeline that it was made of stays greedy"
-    assert not beams(torch.from_numpy(tone(21)), "none").nbest, "of a recording that was cut"
+
+
+@pytest.mark.parametrize("strategy", ["none", "enhanced"])
+def test_the_n_best_of_a_recording_that_is_cut(package_dir, tone, strategy):
+    pipeline = Pipeline.from_pretrained(package_dir, "cpu").with_decoding(Decoding(beam_size=4, nbest=4))
+    wave = torch.from_numpy(tone(22))
+    cut = list(segments([wave], pipeline.sample_rate))
+    found = pipeline(wave, strategy)
+    assert len(cut) == 2 and found.nbest[0].text == found.text and len({one.text for one in found.nbest}) == 4
+    scores = [one.score for one in found.nbest]
+    assert scores == sorted(scores, reverse=True)
+    pieces = pipeline.transcribe([part.wave for part in cut], strategy)
+    assert scores[0] == pytest.approx(sum(piece.nbest[0].score for piece in pieces), abs=0.01)
+    blocks = transcribe_blocks(pipeline, [part.numpy() for part in wave.split(7919)], 0.1, None, 20.0,
+                               strategy=strategy)
+    assert [one.text for one in blocks.nbest] == [one.text for one in found.nbest]
 
 
 def test_greedy_decoding_stays_as_it_is(package_dir, tone):
@@ -184,6 +200,43 @@ def test_whisper_has_beams_where_it_reads_one_version(whisper_package, tones, ca
         "leave --beam-size out, or choose the strategy none or enhanced or oa")
 
 
+def test_whisper_has_n_best_where_it_has_beams(whisper_package, tones, capsys):
+    for strategy in ("none", "enhanced", "oa"):
+        code, shown = run(capsys, "enhance-transcribe", *tones[:2], "--model", whisper_package, "--strategy", strategy,
+                          "--beam-size", 4, "--nbest", 3, "--no-fallback", "--json")
+        assert code == 0
+        for line in map(json.loads, shown.out.splitlines()):
+            scores = [one["score"] for one in line["nbest"]]
+            assert 1 < len(scores) <= 3 and scores == sorted(scores, reverse=True)
+            assert line["nbest"][0]["text"] == line["text"]
+            assert set(line["nbest"][0]) == {"text", "score", "acoustic", "language"}
+            assert all(one["acoustic"] <= one["score"] <= 0 == one["language"] for one in line["nbest"])
+
+
+def test_strategies_without_n_best_say_so_before_anything_is_heard(whisper_package, package_dir, tones, capsys,
+                                                                   monkeypatch):
+    monkeypatch.setattr(Pipeline, "transcribe", None)
+    for strategy in ("fused", "auto", "rover"):
+        code, shown = run(capsys, "enhance-transcribe", *tones, "--model", whisper_package, "--nbest", 3,
+                          "--strategy", strategy)
+        errors = [line for line in shown.err.splitlines() if not line.startswith("cdasr: package")]
+        assert code == 2 and not shown.out and len(errors) == 1
+        assert f"the strategy '{strategy}' reads several versions of the audio" in errors[0]
+        assert errors[0].endswith("leave --nbest and --beam-size out, or choose the strategy none or enhanced or oa")
+    code, shown = run(capsys, "enhance-transcribe", *tones, "--model", package_dir, "--nbest", 3, "--strategy", "rover")
+    assert code == 2 and "has no n best; leave --nbest out, or choose the strategy none or" in shown.err
+
+
+def test_the_n_best_of_a_recording_that_whisper_hears_in_pieces(whisper_package, tone, monkeypatch):
+    for name, seconds in (("LONGEST", 1.8), ("SHORTEST", 0.5), ("OVERLAP", 0.6), ("REACHES", (0.6,))):
+        monkeypatch.setattr(f"cdasr.speech.segments.{name}", seconds)
+    pipeline = Pipeline.from_pretrained(whisper_package, "cpu", fallback=False).with_decoding(Decoding(5, nbest=3))
+    found = pipeline(tone(4.1), "enhanced")
+    scores = [one.score for one in found.nbest]
+    assert found.nbest[0].text == found.text and len({one.text for one in found.nbest}) == 3
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_language_task_and_prompt_reach_every_strategy_of_whisper(whisper_package, tone):
     wave, plain = torch.from_numpy(tone(0.5)), Pipeline.from_pretrained(whisper_package, "cpu", fallback=False)
     other = Pipeline.from_pretrained(whisper_package, "cpu", fallback=False, language="de", task="translate",
@@ -199,7 +252,7 @@ def test_language_task_and_prompt_reach_every_strategy_of_whisper(whisper_packag
 
 
 @pytest.mark.parametrize("options, instead", [
-    (["--nbest", 2], "--nbest is for CTC recognisers"), (["--hotwords", "one"], "name them in --initial-prompt"),
+    (["--hotwords", "one"], "name them in --initial-prompt"),
     (["--word-bonus", 1], "--word-bonus is for CTC recognisers"),
     (["--language", "klingon"], "its languages are de en")])
 def test_what_whisper_does_not_have_is_one_line(whisper_package, tones, capsys, options, instead):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 import torch
 
 from cdasr import Pipeline
+from cdasr.classifiers.hypothesis import Hypothesis
 from cdasr.classifiers.logits import Word
 from cdasr.cli import main
 from cdasr.speech import inputs
@@ -156,6 +158,29 @@ def test_segments_are_joined_to_one_transcript():
         wave = found.wave if keep is None else torch.cat(keep)
         torch.testing.assert_close(wave, whole)
         assert keep is None or found.wave is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_n_best_of_a_recording_are_the_best_sums_of_its_segments(seed):
+    rng, parts = np.random.default_rng(seed), []
+    for start in (0, 3000, 7000, 10_000):  # of 4 s: two overlaps of 1 s, and a cut between them
+        texts = dict.fromkeys(" ".join(rng.choice(["a", "b"], size=8 + rng.integers(2))) for _ in range(4))
+        scores = sorted((-3.0 * rng.random(len(texts))).round(2), reverse=True)
+        ranked = [Hypothesis(text, score, 2 * score, -1.0, words_of(text, step=0.45)) for text, score in zip(
+            texts, scores)]
+        parts.append(Part(start, Transcript(ranked[0].text, "none", 4.0, {}, words=ranked[0].words, nbest=ranked)))
+    known = {}
+    for several in product(*(part.transcript.nbest for part in parts)):
+        text = join([Part(part.start, Transcript(one.text, "none", 4.0, {}, words=one.words))
+                     for part, one in zip(parts, several)], 1000).text
+        known[text] = max(known.get(text, -np.inf), sum(one.score for one in several))
+    whole = join(parts, 1000, nbest=20)
+    assert [one.score for one in whole.nbest] == pytest.approx(sorted(known.values(), reverse=True)[:20])
+    assert all(known[one.text] == pytest.approx(one.score) for one in whole.nbest)
+    assert whole.nbest[0].text == whole.text and len({one.text for one in whole.nbest}) == 20
+    assert whole.nbest[3].acoustic == pytest.approx(2 * whole.nbest[3].score) and whole.nbest[3].language == -4.0
+    assert [one.text for one in join(parts, 1000, nbest=2).nbest] == [one.text for one in whole.nbest[:2]]
+    assert not join(parts, 1000).nbest
 
 
 def test_a_language_without_spaces_gets_none():

@@ -1,0 +1,27 @@
+"""A text that a recording may have been, with its scores: one of the n best of a beam search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cdasr.classifiers.logits import Word
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text with the `score` that it is ranked by; that of the audio alone, `acoustic`; and log P(text), `language`.
+
+    `acoustic` and `language` are natural logarithms; `language` is 0 without a language model. What the score is, the
+    search says: see `beam_search.py` and `whisper_beams.py`. `words` have times and confidences.
+    """
+
+    text: str
+    score: float
+    acoustic: float
+    language: float = 0.0
+    words: list[Word] = field(default_factory=list, repr=False)
+
+    def about(self) -> dict:
+        """Plain data, without the words."""
+        return {"text": self.text, "score": round(self.score, 4), "acoustic": round(self.acoustic, 4),
+                "language": round(self.language, 4)}
