@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.hub import loading, locate, source_of
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.logits import CTCLogits, Logits
+from cdasr.classifiers.memory import EncoderMemory
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.pretrained import (
     check_kind,
@@ -99,6 +101,7 @@ class WhisperCTCRecogniser(CTCRecogniser):
         self.head = head.eval().requires_grad_(False)
         self.features = LogMel(extractor)
         self.encoder_source = encoder_source
+        self.memory: EncoderMemory | None = None  # see `remembering`
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **options) -> WhisperCTCRecogniser:
@@ -175,6 +178,15 @@ class WhisperCTCRecogniser(CTCRecogniser):
         """Number of logit frames for inputs of `samples` (B,) samples: those whose centre lies within."""
         return torch.div(samples + self.stride - 1, self.stride, rounding_mode="floor")
 
+    @contextmanager
+    def remembering(self, gigabytes: float) -> Iterator[None]:
+        """While this is open, audio that has been heard already is not encoded again."""
+        before, self.memory = self.memory, EncoderMemory(gigabytes)
+        try:
+            yield
+        finally:
+            self.memory = before
+
     def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> CTCLogits:
         """Logits of zero-padded `waves` (B, T) at 16 kHz with `lengths` (B,) samples, in one pass of the encoder.
 
@@ -182,10 +194,18 @@ class WhisperCTCRecogniser(CTCRecogniser):
         Raises ValueError when a waveform is shorter than one frame.
         """
         self._check_lengths(lengths)
-        frames = self.frame_lengths(lengths)
+        if self.memory is None or waves.requires_grad:
+            found = self._heard(waves, lengths)
+        else:
+            found = self.memory.get(waves, lengths, lambda: self._heard(waves, lengths))
+        values, hidden = found.split([self.logits_size, found.shape[-1] - self.logits_size], dim=-1)
+        return CTCLogits(values, self.frame_lengths(lengths), hidden, self)
+
+    def _heard(self, waves: Tensor, lengths: Tensor) -> Tensor:
+        """Logits and hidden states, side by side: (B, M, V + layers H)."""
         states = self.encode(waves, lengths)
-        values = self.head(states, frames)
-        return CTCLogits(values, frames, self._hidden(states, values.shape[1]), self)
+        values = self.head(states, self.frame_lengths(lengths))
+        return torch.cat([values, self._hidden(states, values.shape[1])], dim=-1)
 
     def excerpt_states(self, waves: Tensor) -> list[Tensor]:
         return hidden_states(self.model, self.features.features(waves.float()))

@@ -15,6 +15,7 @@ from cdasr.coupled.strategies import STRATEGIES, needs_logits, options_of
 NULLABLE = ("epoch_items", "size", "patience", "valid_batch_seconds", "auto", "rover")  # whatever their default is
 OF_NULL = {"epoch_items": int, "size": int, "patience": int, "valid_batch_seconds": float, "batch_seconds": float,
            "external_weight": float, "grad_accumulation": int, "speeds": list}  # the type of what is null by default
+OF_EMPTY = {"kept_states": 0.0}  # an element of a list that is empty by default
 REAL = re.compile(r"(valid_)?batch_seconds|checkpoint_minutes|shortest|longest|(valid_)?snrs|\w+_range|guidance")
 SIGNED = re.compile(r"(valid_)?snrs|snr_range|hidden_layers")
 SHARE = re.compile(r"external_weight|\w+_(share|prob)|swapped|drop_\w+|warmup|ema_decay|label_smoothing|layerdrop")
@@ -126,8 +127,8 @@ def _list(key: str, value: list, default: list | None, path: str, faults: list[s
     if not value and default and key in NOT_EMPTY:
         faults.append(f"{path} needs at least one value, such as {default[:1]}; got []")
     like = default[0] if default else None
-    if like is None and key in CHOICES:
-        like = ""
+    if like is None:
+        like = OF_EMPTY.get(key, "" if key in CHOICES else None)
     if like is None or isinstance(like, (dict, list)):
         return _finite(value, path, faults)
     return [_value(key, part, like, f"{path}[{place}]", faults) for place, part in enumerate(value)]

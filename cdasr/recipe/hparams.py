@@ -248,14 +248,15 @@ def _merge(target: yaml.MappingNode, change: yaml.MappingNode, replace: Sequence
            plain: bool = False) -> None:
     """Put the values of `change` into `target`, mapping by mapping; those of the keys `replace` as a whole.
 
-    `only_new`: values that are in `target` stay. `plain`: another `name` makes no difference.
+    An empty mapping of an open key empties it. `only_new`: values that are in `target` stay. `plain`: another `name`
+    makes no difference.
     """
     for key, value in change.value:
         inner = _get(target, key)
         if inner is None:
             target.value.append((key, value))
         elif (isinstance(inner, yaml.MappingNode) and isinstance(value, yaml.MappingNode) and key.value not in replace
-              and (plain or not _renamed(inner, value))):
+              and (value.value or key.value not in OPEN) and (plain or not _renamed(inner, value))):
             _merge(inner, value, replace, only_new, plain)
         elif not only_new:
             target.value = [(name, value if old is inner else old) for name, old in target.value]

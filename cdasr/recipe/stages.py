@@ -95,11 +95,13 @@ def training_sets(hparams: dict, domain: Domain, seed: int) -> tuple:
 
 def write_tuned(pipeline: CoupledPipeline, hparams: dict, domain: Domain, stage: str, latest: bool = True) -> None:
     """Choose what a signal process leaves open, and write record and package of its stage."""
+    from cdasr.evaluation.evaluate import remembering
     from cdasr.training.distributed import on_main
 
     if not on_main():
         return
-    pipeline, choices = tuned(pipeline, hparams, domain)
+    with remembering(pipeline.classifier, hparams["decode"].get("remember", 0.0)):
+        pipeline, choices = tuned(pipeline, hparams, domain)
     exp_dir = Path(hparams["exp_dir"])
     write_json(exp_dir / stage / "record.json", record(stage=stage, hparams=hparams, tuning=choices))
     save_package(pipeline, exp_dir, stage, latest)
@@ -170,6 +172,7 @@ def bank_items(hparams: dict, domain: Domain) -> Dataset:
 def coupled(hparams: dict, domain: Domain) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
     from cdasr.evaluation.auto_rule import add_auto
+    from cdasr.evaluation.evaluate import remembering
     from cdasr.evaluation.tuning import tune_strategies
     from cdasr.training.coupled import fit_coupled
     from cdasr.training.distributed import on_main
@@ -185,13 +188,14 @@ def coupled(hparams: dict, domain: Domain) -> None:
                  settings, device)
     if not on_main():
         return
-    trained, choices = tuned(type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1]),
-                             hparams, domain)
-    rows, tuning = domain.recipe.rows(hparams, "valid_noisy"), hparams["tuning"]
-    trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], batch_items(hparams), domain)
-    if tuning["auto"] is not None:
-        trained = add_auto(trained, rows, tuning["auto"], batch_items(hparams), domain)
-    trained = domain.recipe.add_rover(hparams, trained, rows, batch_items(hparams))
+    trained = type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1])
+    rows, tuning, items = domain.recipe.rows(hparams, "valid_noisy"), hparams["tuning"], batch_items(hparams)
+    with remembering(trained.classifier, hparams["decode"].get("remember", 0.0)):
+        trained, choices = tuned(trained, hparams, domain)
+        trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], items, domain)
+        if tuning["auto"] is not None:
+            trained = add_auto(trained, rows, tuning["auto"], items, domain)
+        trained = domain.recipe.add_rover(hparams, trained, rows, items)
     write_json(exp_dir / "coupled" / "record.json", record(stage="coupled", hparams=hparams, tuning=choices))
     save_package(trained, exp_dir, "coupled")
     print(f"strategy {trained.default_strategy}: {trained.config['strategies'][trained.default_strategy]}")

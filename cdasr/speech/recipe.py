@@ -113,8 +113,11 @@ def make_recogniser(hparams: Hparams, folder: Path, device: str) -> nn.Module:
         if on_main():
             save_recogniser(frozen, folder / "model", by_reference=True)
         return frozen
-    learn = (rows(hparams, "train"), rows(hparams, "valid"), folder, hparams["recogniser"],
-             CleanAugment(hparams["sample_rate"]), device)
+    train, valid = ([row for row in rows(hparams, name) if row["text"]] for name in ("train", "valid"))
+    if not train or not valid:
+        raise ValueError(f"{data_folder(hparams)}: no utterance of the {'validation' if train else 'training'} set has "
+                         "a transcript, and a recogniser learns from nothing else")
+    learn = (train, valid, folder, hparams["recogniser"], CleanAugment(hparams["sample_rate"]), device)
     normalise = recipe_normaliser(hparams)
     return (train_head(hparams, *learn, normalise=normalise) if hparams["asr"]
             else train_recogniser(*learn, normalise=normalise))

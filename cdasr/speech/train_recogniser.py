@@ -99,11 +99,15 @@ class RecogniserTrainer(Trainer):
         """The recogniser with the weights of `networks`."""
         return CTCRecogniser(networks.network, self.processor)
 
-    def validate_batch(self, batch, networks):
+    def transcripts(self, batch, networks: nn.ModuleDict) -> list[str]:
+        """What the recogniser with the weights of `networks` hears in a batch."""
         recogniser = self.recogniser(networks)
         logits = recogniser(batch.wave.data, sample_lengths(batch.wave))
+        return recogniser.decode(logits.values, logits.lengths)
+
+    def validate_batch(self, batch, networks):
         counts = [word_errors(text, heard, self.normalise)
-                  for text, heard in zip(batch.text, recogniser.decode(logits.values, logits.lengths))]
+                  for text, heard in zip(batch.text, self.transcripts(batch, networks))]
         return {"errors": sum(count[0] for count in counts), "words": sum(count[1] for count in counts)}
 
     def summarise(self, sums):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -99,7 +100,9 @@ def fingerprint(module) -> str:
     return hashlib.sha256(b"".join(value.numpy().tobytes() for value in module.state_dict().values())).hexdigest()
 
 
-def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, package_dir, tmp_path, write_wav, tone):
+@pytest.mark.parametrize("kept_states", [[], [0, 1.5]], ids=["encoded", "kept"])
+def test_stage_2_trains_the_head_alone_and_a_package_uses_it(kept_states, whisper_dir, package_dir, tmp_path, write_wav,
+                                                             tone):
     from cdasr.speech.train_whisper_head import train_whisper_head
 
     rows = []
@@ -108,7 +111,7 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, packag
         rows.append({"ID": f"u{number}", "duration": "0.6", "wav": str(path), "text": text})
     hparams = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 8, "lr": 0.006,
                "warmup": 0.1, "ema_decay": 0.7, "batch_seconds": 3.7, "speeds": [100], "curriculum": {}, "dropout": {},
-               "head": {**HEAD, "dim": 32, "dropout": 0.0}}
+               "kept_states": kept_states, "masked_spans": 0, "head": {**HEAD, "dim": 32, "dropout": 0.0}}
     before = fingerprint(load_encoder(whisper_dir)[0])
     trained = train_whisper_head(whisper_dir, rows, rows[:4], tmp_path, hparams, lambda wave, rng: wave, "cpu")
     assert fingerprint(trained.model) == before and not any(part.requires_grad for part in trained.parameters())
@@ -122,6 +125,59 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(whisper_dir, packag
     package = Pipeline.from_pretrained(tmp_path / "package", "cpu")
     assert package(waves[1].numpy(), strategy="none").text == "b"
     assert [word.word for word in package(waves[1].numpy(), strategy="enhanced").words]
+
+
+def test_states_are_computed_once_whatever_becomes_of_a_run(recogniser, tmp_path, write_wav, tone, monkeypatch):
+    from cdasr.speech.train_recogniser import clean_speech
+    from cdasr.speech.train_whisper_head import WhisperHeadTrainer, kept_states
+
+    rows = [{"ID": f"u{number}", "duration": "0.5", "wav": str(write_wav(f"{number}.wav", tone(0.5, 300 + number))),
+             "text": "one two"} for number in range(6)]
+    hparams = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 1, "lr": 0.006,
+               "warmup": 0.1, "ema_decay": 0.7, "batch_seconds": 1.6, "speeds": [100], "curriculum": {}, "dropout": {},
+               "kept_states": [0, 1.2], "masked_spans": 2}
+    head = deepcopy(recogniser.head).requires_grad_(True)
+    trainer = WhisperHeadTrainer(recogniser, head, tmp_path, hparams, "cpu")
+    data = clean_speech(rows, rows[:2], hparams, lambda wave, rng: wave, recogniser.processor.tokenizer)
+    train, valid = kept_states(tmp_path / "bank", *data, trainer)
+    names = [row["ID"] for row in train.rows]
+    assert {name for name in names if "+" not in name} == {f"u{number}-0" for number in range(6)}
+    joined = [row for row in train.rows if "+" in row["ID"]]
+    assert joined and all(row["text"].count("one two") == round(row["duration"] / 0.5) for row in joined)
+    item = valid[0]
+    assert item["tokens"].tolist() == recogniser.processor.tokenizer.convert_tokens_to_ids(list("ONE|TWO"))
+    wave = torch.from_numpy(tone(0.5, 300 + int(item["id"][1])))[None]
+    alone = recogniser.encode(wave, torch.tensor([8000]))
+    kept = [state[None] for state in item["states"].unbind(dim=1)]
+    frames = recogniser.frame_lengths(torch.tensor([8000]))
+    torch.testing.assert_close(recogniser.head(kept, frames), recogniser.head(alone, frames), atol=5e-3, rtol=0)
+
+    before = {path.name: path.read_bytes() for path in (tmp_path / "bank" / "train").iterdir()}
+    (tmp_path / "bank" / "train" / "000001.safetensors").unlink()
+    encoded, encode = [], type(recogniser).encode
+    monkeypatch.setattr(type(recogniser), "encode", lambda self, *given: encoded.append(1) or encode(self, *given))
+    kept_states(tmp_path / "bank", *data, trainer)
+    assert len(encoded) == 1, "the batch that was missing"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "bank" / "train").iterdir()} == before
+    encoded.clear()
+    trainer.run(train, valid)
+    assert not encoded
+
+
+def test_what_was_heard_is_not_encoded_again(recogniser, tone, monkeypatch):
+    waves = torch.stack([torch.from_numpy(tone(0.7, hertz)) for hertz in (300, 500)])
+    lengths, calls = torch.tensor([11_200, 9_000]), []
+    known = recogniser(waves, lengths)
+    encode = type(recogniser).encode
+    monkeypatch.setattr(type(recogniser), "encode", lambda self, *given: calls.append(1) or encode(self, *given))
+    with recogniser.remembering(0.1):
+        for _ in range(2):
+            again = recogniser(waves, lengths)
+            assert torch.equal(again.values, known.values) and torch.equal(again.hidden, known.hidden)
+        recogniser(0.5 * waves, lengths)
+        recogniser(waves.clone().requires_grad_(), lengths).values.sum().backward()
+    recogniser(waves, lengths)
+    assert len(calls) == 4, "once, once of other audio, with gradients, and after it"
 
 
 def test_the_coupled_strategies_run_with_it(recogniser, tone):

@@ -15,6 +15,7 @@ tuning: {steps: [1, 2]}
 asr: ""
 controls: [matched]
 seeds: []
+kept_states: []
 process: {name: vp, beta: 1.0}
 """
 
@@ -43,6 +44,7 @@ def base(tmp_path, monkeypatch):
     ("data.eval_split", "train", "eval_split is one of dev, test"), ("tuning.steps", "[]", "at least one value"),
     ("asr", "7", "asr must be a text, got 7"), ("controls", "[machted]", "is one of matched, retrained"),
     ("curriculum", "{8: long}", "curriculum.8 must be a number"), ("seeds", "exp/a", "must be a list"),
+    ("kept_states", "[0, long]", r"kept_states\[1\] must be a number"),
     ("process.beta", "[1]", "process.beta must be a number")])
 def test_values_that_cannot_be_meant_are_named(base, key, value, said):
     with pytest.raises(ValueError, match=said) as error:

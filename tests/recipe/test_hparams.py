@@ -46,6 +46,15 @@ def test_options_of_strategies_and_rates_of_parts_may_be_new(base):
         load_hparams([base], ["--tuning.strategy", "{}"])
 
 
+def test_an_open_mapping_can_be_emptied(base, tmp_path):
+    base.write_text("recogniser: {curriculum: {3: 4.0}, lr_factors: {a: 1.0}, lr: 0.1}\n")
+    size = tmp_path / "size.yaml"
+    size.write_text("recogniser: {curriculum: {}}\n")
+    assert load_hparams([base, size])["recogniser"] == {"curriculum": {}, "lr_factors": {"a": 1.0}, "lr": 0.1}
+    assert load_hparams([base], ["--recogniser", "{}"])["recogniser"]["lr"] == 0.1, "settings have names of their own"
+    assert load_hparams([base], ["--recogniser.lr_factors", "{}"])["recogniser"]["lr_factors"] == {}
+
+
 def test_mistakes_are_named(base):
     for overrides, reason in ((["--signal.rate", "1"], "no key 'signal.rate'"), (["--seed"], "needs a value"),
                               (["seed", "1"], "expected --key value")):

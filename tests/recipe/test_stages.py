@@ -70,12 +70,19 @@ def test_without_epochs_the_initial_signal_process_is_taken_as_it_is(prepared, p
 
 def test_stage_2_takes_whisper_with_a_head_or_as_it_is(prepared, whisper_dir, tmp_path):
     from cdasr.classifiers.load import load_recogniser
+    from cdasr.speech.manifest import read_manifest, write_manifest
 
     model = tmp_path / "exp" / "recogniser" / "model"
     model.unlink()
     settings = {**prepared["recogniser"], "epochs": 1, "batch_seconds": 3, "head": {"dim": 8, "blocks": 1}}
     asked = {**prepared, "asr": str(whisper_dir), "asr_options": {}, "recogniser": settings}
     assert asked["asr_head"] == "whisper"
+    train = tmp_path / "exp" / "data" / "train.csv"
+    spoken = read_manifest(train)
+    write_manifest(train, [{**row, "text": ""} for row in spoken])
+    with pytest.raises(ValueError, match="no utterance of the training set has a transcript"):
+        classifier(asked, SPEECH)
+    write_manifest(train, [*spoken, {**spoken[0], "ID": "silent", "text": "", "wav": "not/read.wav"}])
     classifier(asked, SPEECH)
     assert type(load_recogniser(model)).__name__ == "WhisperCTCRecogniser"
     found = json.loads((model.parent / "record.json").read_text())["settings"]
