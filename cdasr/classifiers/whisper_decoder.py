@@ -169,6 +169,15 @@ class WhisperDecoderRecogniser(nn.Module):
         other.beam_size = beam_size
         return other
 
+    def with_model(self, model: nn.Module) -> WhisperDecoderRecogniser:
+        """The same way of decoding around another `model` with the same tokens, such as one that was trained further.
+
+        Its weights are frozen from now on.
+        """
+        other = type(self)(model, self.processor, fallback=self.fallback)
+        other.prompt, other.beam_size, other._hidden_layers = self.prompt, self.beam_size, self._hidden_layers
+        return other
+
     @contextmanager
     def remembering(self, gigabytes: float) -> Iterator[None]:
         """While this is open, audio that has been encoded already is not encoded again."""
