@@ -17,7 +17,7 @@ from cdasr.speech.domain import sample_lengths
 from cdasr.speech.normalisers import PLAIN, Normaliser
 from cdasr.speech.train_recogniser import unpad
 from cdasr.speech.utterances import Utterances, joined_rows
-from cdasr.speech.whisper_labels import IGNORED, LabelledUtterances, clean_answers, transcripts
+from cdasr.speech.whisper_labels import IGNORED, Label, LabelledUtterances, clean_answers, transcripts
 from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer
 from cdasr.training.data import batch_limit
@@ -67,35 +67,46 @@ def retrain_whisper(frozen: WhisperDecoderRecogniser, start: nn.Module, train_ro
     """Train a copy of the model `start`, the `frozen` recogniser's in float32; save it as `output_dir/model`.
 
     `transform(wave, rng)` gives `{noisy}` of the clean training rows, played at `slowest` of their speed or faster;
-    `valid_rows` are noisy. `hparams`: `labels` are the answers of `frozen` to the clean rows or their transcripts,
-    `parts` which parts of the model learn, `joined_seconds` how long several utterances in one item are at most.
+    `valid_rows` are noisy. `hparams["parts"]` says what learns; `labels` and `joined_seconds` as in `labelled_items`.
     Raises ValueError where no row serves.
     """
-    rate, seed, window = frozen.sample_rate, hparams["seed"], frozen.log_mel.window_samples / frozen.sample_rate
-    longest, by_text = window * slowest, hparams["labels"] == "transcripts"
-    usable = [row for row in train_rows if float(row["duration"]) <= longest and (row["text"].strip() or not by_text)]
-    if not usable:
-        raise ValueError(f"none of the {len(train_rows)} training rows serves: they may have {longest:.1f} s at most"
-                         + (" and need a transcript (retrained.labels)" if by_text else ""))
-    rows, frozen = joined_rows(usable, min(hparams["joined_seconds"], longest), seed), frozen.to(device)
-    labels = transcripts(frozen, rows, device) if by_text else clean_answers(
-        frozen, rows, output_dir / "answers", max(1, int(batch_limit(hparams) // window)), device)
-    pairs = [(row, label) for row, label in zip(rows, labels) if label is not None]
-    if on_main():
-        print(f"retrained: {len(usable)} of {len(train_rows)} utterances in {len(rows)} items, {len(pairs)} of them "
-              "with labels", flush=True)
-    if not pairs:
-        raise ValueError(f"none of the {len(rows)} training items has a label; see retrained.labels")
-    torch.manual_seed(seed)
+    window = frozen.log_mel.window_samples / frozen.sample_rate
+    items, labels = labelled_items(frozen.to(device), train_rows, output_dir / "answers", hparams, window * slowest,
+                                   max(1, int(batch_limit(hparams) // window)), device)
+    train = LabelledUtterances(items, labels, frozen.sample_rate, hparams["seed"], transform, window)
+    valid = Utterances([{**row, "duration": window} for row in valid_rows], frozen.sample_rate, 0, False,
+                       lambda wave, rng: {"noisy": wave})
+    torch.manual_seed(hparams["seed"])
     network = learning(deepcopy(start), hparams["parts"])
-    trainer = WhisperTrainer(network, frozen, output_dir, hparams, device, normalise)
-    best = trainer.run(LabelledUtterances(*zip(*pairs), rate, seed, transform, window),
-                       Utterances([{**row, "duration": window} for row in valid_rows], rate, 0, False,
-                                  lambda wave, rng: {"noisy": wave}))
+    best = WhisperTrainer(network, frozen, output_dir, hparams, device, normalise).run(train, valid)
     tuned = frozen.with_model(best.network)
     if on_main():
         tuned.save_pretrained(output_dir / "model")
     return tuned
+
+
+def labelled_items(frozen: WhisperDecoderRecogniser, rows: Sequence[Mapping], folder: Path, hparams: Mapping,
+                   longest: float, batch_items: int, device: str) -> tuple[list[Mapping], list[Label]]:
+    """Clean rows of at most `longest` seconds, joined up to `joined_seconds`, and what is to be written for each.
+
+    `hparams["labels"]`: `clean`, the answers of `frozen`, kept in `folder`, or `transcripts`. Raises ValueError where
+    no row serves.
+    """
+    by_text = hparams["labels"] == "transcripts"
+    usable = [row for row in rows if float(row["duration"]) <= longest and (row["text"].strip() or not by_text)]
+    if not usable:
+        raise ValueError(f"none of the {len(rows)} training rows serves: they may have {longest:.1f} s at most"
+                         + (" and need a transcript (retrained.labels)" if by_text else ""))
+    items = joined_rows(usable, min(hparams["joined_seconds"], longest), hparams["seed"])
+    labels = (transcripts(frozen, items, device) if by_text
+              else clean_answers(frozen, items, folder, batch_items, device))
+    pairs = [(item, label) for item, label in zip(items, labels) if label is not None]
+    if on_main():
+        print(f"retrained: {len(usable)} of {len(rows)} utterances in {len(items)} items, {len(pairs)} of them with "
+              "labels", flush=True)
+    if not pairs:
+        raise ValueError(f"none of the {len(items)} training items has a label; see retrained.labels")
+    return [item for item, _ in pairs], [label for _, label in pairs]
 
 
 def learning(network: nn.Module, parts: str) -> nn.Module:

@@ -42,7 +42,7 @@ class Label:
 
 
 class LabelledUtterances(Utterances):
-    """Items of `Utterances` with the tensors of their labels. Each counts as `window` seconds, in whatever batch."""
+    """Items of `Utterances` with the tensors of their labels. Each costs, and counts as, a `window` in seconds."""
 
     def __init__(self, rows: Sequence[Mapping], labels: Sequence[Label], rate: int, seed: int, transform,
                  window: float):
