@@ -113,6 +113,15 @@ class WhisperDecoderRecogniser(FrozenRecogniser):
         other.only_read = True
         return other
 
+    def with_model(self, model: nn.Module) -> WhisperDecoderRecogniser:
+        """The same way of decoding around another `model` with the same tokens, such as one that was trained further.
+
+        Its weights are frozen from now on.
+        """
+        other = type(self)(model, self.processor, fallback=self.fallback).with_hidden_layers(self.hidden_layers)
+        other.prompt, other.beam_size, other.nbest = self.prompt, self.beam_size, self.nbest
+        return other
+
     @contextmanager
     def remembering(self, gigabytes: float) -> Iterator[None]:
         """While this is open, audio that has been encoded already is not encoded again."""

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from cdasr.coupled.strategies import STRATEGIES, needs_logits, options_of
 
 NULLABLE = ("epoch_items", "size", "patience", "valid_batch_seconds", "auto", "rover")  # whatever their default is
-OF_NULL = {"epoch_items": int, "size": int, "patience": int, "valid_batch_seconds": float, "batch_seconds": float,
-           "external_weight": float, "grad_accumulation": int, "speeds": list}  # the type of what is null by default
+OF_NULL = {"epoch_items": int, "positions": int, "size": int, "patience": int, "valid_batch_seconds": float,
+           "batch_seconds": float, "external_weight": float, "grad_accumulation": int, "speeds": list,
+           "warmup": float, "ema_decay": float, "precision": str}  # the type of what is null by default
 OF_EMPTY = {"kept_states": 0.0}  # an element of a list that is empty by default
 REAL = re.compile(r"(valid_)?batch_seconds|checkpoint_minutes|shortest|longest|(valid_)?snrs|\w+_range|guidance")
 SIGNED = re.compile(r"(valid_)?snrs|snr_range|hidden_layers")
@@ -24,7 +25,8 @@ POSITIVE = re.compile(r"lr|(valid_)?batch_(seconds|size)|checkpoint_minutes|long
 NOT_EMPTY = ("steps", "oa_weights", "valid_snrs", "channels", "strides", "widths")
 CHOICES = {"precision": ("auto", "fp32", "bf16", "fp16"), "units": ("characters", "words"),
            "eval_split": ("dev", "test"), "asr_head": ("", "whisper"),
-           "normaliser": ("plain", "basic", "english"), "controls": ("matched", "retrained")}
+           "normaliser": ("plain", "basic", "english"), "controls": ("matched", "retrained"),
+           "labels": ("clean", "transcripts"), "parts": ("encoder", "all")}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list such as [a, b]",
          dict: "a mapping such as {key: value}"}
 

@@ -150,15 +150,32 @@ def retrain(hparams: Hparams, folder: Path, device: str) -> nn.Module:
     """The recogniser fine-tuned on noisy speech for as long as stages 3 to 5 take."""
     from cdasr.classifiers.ctc import CTCRecogniser
     from cdasr.classifiers.load import load_recogniser
+    from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser
     from cdasr.speech.train_recogniser import train_recogniser
 
     frozen, degrade = load_recogniser(folder.parent / "recogniser" / "model"), training_degrader(hparams)
+    settings, normalise = as_in(hparams["recogniser"], hparams["retrained"]), recipe_normaliser(hparams)
+    if type(frozen) is WhisperDecoderRecogniser:
+        return _retrain_whisper(hparams, folder, settings, degrade, device, normalise)
     if type(frozen) is not CTCRecogniser:
-        raise ValueError("the control retrained is for CTC recognisers; give --controls [matched]")
-    return train_recogniser(rows(hparams, "train"), rows(hparams, "valid_noisy"), folder,
-                            as_in(hparams["recogniser"], hparams["retrained"]),
-                            lambda wave, rng: degrade(wave, rng)[0], device, start=frozen,
-                            normalise=recipe_normaliser(hparams))
+        raise ValueError("the control retrained is for CTC recognisers of waveforms and for Whisper's decoder; give "
+                         "--controls [matched]")
+    return train_recogniser(rows(hparams, "train"), rows(hparams, "valid_noisy"), folder, settings,
+                            lambda wave, rng: degrade(wave, rng)[0], device, start=frozen, normalise=normalise)
+
+
+def _retrain_whisper(hparams: Hparams, folder: Path, settings: dict, degrade: Callable, device: str,
+                     normalise: Normaliser) -> nn.Module:
+    """Whisper learns in float32; its answers to clean speech come from the recogniser as the recipe runs it."""
+    from cdasr.classifiers.load import load_recogniser
+    from cdasr.speech.train_whisper import retrain_whisper
+
+    options = {**hparams["asr_options"], "dtype": "float32"}
+    start = load_recogniser(folder.parent / "recogniser" / "model", **options).model
+    return retrain_whisper(load_frozen(hparams, folder.parent / "recogniser"), start, rows(hparams, "train"),
+                           rows(hparams, "valid_noisy"), folder, settings,
+                           lambda wave, rng: {"noisy": degrade(wave, rng)[0]}, hparams["signal"]["speed_range"][0],
+                           device, normalise)
 
 
 # -- processes and packages -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cdasr.recipe.hparams import load_hparams
-from cdasr.recipe.stages import classifier, decode, initial_signal, signal
+from cdasr.recipe.stages import classifier, control_systems, controls, decode, initial_signal, signal
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.pipeline import Pipeline
 from tests.classifiers.whisper import make_whisper
@@ -88,6 +88,9 @@ def test_stage_2_takes_whisper_with_a_head_or_as_it_is(prepared, whisper_dir, tm
     found = json.loads((model.parent / "record.json").read_text())["settings"]
     assert found["clean"]["words"] == 1 and found["recogniser"]["sample_rate"] == 16_000
 
+    with pytest.raises(ValueError, match="CTC recognisers of waveforms and for Whisper's decoder; give --controls"):
+        SPEECH.recipe.retrain(asked, model.parent.parent / "retrained", "cpu")
+
     make_whisper(tmp_path / "decoder")  # as a whole, through its decoder
     classifier({**asked, "asr": str(tmp_path / "decoder"), "asr_head": ""}, SPEECH)
     assert type(load_recogniser(model)).__name__ == "WhisperDecoderRecogniser"
@@ -118,3 +121,23 @@ def test_decoding_takes_audio_of_other_enhancers_and_the_normaliser(prepared, pa
                                  systems=scores["systems"]))
     assert "after Whisper's English normaliser of transformers, without its table" in told
     assert "`peer`: the frozen recogniser on the audio of other enhancers" in told and "the weight is 0.25." in told
+
+
+def test_stage_6_trains_whisper_further_and_its_package_is_a_system(prepared, tmp_path):
+    from cdasr.classifiers.load import load_recogniser
+    from cdasr.speech.signal_model import SpectrogramModel
+    from tests.conftest import TINY_SIGNAL
+
+    exp, model = tmp_path / "exp", tmp_path / "exp" / "recogniser" / "model"
+    model.unlink()
+    frozen = load_recogniser(make_whisper(model))
+    Pipeline(frozen, SpectrogramModel.from_config(TINY_SIGNAL), {}, "cpu").save_pretrained(exp / "signal" / "package")
+    asked = {**prepared, "asr": str(model), "asr_head": "", "asr_options": {}, "controls": ["retrained"]}
+    assert asked["retrained"]["labels"] == "clean" and asked["retrained"]["parts"] == "encoder"
+    controls(asked, SPEECH)
+    first = Pipeline.from_pretrained(exp / "signal" / "package", device="cpu")
+    tuned, strategy = control_systems(exp, first)["retrained"]
+    assert strategy == "none" and type(tuned.recogniser) is type(frozen)
+    before, after = frozen.model.state_dict(), tuned.recogniser.model.state_dict()
+    assert {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])} == {"encoder"}
+    assert (exp / "retrained" / "package" / "recogniser" / "model.safetensors").is_file()
