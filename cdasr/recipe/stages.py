@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,12 +96,11 @@ def training_sets(hparams: dict, domain: Domain, seed: int) -> tuple:
 
 def write_tuned(pipeline: CoupledPipeline, hparams: dict, domain: Domain, stage: str, latest: bool = True) -> None:
     """Choose what a signal process leaves open, and write record and package of its stage."""
-    from cdasr.evaluation.evaluate import remembering
     from cdasr.training.distributed import on_main
 
     if not on_main():
         return
-    with remembering(pipeline.classifier, hparams["decode"].get("remember", 0.0)):
+    with sharing(pipeline, hparams):
         pipeline, choices = tuned(pipeline, hparams, domain)
     exp_dir = Path(hparams["exp_dir"])
     write_json(exp_dir / stage / "record.json", record(stage=stage, hparams=hparams, tuning=choices))
@@ -172,7 +172,6 @@ def bank_items(hparams: dict, domain: Domain) -> Dataset:
 def coupled(hparams: dict, domain: Domain) -> None:
     """Stage 5: train both processes together, each given what the other shows it."""
     from cdasr.evaluation.auto_rule import add_auto
-    from cdasr.evaluation.evaluate import remembering
     from cdasr.evaluation.tuning import tune_strategies
     from cdasr.training.coupled import fit_coupled
     from cdasr.training.distributed import on_main
@@ -190,7 +189,7 @@ def coupled(hparams: dict, domain: Domain) -> None:
         return
     trained = type(pipeline)(pipeline.classifier, models[0], pipeline.config, device, models[1])
     rows, tuning, items = domain.recipe.rows(hparams, "valid_noisy"), hparams["tuning"], batch_items(hparams)
-    with remembering(trained.classifier, hparams["decode"].get("remember", 0.0)):
+    with sharing(trained, hparams):
         trained, choices = tuned(trained, hparams, domain)
         trained, choices["strategies"] = tune_strategies(trained, rows, tuning["strategies"], items, domain)
         if tuning["auto"] is not None:
@@ -328,6 +327,13 @@ def score(hparams: dict, domain: Domain) -> None:
         plot_examples(pipeline, domain.recipe.rows(hparams, "eval"), exp_dir / "results" / "pictures.png",
                       hparams["seed"])
     print(f"wrote {target}")
+
+
+def sharing(pipeline: CoupledPipeline, hparams: Mapping) -> AbstractContextManager:
+    """While this is open, what is tuned shares encoder states of the classifier, as in decoding."""
+    from cdasr.evaluation.evaluate import remembering
+
+    return remembering(pipeline.classifier, hparams["decode"].get("remember", 0.0))
 
 
 def batch_items(hparams: Mapping) -> int:
