@@ -24,7 +24,7 @@ setup(
     package_data={"cdasr": ["bundled/**/*", "recipe/templates/**/*", "*/base.yaml", "speech/grids/*"]},
     install_requires=[
         "torch>=2.11,<2.13",  # torchaudio 2.11 does not load beside a newer torch
-        "torchaudio>=2.11,<2.12",
+        "torchaudio==2.11.0",  # 2.11.1 was built for a newer torch: it does not load beside 2.12
         "speechbrain>=1.1,<1.2",
         "transformers>=5,<6",
         "jiwer>=4,<5",
