@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -28,6 +29,30 @@ class EncoderMemory:
         while self.held > self.most and self.states:
             self.held -= size_of(self.states.popitem(last=False)[1])
         return found
+
+
+class Remembers:
+    """What a recogniser with a slow encoder inherits, to keep what it has encoded while it is asked to."""
+
+    memory: EncoderMemory | None = None
+
+    @contextmanager
+    def remembering(self, gigabytes: float) -> Iterator[None]:
+        """While this is open, audio that has been encoded already is not encoded again."""
+        before, self.memory = self.memory, EncoderMemory(gigabytes)
+        try:
+            yield
+        finally:
+            self.memory = before
+
+    def remembered(self, waves: Tensor, lengths: Tensor, encode: Callable[[], Tensor]) -> Tensor:
+        """What `encode` makes of `waves` (B, T) with `lengths` (B,), from memory where that is open and has it.
+
+        Waveforms that ask for a gradient are always encoded.
+        """
+        if self.memory is None or waves.requires_grad:
+            return encode()
+        return self.memory.get(waves, lengths, encode)
 
 
 def size_of(states: Tensor) -> int:

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.hub import loading, locate, source_of
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.logits import CTCLogits, Logits
-from cdasr.classifiers.memory import EncoderMemory
+from cdasr.classifiers.memory import Remembers
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.pretrained import (
     check_kind,
@@ -87,7 +86,7 @@ class _Block(nn.Module):
         return x + self.project(self.dropout(F.silu(inner)))
 
 
-class WhisperCTCRecogniser(CTCRecogniser):
+class WhisperCTCRecogniser(Remembers, CTCRecogniser):
     """Waveforms to CTC logits and text through Whisper's encoder and a CTC head, both frozen.
 
     `encoder_source`: name and options of the encoder where `save_pretrained` shall not copy it. Recordings longer than
@@ -101,7 +100,6 @@ class WhisperCTCRecogniser(CTCRecogniser):
         self.head = head.eval().requires_grad_(False)
         self.features = LogMel(extractor)
         self.encoder_source = encoder_source
-        self.memory: EncoderMemory | None = None  # see `remembering`
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **options) -> WhisperCTCRecogniser:
@@ -178,15 +176,6 @@ class WhisperCTCRecogniser(CTCRecogniser):
         """Number of logit frames for inputs of `samples` (B,) samples: those whose centre lies within."""
         return torch.div(samples + self.stride - 1, self.stride, rounding_mode="floor")
 
-    @contextmanager
-    def remembering(self, gigabytes: float) -> Iterator[None]:
-        """While this is open, audio that has been heard already is not encoded again."""
-        before, self.memory = self.memory, EncoderMemory(gigabytes)
-        try:
-            yield
-        finally:
-            self.memory = before
-
     def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> CTCLogits:
         """Logits of zero-padded `waves` (B, T) at 16 kHz with `lengths` (B,) samples, in one pass of the encoder.
 
@@ -194,10 +183,7 @@ class WhisperCTCRecogniser(CTCRecogniser):
         Raises ValueError when a waveform is shorter than one frame.
         """
         self._check_lengths(lengths)
-        if self.memory is None or waves.requires_grad:
-            found = self._heard(waves, lengths)
-        else:
-            found = self.memory.get(waves, lengths, lambda: self._heard(waves, lengths))
+        found = self.remembered(waves, lengths, lambda: self._heard(waves, lengths))
         values, hidden = found.split([self.logits_size, found.shape[-1] - self.logits_size], dim=-1)
         return CTCLogits(values, self.frame_lengths(lengths), hidden, self)
 

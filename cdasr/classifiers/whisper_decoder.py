@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -31,7 +30,7 @@ from cdasr.classifiers.fallback import without_doubt
 from cdasr.classifiers.frozen import FrozenRecogniser
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.logits import TokenLogits, Word, valid
-from cdasr.classifiers.memory import EncoderMemory
+from cdasr.classifiers.memory import Remembers
 from cdasr.classifiers.token_times import boundaries
 from cdasr.classifiers.whisper_parts import (
     greedy,
@@ -50,7 +49,7 @@ TOKENS_PER_SECOND, SPARE_TOKENS = 6.0, 10
 ITEMS = 8  # whose logits over the whole vocabulary are in memory at once
 
 
-class WhisperDecoderRecogniser(FrozenRecogniser):
+class WhisperDecoderRecogniser(Remembers, FrozenRecogniser):
     """Waveforms to coordinates of token logits, and to text, through a Whisper whose weights nothing can train; a
     `protocol.Recogniser`.
 
@@ -65,7 +64,7 @@ class WhisperDecoderRecogniser(FrozenRecogniser):
     def __init__(self, model: nn.Module, processor, language: str | None = None, task: str | None = None,
                  fallback: bool = True, initial_prompt: str | None = None):
         super().__init__(model, processor)
-        self.fallback, self.memory, self.beam_size, self.nbest = fallback, None, 1, 1
+        self.fallback, self.beam_size, self.nbest = fallback, 1, 1
         self.log_mel = LogMel(processor.feature_extractor)
         self.sample_rate: int = self.log_mel.sample_rate
         self.generation = greedy(model.generation_config, language, task)
@@ -122,15 +121,6 @@ class WhisperDecoderRecogniser(FrozenRecogniser):
         other.prompt, other.beam_size, other.nbest = self.prompt, self.beam_size, self.nbest
         return other
 
-    @contextmanager
-    def remembering(self, gigabytes: float) -> Iterator[None]:
-        """While this is open, audio that has been encoded already is not encoded again."""
-        before, self.memory = self.memory, EncoderMemory(gigabytes)
-        try:
-            yield
-        finally:
-            self.memory = before
-
     @property
     def logits_size(self) -> int:
         """Numbers d of the coordinates of one position."""
@@ -163,9 +153,7 @@ class WhisperDecoderRecogniser(FrozenRecogniser):
 
     def encode(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """The encoder's states (B, S, d)."""
-        if self.memory is None or waves.requires_grad:
-            return self._encode(waves, lengths)
-        return self.memory.get(waves, lengths, lambda: self._encode(waves, lengths))
+        return self.remembered(waves, lengths, lambda: self._encode(waves, lengths))
 
     def _encode(self, waves: Tensor, lengths: Tensor) -> Tensor:
         features = self.log_mel(waves, lengths).to(self.model.dtype)
