@@ -18,22 +18,24 @@ class LogMel(nn.Module):
         self.sample_rate: int = extractor.sampling_rate
         self.n_fft: int = extractor.n_fft
         self.hop: int = extractor.hop_length
-        self.window_samples: int = extractor.n_samples  # what the encoder always sees: 30 s
+        self.window_samples: int = extractor.n_samples  # of Whisper's own window: 30 s
         filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)  # (bins, mels)
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
 
-    def forward(self, waves: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, waves: Tensor, lengths: Tensor, window: int | None = None) -> Tensor:
         """Features of `waves` (B, T) with `lengths` (B,) samples, filled up with silence to the encoder's window.
 
-        Samples beyond an item's length are taken as zero. Raises ValueError for audio longer than the window.
+        `window`: another number of samples to fill up to. Samples beyond an item's length are taken as zero. Raises
+        ValueError for audio longer than the window.
         """
-        if int(lengths.max()) > self.window_samples:
+        window = window or self.window_samples
+        if int(lengths.max()) > window:
             raise ValueError(f"audio of {int(lengths.max()) / self.sample_rate:.1f} s is longer than the recogniser's "
-                             f"window of {self.window_samples / self.sample_rate:.0f} s; cut it into shorter segments")
+                             f"window of {window / self.sample_rate:.0f} s; cut it into shorter segments")
         valid = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
-        waves = torch.where(valid, waves.float(), 0.0)[:, :self.window_samples]
-        return self.features(F.pad(waves, (0, self.window_samples - waves.shape[1])))
+        waves = torch.where(valid, waves.float(), 0.0)[:, :window]
+        return self.features(F.pad(waves, (0, window - waves.shape[1])))
 
     def features(self, waves: Tensor) -> Tensor:
         """Features (B, mels, T // hop) of `waves` (B, T) as they are, with no silence put behind them."""

@@ -75,6 +75,7 @@ class WhisperCTC(Strict):
     model_type: Literal["whisper-ctc"]
     head: Head
     encoder: Reference | None = None
+    windows: Annotated[list[Annotated[float, Field(gt=0.0, le=600.0)]], Field(max_length=16)] = []
 
 
 class WaveExtractor(Loose):

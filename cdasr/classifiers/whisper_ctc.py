@@ -6,8 +6,9 @@ speech contain each of them often. For its own 51,865 units a head would have up
 such speech never trains; those are the decoder's business (`whisper_decoder.py`).
 
 Cost: Whisper's encoder was trained on windows of 30 s, filled up with silence. Its frames attend to that silence, so a
-shorter input with cut position embeddings is another function, with other logits; every utterance is therefore encoded
-as 30 s, whatever its length. The head and all that follows see the utterance's own frames only.
+shorter window with cut position embeddings is another function, with other states. A head can be trained on those: with
+several `windows` each utterance is filled up to the shortest that holds it, whatever stands beside it in a batch. The
+head and all that follows see the utterance's own frames only.
 """
 
 from __future__ import annotations
@@ -89,17 +90,26 @@ class _Block(nn.Module):
 class WhisperCTCRecogniser(Remembers, CTCRecogniser):
     """Waveforms to CTC logits and text through Whisper's encoder and a CTC head, both frozen.
 
-    `encoder_source`: name and options of the encoder where `save_pretrained` shall not copy it. Recordings longer than
-    30 s are encoded in consecutive windows.
+    `encoder_source`: name and options of the encoder where `save_pretrained` shall not copy it. `windows`: lengths in
+    seconds that recordings are filled up to, each to the shortest that holds it; none: Whisper's own 30 s. Recordings
+    longer than the longest are encoded in consecutive windows.
+    Raises ValueError for windows that are not in order, or longer than Whisper's own.
     """
 
-    def __init__(self, encoder: nn.Module, head: CTCHead, extractor, tokenizer, encoder_source: dict | None = None):
+    def __init__(self, encoder: nn.Module, head: CTCHead, extractor, tokenizer, encoder_source: dict | None = None,
+                 windows: Sequence[float] = ()):
         from transformers import Wav2Vec2Processor
 
         super().__init__(encoder, Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer))
         self.head = head.eval().requires_grad_(False)
         self.features = LogMel(extractor)
-        self.encoder_source = encoder_source
+        self.encoder_source, self.windows = encoder_source, tuple(windows)
+        most = self.features.window_samples
+        samples = [round(seconds * self.sample_rate / self.stride) * self.stride for seconds in windows] or [most]
+        if samples != sorted(set(samples)) or not self.stride <= samples[0] <= samples[-1] <= most:
+            raise ValueError(f"windows {list(windows)}: give lengths in seconds in ascending order, the last of them "
+                             f"{most / self.sample_rate:.0f} at most")
+        self.register_buffer("window_samples", torch.tensor(samples), persistent=False)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **options) -> WhisperCTCRecogniser:
@@ -115,7 +125,8 @@ class WhisperCTCRecogniser(Remembers, CTCRecogniser):
         with loading(folder, "Whisper CTC recogniser"):
             found = read_json(folder / "config.json")
             refuse_code(found, "config.json")
-            source = checked(WhisperCTC, found, "config.json").encoder
+            config = checked(WhisperCTC, found, "config.json")
+            source = config.encoder
             stored = {} if source is None else checked_options(source.options, stored=True)
             head = load_weights(lambda: CTCHead(**found["head"]), folder / "head.safetensors")
             tokenizer = load_tokenizer(Wav2Vec2CTCTokenizer, folder)
@@ -126,13 +137,13 @@ class WhisperCTCRecogniser(Remembers, CTCRecogniser):
                 expected := (found["head"]["layers"], found["head"]["width"])):
             raise ValueError(f"{folder}: its head is for {expected[0]} hidden states of {expected[1]} numbers; the "
                              f"encoder has {states[0]} of {states[1]}")
-        return cls(encoder, head, extractor, tokenizer, source_now if source else None)
+        return cls(encoder, head, extractor, tokenizer, source_now if source else None, config.windows)
 
     def with_head(self, head: CTCHead) -> WhisperCTCRecogniser:
         """The same recogniser, sharing the encoder, with another head, which is frozen too."""
         processor = self.processor
         return WhisperCTCRecogniser(self.model, head, processor.feature_extractor, processor.tokenizer,
-                                    self.encoder_source).to(self.features.window.device)
+                                    self.encoder_source, self.windows).to(self.features.window.device)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write head, tokenizer and, unless it is named by `encoder_source`, the encoder, as safetensors."""
@@ -146,7 +157,8 @@ class WhisperCTCRecogniser(Remembers, CTCRecogniser):
         if self.encoder_source is None:
             self.model.save_pretrained(folder / "encoder")
             self.processor.feature_extractor.save_pretrained(folder / "encoder")
-        config = {"model_type": "whisper-ctc", "encoder": self.encoder_source, "head": self.head.config}
+        config = {"model_type": "whisper-ctc", "encoder": self.encoder_source, "head": self.head.config,
+                  "windows": self.windows}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @property
@@ -194,25 +206,26 @@ class WhisperCTCRecogniser(Remembers, CTCRecogniser):
         return torch.cat([values, self._hidden(states, values.shape[1])], dim=-1)
 
     def excerpt_states(self, waves: Tensor) -> list[Tensor]:
-        return hidden_states(self.model, self.features.features(waves.float()))
+        return hidden_states(self.model, self.features.features(waves.float()))[1:]
 
     def encode(self, waves: Tensor, lengths: Tensor) -> list[Tensor]:
         """All hidden states of the encoder, each (B, M, H), for the frames of the longest waveform."""
-        window = self.features.window_samples
-        count = -(-int(lengths.max()) // window)
-        parts = F.pad(waves[:, :count * window], (0, max(count * window - waves.shape[1], 0))).view(-1, window)
-        left = (lengths[:, None] - window * torch.arange(count, device=lengths.device)).clamp(0, window).view(-1)
-        used = left > 0
-        features = self.features(parts[used], left[used])
-        states = self.model(features.to(self.model.dtype), output_hidden_states=True).hidden_states
+        longest = int(self.window_samples[-1])
+        count = -(-int(lengths.max()) // longest)
+        parts = F.pad(waves[:, :count * longest], (0, max(count * longest - waves.shape[1], 0))).view(-1, longest)
+        left = (lengths[:, None] - longest * torch.arange(count, device=lengths.device)).clamp(0, longest).view(-1)
         frames = int(self.frame_lengths(lengths).max())
-        return [_whole(state.float(), used, len(waves))[:, :frames] for state in states]
-
-
-def _whole(part: Tensor, used: Tensor, items: int) -> Tensor:
-    """Hidden states of the `used` windows (N, M, H), put together again: (items, windows M, H)."""
-    state = part.new_zeros(len(used), *part.shape[1:]).index_put((used.nonzero()[:, 0],), part)
-    return state.view(items, -1, part.shape[-1])
+        room = frames if count == 1 else longest // self.stride
+        states = None
+        shortest = torch.bucketize(left, self.window_samples)  # the number of the window that holds a part
+        for number in shortest[left > 0].unique().tolist():
+            here = ((shortest == number) & (left > 0)).nonzero()[:, 0]
+            size = int(self.window_samples[number])
+            found = torch.stack(hidden_states(self.model, self.features(parts[here, :size], left[here], size))).float()
+            if states is None:
+                states = found.new_zeros(len(found), len(parts), room, found.shape[-1])
+            states[:, here, :found.shape[2]] = found[:, :, :room]
+        return list(states.view(len(states), len(waves), count * room, -1)[:, :, :frames])
 
 
 def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, object, dict]:

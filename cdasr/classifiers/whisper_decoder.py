@@ -161,7 +161,7 @@ class WhisperDecoderRecogniser(Remembers, FrozenRecogniser):
 
     def excerpt_states(self, waves: Tensor) -> list[Tensor]:
         """The encoder's states (B, S, d) after each layer, of short excerpts `waves` (B, T); with gradients."""
-        return hidden_states(self.model.get_encoder(), self.log_mel.features(waves.float()))
+        return hidden_states(self.model.get_encoder(), self.log_mel.features(waves.float()))[1:]
 
     def redecode(self, logits: TokenLogits) -> TokenLogits:
         """The answer that `logits` at the positions of a hypothesis stand for, as logits of a hypothesis of its own.

@@ -55,13 +55,15 @@ def load_whisper(name_or_dir: str | os.PathLike, options: dict) -> tuple[nn.Modu
 
 
 def hidden_states(encoder: nn.Module, features: Tensor) -> list[Tensor]:
-    """The states (B, S, d) after each layer of a Whisper `encoder`, of features (B, mels, 2 S) of any length.
+    """The states (B, S, d) before the first and after each layer of a Whisper `encoder`, of features (B, mels, 2 S).
 
-    transformers' own forward takes 30 s and no less. An excerpt costs its share of that, and more silence behind it
-    changes its states little: enough for a loss, not for recognition.
+    transformers' own forward takes 30 s and no less. Shorter features cost their share of that. More silence behind
+    them changes their states little: enough for a loss, or for a head that is trained on such states, but not for
+    Whisper's own decoder.
     """
     states = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features.to(encoder.conv1.weight.dtype))))).transpose(1, 2)
-    states, found = states + encoder.embed_positions.weight[:states.shape[1]], []
+    states = states + encoder.embed_positions.weight[:states.shape[1]]
+    found = [states]
     for layer in encoder.layers:
         states = layer(states, None)
         states = states[0] if isinstance(states, tuple) else states

@@ -89,13 +89,13 @@ def train_whisper_head(name_or_dir: str | os.PathLike, train_rows, valid_rows, o
     tokenizer = make_processor((row["text"] for row in train_rows), output_dir / "tokenizer", extractor.sampling_rate,
                                hparams["units"]).tokenizer
     head = CTCHead(encoder.config.num_hidden_layers + 1, encoder.config.d_model, len(tokenizer), **hparams["head"])
-    frozen = WhisperCTCRecogniser(encoder, deepcopy(head), extractor, tokenizer, source)
+    frozen = WhisperCTCRecogniser(encoder, deepcopy(head), extractor, tokenizer, source, hparams["windows"])
     trainer = WhisperHeadTrainer(frozen, head, output_dir, hparams, device, normalise)
     data = clean_speech(train_rows, valid_rows, hparams, augment, tokenizer)
     if hparams["kept_states"]:
         data = kept_states(output_dir / "bank", *data, trainer)
     best = trainer.run(*data)
-    recogniser = WhisperCTCRecogniser(encoder, best.network, extractor, tokenizer, source)
+    recogniser = frozen.with_head(best.network)
     if on_main():
         recogniser.save_pretrained(output_dir / "model")
     return recogniser

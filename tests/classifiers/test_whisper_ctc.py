@@ -45,8 +45,8 @@ def test_states_are_those_of_transformers(recogniser, whisper_dir):
 def test_a_batch_equals_single_in_one_pass_also_beyond_the_window(recogniser, monkeypatch):
     waves = [torch.randn(length) * 0.3 for length in LENGTHS]
     padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).requires_grad_()
-    passes, plain = [], recogniser.model.forward
-    monkeypatch.setattr(recogniser.model, "forward", lambda *a, **k: passes.append(1) or plain(*a, **k))
+    passes, plain = [], recogniser.model.conv1.forward
+    monkeypatch.setattr(recogniser.model.conv1, "forward", lambda *a, **k: passes.append(1) or plain(*a, **k))
     logits = recogniser(padded, torch.tensor(LENGTHS))
     assert len(passes) == 1 and logits.lengths.tolist() == [29, 100, 219, 2]
     assert logits.values.shape == (4, 219, recogniser.logits_size) and logits.hidden.shape == (4, 219, 24)
@@ -60,6 +60,47 @@ def test_a_batch_equals_single_in_one_pass_also_beyond_the_window(recogniser, mo
     assert padded.grad[0, :9000].abs().max() > 0 and padded.grad[1:].abs().max() == 0
     assert padded.grad[0, 9000:].abs().max() == 0
     assert not any(part.requires_grad for part in recogniser.parameters()) and not recogniser.train().head.training
+
+
+def test_each_utterance_fills_the_shortest_window_that_holds_it(recogniser):
+    """The states are those of the utterance and silence of a window, as if it was an excerpt of so many frames."""
+    shorter = WhisperCTCRecogniser(recogniser.model, recogniser.head, recogniser.processor.feature_extractor,
+                                   recogniser.processor.tokenizer, recogniser.encoder_source, (0.3, 1.0, 1.6))
+    waves = [torch.randn(length) * 0.3 for length in (4000, 9000, 16_000, 16_001, 35_000)]  # the last: 1.6 s and a rest
+    padded, lengths = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), torch.tensor([*map(len, waves)])
+    logits = shorter(padded, lengths)
+    assert logits.lengths.tolist() == recogniser(padded, lengths).lengths.tolist()
+    pieces = [(0, waves[0], 4800), (1, waves[1], 16_000), (2, waves[2], 16_000), (3, waves[3], 25_600),
+              (4, waves[4][:25_600], 25_600)]
+    together = shorter.encode(padded, lengths)
+    for row, wave, size in pieces:
+        filled = torch.nn.functional.pad(wave, (0, size - len(wave)))[None]
+        frames = int(shorter.frame_lengths(torch.tensor([len(wave)])))
+        for state, known in zip(together[1:], shorter.excerpt_states(filled)):
+            torch.testing.assert_close(state[row, :frames], known[0, :frames], atol=1e-4, rtol=1e-3)
+        alone = shorter(wave[None], torch.tensor([len(wave)])).values[0]
+        if len(wave) == len(waves[row]):
+            torch.testing.assert_close(logits.values[row, :frames], alone, atol=1e-4, rtol=1e-3)
+    rest = torch.nn.functional.pad(waves[4][25_600:], (0, 16_000 - 9400))[None]
+    torch.testing.assert_close(together[-1][4, 80:110], shorter.excerpt_states(rest)[-1][0, :30], atol=1e-4, rtol=1e-3)
+
+
+def test_windows_are_kept_and_checked(recogniser, whisper_dir, tmp_path):
+    parts = (recogniser.model, recogniser.head, recogniser.processor.feature_extractor, recogniser.processor.tokenizer,
+             recogniser.encoder_source)
+    shorter = WhisperCTCRecogniser(*parts, windows=(0.5, 1.5))
+    shorter.save_pretrained(tmp_path)
+    again, wave, length = load_recogniser(tmp_path), torch.randn(1, 9000), torch.tensor([9000])
+    assert again.windows == again.with_head(again.head).windows == (0.5, 1.5)
+    assert (shorter(wave, length).values - recogniser(wave, length).values).abs().max() > 1e-4
+    torch.testing.assert_close(again(wave, length).values, shorter(wave, length).values, atol=1e-6, rtol=0)
+    for wrong in ((1.5, 0.5), (0.5, 0.5), (0.001,), (1.0, 31.0)):
+        with pytest.raises(ValueError, match="in ascending order, the last of them .* at most"):
+            WhisperCTCRecogniser(*parts, windows=wrong)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "windows": ["long"]}))
+    with pytest.raises(ValueError, match="windows"):
+        load_recogniser(tmp_path)
 
 
 def test_frame_times_are_where_the_frames_hear(recogniser):
@@ -111,7 +152,8 @@ def test_stage_2_trains_the_head_alone_and_a_package_uses_it(kept_states, whispe
         rows.append({"ID": f"u{number}", "duration": "0.6", "wav": str(path), "text": text})
     hparams = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 8, "lr": 0.006,
                "warmup": 0.1, "ema_decay": 0.7, "batch_seconds": 3.7, "speeds": [100], "curriculum": {}, "dropout": {},
-               "kept_states": kept_states, "masked_spans": 0, "head": {**HEAD, "dim": 32, "dropout": 0.0}}
+               "kept_states": kept_states, "windows": [],
+               "masked_spans": 0, "head": {**HEAD, "dim": 32, "dropout": 0.0}}
     before = fingerprint(load_encoder(whisper_dir)[0])
     trained = train_whisper_head(whisper_dir, rows, rows[:4], tmp_path, hparams, lambda wave, rng: wave, "cpu")
     assert fingerprint(trained.model) == before and not any(part.requires_grad for part in trained.parameters())
@@ -135,7 +177,7 @@ def test_states_are_computed_once_whatever_becomes_of_a_run(recogniser, tmp_path
              "text": "one two"} for number in range(6)]
     hparams = {**TRAINER, "seed": 1, "sample_rate": 16_000, "units": "characters", "epochs": 1, "lr": 0.006,
                "warmup": 0.1, "ema_decay": 0.7, "batch_seconds": 1.6, "speeds": [100], "curriculum": {}, "dropout": {},
-               "kept_states": [0, 1.2], "masked_spans": 2}
+               "kept_states": [0, 1.2], "windows": [], "masked_spans": 2}
     head = deepcopy(recogniser.head).requires_grad_(True)
     trainer = WhisperHeadTrainer(recogniser, head, tmp_path, hparams, "cpu")
     data = clean_speech(rows, rows[:2], hparams, lambda wave, rng: wave, recogniser.processor.tokenizer)
