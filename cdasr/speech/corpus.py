@@ -13,6 +13,7 @@ from pathlib import Path
 from cdasr.coupled.rows import take_evenly
 from cdasr.runtime.atomic import write_json
 from cdasr.runtime.errors import Faults
+from cdasr.runtime.files import read_text
 from cdasr.runtime.parallel import processes_of
 from cdasr.speech.manifest import read_manifest, write_manifest
 from cdasr.speech.noise import NoiseSource, find_audio
@@ -151,6 +152,18 @@ def hold_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         raise ValueError(f"{len(rows)} training utterances are too few to hold some out; give a valid manifest")
     kept = {row["ID"] for row in valid}
     return [row for row in rows if row["ID"] not in kept], valid
+
+
+def leave_out(rows: Sequence[Row], listed: str) -> list[Row]:
+    """The rows whose IDs the file `listed` does not name, one a line; all of them where that is "".
+
+    Raises ValueError for a name that no row has.
+    """
+    names = set(read_text(listed, "list of utterances").split()) if listed else set()
+    if unknown := sorted(names - {row["ID"] for row in rows}):
+        raise ValueError(f"{listed}: {unknown[0]} ({len(unknown)} in all) is no training utterance; name those of "
+                         "train.csv, or take the line out")
+    return [row for row in rows if row["ID"] not in names]
 
 
 def write_noise_lists(folder: Path, noise: Mapping[str, Mapping], rooms: Mapping[str, Sequence]) -> None:

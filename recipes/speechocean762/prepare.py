@@ -22,6 +22,7 @@ from cdasr.speech.corpus import (
     audio_of,
     hold_out,
     keep_durations,
+    leave_out,
     room_source,
     split_files,
     split_rooms,
@@ -67,7 +68,8 @@ def prepare(hparams: dict) -> None:
         groups["other"] = read_other(sizes["other_manifest"], sizes)
     valid = take_evenly(valid, sizes["valid_utterances"])
     further = read_untranscribed(hparams["speech_dir"], sizes) if hparams["speech_dir"] else []
-    write_manifest(folder / "train.csv", [*take_evenly(train, sizes["train_utterances"]), *further])
+    write_manifest(folder / "train.csv", leave_out([*take_evenly(train, sizes["train_utterances"]), *further],
+                                                   sizes["exclude_list"]))
     write_manifest(folder / "valid.csv", valid)
 
     noise, kinds = noise_lists(hparams)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cdasr.speech.audio import resample, write_audio
+from cdasr.speech.corpus import leave_out
 from cdasr.speech.manifest import read_manifest
 from cdasr.speech.synthesis import speak
 from tests.classifiers.whisper import make_whisper
@@ -76,6 +77,17 @@ def test_development_speakers_are_every_fifth_adult(home, tmp_path):
     assert {row["condition"] for row in rows} == {"clean", "reverb", "city_0dB", "babble_0dB", "reverb_city_5dB"}
     with (tmp_path / "data" / "train.csv").open() as file:
         assert not {row["spk_id"] for row in csv.DictReader(file)} & set(adults[4::5])
+
+
+def test_listed_utterances_are_not_trained_on(home, tmp_path):
+    (tmp_path / "listed.txt").write_text("000010000\n000020001\nspeech-2\n")
+    done = run(home, tmp_path / "exp", "--data.exclude-list", str(tmp_path / "listed.txt"), "--stop-stage", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = {row["ID"] for row in read_manifest(tmp_path / "exp" / "data" / "train.csv", empty_text=True)}
+    assert {"000010001", "000020000", "speech-1"} <= names
+    assert not names & {"000010000", "000020001", "speech-2"}
+    with pytest.raises(ValueError, match=r"listed.txt: 000010000 \(2 in all\) is no training utterance"):
+        leave_out([{"ID": "000020001"}], tmp_path / "listed.txt")
 
 
 @pytest.fixture(scope="module")
