@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cdasr.classifiers.logits import Logits
 
+AT_ONCE = 8  # items whose logits over a whole vocabulary are in memory together
 
 def rows_of(answer: Logits, rows: Tensor) -> Logits:
     """The items `rows` (B',) of a batch."""

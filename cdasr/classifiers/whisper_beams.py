@@ -20,10 +20,8 @@ from torch import Tensor
 
 from cdasr.classifiers.decoding_steps import AtMost, noted_attention
 from cdasr.classifiers.hypothesis import Hypothesis
-from cdasr.classifiers.items import rows_of
+from cdasr.classifiers.items import AT_ONCE, rows_of
 from cdasr.classifiers.logits import TokenLogits, Word
-
-ITEMS = 8  # whose posteriors over the whole vocabulary are in memory at once
 
 
 def search(recogniser, encoded: Tensor, samples: Tensor) -> TokenLogits:
@@ -72,7 +70,7 @@ def _observed(recogniser, tokens: Tensor, prefix: int, encoded: Tensor, samples:
         found = recogniser.heard_as(encoded, TokenLogits(empty, lengths, None, recogniser, None, tokens, None, samples))
     read = read.masked_fill(~mask, recogniser.ends[0])
     log_probs = torch.cat([recogniser.scores(rows).log_softmax(dim=-1).gather(-1, wanted[..., None])[..., 0]
-                           for rows, wanted in zip(found.values.split(ITEMS), read.split(ITEMS))])
+                           for rows, wanted in zip(found.values.split(AT_ONCE), read.split(AT_ONCE))])
     return (replace(found, read=read, log_probs=log_probs.clamp_min(-1e4) * mask),
             torch.cat(seen, dim=1)[:, :, prefix - 1:])
 

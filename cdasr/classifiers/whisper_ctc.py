@@ -23,28 +23,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdasr.classifiers.ctc import CTCRecogniser
-from cdasr.classifiers.hub import loading, locate, source_of
+from cdasr.classifiers.hub import loading
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.logits import CTCLogits, Logits
 from cdasr.classifiers.memory import Remembers
-from cdasr.classifiers.options import checked_options, for_model, without
-from cdasr.classifiers.pretrained import (
-    check_kind,
-    check_tokens,
-    check_window,
-    load_model,
-    load_tokenizer,
-    make_config,
-    mel_extractor,
-    read_config,
-    refuse_code,
-)
+from cdasr.classifiers.options import checked_options, without
+from cdasr.classifiers.pretrained import check_tokens, load_tokenizer, refuse_code
 from cdasr.classifiers.schema import WhisperCTC
+from cdasr.classifiers.whisper_loading import load_encoder
 from cdasr.classifiers.whisper_parts import hidden_states
 from cdasr.runtime.plain_data import checked, read_json
 from cdasr.runtime.weights import load_weights
-
-ENCODER_KEYS = {r"^model\.encoder\.": "", r"^encoder\.": ""}  # of whole Whisper models
 
 
 class CTCHead(nn.Module):
@@ -226,28 +215,3 @@ class WhisperCTCRecogniser(Remembers, CTCRecogniser):
                 states = found.new_zeros(len(found), len(parts), room, found.shape[-1])
             states[:, here, :found.shape[2]] = found[:, :, :room]
         return list(states.view(len(states), len(waves), count * room, -1)[:, :, :frames])
-
-
-def load_encoder(name_or_dir: str | os.PathLike, **options) -> tuple[nn.Module, object, dict]:
-    """Whisper's encoder, its feature extractor, and where they came from, as `{name, options}`.
-
-    Raises ValueError in one line for what cannot be found or is no Whisper model.
-    """
-    from transformers import WhisperConfig
-    from transformers.models.whisper import modeling_whisper
-
-    class WhisperEncoder(modeling_whisper.WhisperEncoder):
-        """Out of a whole Whisper model it takes its own weights and leaves the others."""
-        _keys_to_ignore_on_load_unexpected = (r"decoder\.", r"proj_out\.")
-
-    options = checked_options(options)
-    without(options, ("language", "task", "target_lang", "fallback", "initial_prompt"),
-            "an encoder has no language to choose")
-    place = Path(locate(name_or_dir, options))
-    with loading(name_or_dir, "Whisper encoder"):
-        found = read_config(place)
-        check_kind(found, "whisper")
-        config, extractor = make_config(WhisperConfig, found), mel_extractor(place)
-        check_window(config, extractor)
-        encoder = load_model(WhisperEncoder, config, place, for_model(options), key_mapping=ENCODER_KEYS)
-    return encoder, extractor, source_of(name_or_dir, options)

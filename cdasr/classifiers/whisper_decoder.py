@@ -28,16 +28,17 @@ from cdasr.classifiers import whisper_beams
 from cdasr.classifiers.decoding_steps import Combine, DecodingSteps, normalised
 from cdasr.classifiers.fallback import without_doubt
 from cdasr.classifiers.frozen import FrozenRecogniser
+from cdasr.classifiers.items import AT_ONCE
 from cdasr.classifiers.log_mel import LogMel
 from cdasr.classifiers.logits import TokenLogits, Word, valid
 from cdasr.classifiers.memory import Remembers
 from cdasr.classifiers.token_times import boundaries
+from cdasr.classifiers.whisper_loading import load_whisper
 from cdasr.classifiers.whisper_parts import (
     greedy,
     hidden_states,
     isometry,
     language_of,
-    load_whisper,
     marked,
     no_text,
     prompt_tokens,
@@ -46,7 +47,6 @@ from cdasr.classifiers.whisper_parts import (
 )
 
 TOKENS_PER_SECOND, SPARE_TOKENS = 6.0, 10
-ITEMS = 8  # whose logits over the whole vocabulary are in memory at once
 
 
 class WhisperDecoderRecogniser(Remembers, FrozenRecogniser):
@@ -308,7 +308,7 @@ class WhisperDecoderRecogniser(Remembers, FrozenRecogniser):
     def best(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The best token of each position and its posterior, both (B, L); ends of text after the first one."""
         parts = []
-        for rows in values.split(ITEMS):
+        for rows in values.split(AT_ONCE):
             scores = self.scores(rows)
             parts.append((scores.argmax(dim=-1), scores.softmax(dim=-1).amax(dim=-1)))
         best, posterior = (torch.cat(part) for part in zip(*parts))

@@ -3,55 +3,13 @@
 from __future__ import annotations
 
 import copy
-import os
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.hub import loading, locate
 from cdasr.classifiers.logits import Word
-from cdasr.classifiers.options import checked_options, for_model, without
-from cdasr.classifiers.pretrained import (
-    check_kind,
-    check_window,
-    load_model,
-    load_tokenizer,
-    make_config,
-    mel_extractor,
-    read_config,
-    read_generation,
-)
 from cdasr.runtime.plain_data import one_line
-
-
-def load_whisper(name_or_dir: str | os.PathLike, options: dict) -> tuple[nn.Module, object]:
-    """Model and processor of a Whisper from a local folder, the hub's cache or the hub.
-
-    Raises ValueError in one line when it cannot be found or is no Whisper, and for options that it does not have.
-    """
-    from transformers import (
-        GenerationConfig,
-        WhisperConfig,
-        WhisperForConditionalGeneration,
-        WhisperProcessor,
-        WhisperTokenizer,
-    )
-
-    options = checked_options(options)
-    without(options, ("target_lang",), "it is of MMS; Whisper has language")
-    place = Path(locate(name_or_dir, options))
-    with loading(name_or_dir, "Whisper model"):
-        found = read_config(place)
-        check_kind(found, "whisper")
-        config, extractor = make_config(WhisperConfig, found), mel_extractor(place)
-        check_window(config, extractor)
-        generation = GenerationConfig(**read_generation(place, config).model_dump(exclude_none=True))
-        processor = WhisperProcessor(extractor, load_tokenizer(WhisperTokenizer, place))
-        model = load_model(WhisperForConditionalGeneration, config, place, for_model(options),
-                           generation_config=generation)
-    return model, processor
 
 
 def hidden_states(encoder: nn.Module, features: Tensor) -> list[Tensor]:

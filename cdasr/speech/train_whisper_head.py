@@ -16,7 +16,8 @@ from speechbrain.augment.freq_domain import SpectrogramDrop
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser, load_encoder
+from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser
+from cdasr.classifiers.whisper_loading import load_encoder
 from cdasr.coupled.models import unpadded
 from cdasr.speech.domain import sample_lengths
 from cdasr.speech.normalisers import PLAIN, Normaliser

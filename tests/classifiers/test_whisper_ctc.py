@@ -9,7 +9,8 @@ import torch
 
 from cdasr import Pipeline
 from cdasr.classifiers.load import load_recogniser
-from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser, load_encoder
+from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser
+from cdasr.classifiers.whisper_loading import load_encoder
 from tests.conftest import TRAINER
 
 LENGTHS = (9000, 32_000, 70_000, 400)

@@ -229,7 +229,7 @@ def test_each_weight_of_a_model_is_needed(tmp_path, refused, name):
 
 
 def test_whisper_without_some_weights(tmp_path, refused):
-    from cdasr.classifiers.whisper_ctc import load_encoder
+    from cdasr.classifiers.whisper_loading import load_encoder
 
     folder = make_whisper(tmp_path / "whisper")
     weights = load_file(folder / "model.safetensors")

@@ -70,7 +70,7 @@ def test_options_are_an_allow_list_whoever_names_them(folder, tmp_path, refused,
 
 def test_a_recipe_and_the_command_line_have_the_same_list(folder, package, write_wav, tone, capsys, refused):
     from cdasr.classifiers.options import checked_options
-    from cdasr.classifiers.whisper_ctc import load_encoder
+    from cdasr.classifiers.whisper_loading import load_encoder
 
     refused(lambda: load_encoder(folder, weights_only=False), "'weights_only' is not allowed")
     refused(lambda: checked_options([]), "expected names with values")
