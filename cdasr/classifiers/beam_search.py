@@ -19,8 +19,8 @@ import numpy as np
 
 from cdasr.classifiers.alphabet import Alphabet
 from cdasr.classifiers.beam_texts import Text, Texts, WordScores
-from cdasr.classifiers.hypothesis import Hypothesis
-from cdasr.classifiers.logits import CTCLogits, Word
+from cdasr.classifiers.hypothesis import Hypothesis, Word
+from cdasr.classifiers.logits import CTCLogits
 from cdasr.classifiers.ngram import LanguageModel
 
 NEVER = -math.inf

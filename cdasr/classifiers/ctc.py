@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from cdasr.classifiers.alphabet import alphabet_of
 from cdasr.classifiers.frozen import FrozenRecogniser
 from cdasr.classifiers.hub import loading, locate
-from cdasr.classifiers.logits import CTCLogits, Logits, Word, valid
+from cdasr.classifiers.hypothesis import Word
+from cdasr.classifiers.logits import CTCLogits, Logits, valid
 from cdasr.classifiers.options import checked_options, for_model, without
 from cdasr.classifiers.padding import as_if_alone, maskable
 from cdasr.classifiers.pretrained import (

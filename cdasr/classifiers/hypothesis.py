@@ -1,10 +1,18 @@
-"""A text that a recording may have been, with its scores: one of the n best of a beam search."""
+"""Words with times and confidences, and a text that a recording may have been: one of the n best of a beam search."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cdasr.classifiers.logits import Word
+
+@dataclass(frozen=True)
+class Word:
+    """A word with its start and end in seconds, and how sure the recogniser is of it, in [0, 1]."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float
 
 
 @dataclass(frozen=True)

@@ -15,27 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
+from cdasr.classifiers.hypothesis import Hypothesis, Word
 from cdasr.diffusion.objectives import categorical_loss, denoising_loss
-
-if TYPE_CHECKING:
-    from cdasr.classifiers.hypothesis import Hypothesis
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word with its start and end in seconds, and how sure the recogniser is of it, in [0, 1]."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from cdasr.classifiers.logits import Logits, Word
+from cdasr.classifiers.hypothesis import Word
+from cdasr.classifiers.logits import Logits
 
 
 class Classifier(Protocol):

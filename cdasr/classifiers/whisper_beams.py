@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from cdasr.classifiers.decoding_steps import AtMost, noted_attention
-from cdasr.classifiers.hypothesis import Hypothesis
+from cdasr.classifiers.hypothesis import Hypothesis, Word
 from cdasr.classifiers.items import AT_ONCE, rows_of
-from cdasr.classifiers.logits import TokenLogits, Word
+from cdasr.classifiers.logits import TokenLogits
 
 
 def search(recogniser, encoded: Tensor, samples: Tensor) -> TokenLogits:

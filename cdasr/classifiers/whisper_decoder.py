@@ -28,9 +28,10 @@ from cdasr.classifiers import whisper_beams
 from cdasr.classifiers.decoding_steps import Combine, DecodingSteps, normalised
 from cdasr.classifiers.fallback import without_doubt
 from cdasr.classifiers.frozen import FrozenRecogniser
+from cdasr.classifiers.hypothesis import Word
 from cdasr.classifiers.items import AT_ONCE
 from cdasr.classifiers.log_mel import LogMel
-from cdasr.classifiers.logits import TokenLogits, Word, valid
+from cdasr.classifiers.logits import TokenLogits, valid
 from cdasr.classifiers.memory import Remembers
 from cdasr.classifiers.token_times import boundaries
 from cdasr.classifiers.whisper_loading import load_whisper

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Word
 from cdasr.runtime.plain_data import one_line
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Word
 
 NOTHING = ""  # the key of no word
 SUBSTITUTION = 1.2  # cost of aligning different words, where leaving one out costs 1

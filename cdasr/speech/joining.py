@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cdasr.classifiers.hypothesis import Hypothesis
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Hypothesis, Word
 from cdasr.speech.word_times import tidy
 from cdasr.speech.words import normalise_text
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from cdasr.classifiers.beam_search import BeamSearch
-from cdasr.classifiers.hypothesis import Hypothesis
+from cdasr.classifiers.hypothesis import Hypothesis, Word
 from cdasr.classifiers.load import load_recogniser, save_recogniser
-from cdasr.classifiers.logits import Logits, Word
+from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.protocol import Recogniser
 from cdasr.classifiers.resampled import at_rate
 from cdasr.coupled import pipeline as joint

@@ -12,7 +12,7 @@ import numpy as np
 from cdasr.runtime.atomic import save_figure
 
 if TYPE_CHECKING:
-    from cdasr.classifiers.logits import Word
+    from cdasr.classifiers.hypothesis import Word
 
 COLUMNS = 5  # panels in a line
 WIDE = 34  # letters that fit into a line of a panel

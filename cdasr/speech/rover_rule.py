@@ -19,7 +19,7 @@ from itertools import chain
 import torch
 from tqdm import tqdm
 
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Word
 from cdasr.coupled.pipeline import candidates
 from cdasr.coupled.strategies import answers_of
 from cdasr.coupled.voting import Vote, align, fit, truths

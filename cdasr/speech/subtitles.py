@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cdasr.classifiers.logits import Word
+    from cdasr.classifiers.hypothesis import Word
 
 WIDTH = 42  # characters in a line
 LINES = 2

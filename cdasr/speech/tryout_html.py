@@ -19,7 +19,7 @@ from cdasr.speech.tryout import OWN_NOISE, Heard, Tryout
 from cdasr.speech.words import word_errors
 
 if TYPE_CHECKING:
-    from cdasr.classifiers.logits import Word
+    from cdasr.classifiers.hypothesis import Word
 
 STYLE = f"<style>{ALIGNED}" + """
 .tryout{margin-top:.8em;display:grid;grid-template-columns:repeat(auto-fill,minmax(21em,1fr));gap:1em;font-size:15px}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Word
 
 BLOCK = 0.01  # seconds over which the level is measured
 ABOVE_FLOOR = 0.2  # of the way in dB from the noise floor to the loudest speech: what is louder is speech

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from cdasr import Pipeline, evaluate
-from cdasr.classifiers.logits import CTCLogits, Word
+from cdasr.classifiers.hypothesis import Word
+from cdasr.classifiers.logits import CTCLogits
 from cdasr.coupled.pipeline import STRATEGIES
 from cdasr.evaluation.tuning import classifier_alone, tune_strategies
 from cdasr.speech.domain import SPEECH

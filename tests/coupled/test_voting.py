@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Word
 from cdasr.coupled.schema import Package
 from cdasr.coupled.voting import NOTHING, Vote, align, features, fit, size, truths
 from cdasr.runtime.plain_data import checked

@@ -12,8 +12,7 @@ import soundfile
 import torch
 
 from cdasr import Pipeline
-from cdasr.classifiers.hypothesis import Hypothesis
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Hypothesis, Word
 from cdasr.cli import main
 from cdasr.speech import inputs
 from cdasr.speech.audio import read_audio, resample, write_audio

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cdasr import Pipeline
-from cdasr.classifiers.logits import Word
+from cdasr.classifiers.hypothesis import Word
 from cdasr.cli import main as command
 from cdasr.coupled.voting import size
 from cdasr.speech.rover_rule import Heard, add_rover, fit_vote, main

@@ -48,7 +48,8 @@ def test_tokens_that_are_never_likely_have_no_row(package_dir, tone):
 
 
 def test_words_are_written_at_their_times(package_dir, tmp_path, write_wav, tone, monkeypatch):
-    from cdasr.classifiers.logits import Logits, Word
+    from cdasr.classifiers.hypothesis import Word
+    from cdasr.classifiers.logits import Logits
 
     words = [[Word("one", 0.05, 0.15, 0.9), Word("$x^2$", 0.3, 0.4, 0.9)]]
     monkeypatch.setattr(Logits, "words", lambda self: words)

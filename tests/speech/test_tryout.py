@@ -96,7 +96,7 @@ def test_settings_that_cannot_be_used_are_refused(settings, words, pipeline, wri
 
 
 def test_cards_have_sound_pictures_words_and_errors(pipeline, write_wav, tone):
-    from cdasr.classifiers.logits import Word
+    from cdasr.classifiers.hypothesis import Word
 
     settings = Settings("tonal", snr=3.0, strategies=["none", "enhanced"], said="one <b>two</b>")
     tried = try_out(pipeline, write_wav("a.wav", tone(0.4)), settings)

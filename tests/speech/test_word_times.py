@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cdasr import Pipeline
-from cdasr.classifiers.logits import CTCLogits, TokenLogits, Word
+from cdasr.classifiers.hypothesis import Word
+from cdasr.classifiers.logits import CTCLogits, TokenLogits
 from cdasr.speech.word_times import SHORTEST, sounding, tidy
 
 ROOT, RATE = Path(__file__).parents[2], 16_000
