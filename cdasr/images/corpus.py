@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from cdasr.images.data import ImageSet, load_dataset, split
 from cdasr.images.degrade import TrainingDegrader, degrade_set, make_degradation
 from cdasr.images.evaluation import image_rows
+from cdasr.images.pictures import FixedPictures, degraded_pictures
 
 
 def download(hparams: Mapping) -> None:
@@ -73,16 +74,12 @@ def prepared_rows(hparams: Mapping, name: str) -> list[dict]:
 
 def degraded(hparams: Mapping, rows: Sequence[Mapping], seed: int) -> Dataset:
     """Training images, degraded on the fly."""
-    from cdasr.images.training import degraded_pictures
-
     data = stored(hparams, "train").select(torch.tensor([row["index"] for row in rows]))
     return degraded_pictures(data, training_degrader(hparams), seed)
 
 
 def fixed(hparams: Mapping, rows: Sequence[Mapping]) -> Dataset:
     """Images that were degraded once, with their clean versions."""
-    from cdasr.images.training import FixedPictures
-
     return FixedPictures(images_of(rows, "image"), images_of(rows, "clean_image"))
 
 

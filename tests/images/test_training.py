@@ -10,8 +10,9 @@ import torch
 from cdasr.images.data import ImageSet
 from cdasr.images.degrade import TrainingDegrader, augment, degrade_set
 from cdasr.images.domain import IMAGES
+from cdasr.images.pictures import FixedPictures, Pictures, degraded_pictures
 from cdasr.images.signal_model import ImageModel
-from cdasr.images.training import ClassifierTrainer, FixedPictures, Pictures, degraded_pictures, train_classifier
+from cdasr.images.training import ClassifierTrainer, train_classifier
 from cdasr.training.coupled import CoupledTrainer, fit_coupled
 from cdasr.training.logits import LogitsTrainer, train_logits
 from cdasr.training.logits_cache import build_cache
