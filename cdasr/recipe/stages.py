@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cdasr.recipe.command import main  # noqa: F401 (where prepare.py of earlier versions looks for it)
 from cdasr.runtime.atomic import write_json
 from cdasr.runtime.provenance import record
 
