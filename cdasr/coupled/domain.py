@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.evaluation import Evaluation
 from cdasr.coupled.models import Analysis
-from cdasr.coupled.recipe import Recipe
 from cdasr.diffusion.coupling import Observation
 
 
@@ -34,7 +33,6 @@ class Domain:
     - `quality`: the name of a measure of the enhanced signal, and `(enhanced, clean) -> decibels` of one item.
     - `evaluation`: how rows are read and scored, and how results are worded (`cdasr.coupled.evaluation`).
     - `scored_as(hparams)`: the domain with errors counted as a recipe says; None: they are counted in one way.
-    - `recipe`: its data, its classifier and its packages, as the stages of a recipe need them (`cdasr.coupled.recipe`).
     """
 
     name: str
@@ -46,10 +44,7 @@ class Domain:
     signal_loss: Callable[[Tensor, Tensor, Analysis, object], Tensor]
     logits_loss: Callable[[Tensor, Observation, LogitsSpace, nn.Module, object], Tensor]
     quality: tuple[str, Callable[[Tensor, Tensor], float]]
-    # evaluation
     evaluation: Evaluation
-    # data, training and packages
-    recipe: Recipe
     excerpt_loss: Callable | None = None
     scored_as: Callable[[Mapping], Domain] | None = None
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset
+
+from cdasr.coupled.domain import Domain
 
 Rows = Sequence[Mapping[str, object]]  # ID, duration, the truth, and what a domain reads
 Hparams = Mapping[str, Any]
@@ -25,7 +28,7 @@ def any_start(model, hparams: Hparams) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The recipes of one domain, as functions of their hyper-parameters `hparams`.
+    """The recipes of one `domain`, as functions of their hyper-parameters `hparams`.
 
     - `classifier`: what the frozen classifier is called: stage 2, its folder in `exp_dir` and its section of `hparams`.
     - `reads` and `files`, by stage: the settings that this domain's stage reads, and those of them that name files, as
@@ -59,6 +62,7 @@ class Recipe:
       where there is none.
     """
 
+    domain: Domain
     classifier: str
     rows: Callable[[Hparams, str], Rows]
     degraded: Callable[[Hparams, Rows, int], Dataset]
@@ -83,3 +87,16 @@ class Recipe:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lists: Mapping[str, Mapping[str, Callable[[str], Iterable[str]]]] = field(default_factory=dict)
+
+    def scored_as(self, hparams: Hparams) -> Recipe:
+        """The same recipe, in whose domain errors are counted as its hyper-parameters say."""
+        counted = self.domain.scored_as
+        return replace(self, domain=counted(hparams)) if counted else self
+
+
+RECIPES = {"speech": "cdasr.speech.recipe", "images": "cdasr.images.recipe"}  # domain: module with its RECIPE
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of the domain of that name, one of `RECIPES`."""
+    return import_module(RECIPES[name]).RECIPE

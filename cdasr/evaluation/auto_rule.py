@@ -23,6 +23,7 @@ from cdasr.coupled.domain import Domain, find_domain
 from cdasr.coupled.out_of_domain import LinearRule, logistic_regression
 from cdasr.coupled.package import find_package
 from cdasr.coupled.pipeline import CoupledPipeline, candidates
+from cdasr.coupled.recipe import load_recipe
 from cdasr.coupled.strategies import STRATEGIES
 from cdasr.evaluation.tuning import ITEMS, Rows, groups
 from cdasr.runtime.atomic import write_json
@@ -217,7 +218,7 @@ def fit_in_place(parser: argparse.ArgumentParser, key: str, add: Callable[..., C
             raise ValueError(f"{options.package}: rows of {domain.name} are not read from a file; see tuning.{key} of "
                              "its recipe")
         given = {"recogniser": options.recogniser} if options.recogniser else {}
-        pipeline = domain.recipe.pipeline().from_pretrained(options.package, device="auto", **given)
+        pipeline = load_recipe(domain.name).pipeline().from_pretrained(options.package, device="auto", **given)
         fitted = add(pipeline, domain.evaluation.read_rows(options.manifest), options.tolerance, options)
         if fitted is pipeline:
             raise ValueError(f"{options.manifest}: too few rows on which the answers differ, or too many on which "

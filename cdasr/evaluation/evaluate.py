@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cdasr.coupled.domain import Domain, find_domain
 from cdasr.coupled.evaluation import Evaluation, Row
 from cdasr.coupled.pipeline import CoupledPipeline
+from cdasr.coupled.recipe import load_recipe
 from cdasr.coupled.strategies import check_strategies
 from cdasr.evaluation.external import External, Frozen, Variant, find_external, system_names, with_external
 from cdasr.evaluation.flat import write_flat
@@ -135,7 +136,7 @@ def _domain(model, domain: Domain | None) -> Domain:
 def _pipeline(domain: Domain, model, device: str) -> CoupledPipeline:
     if isinstance(model, CoupledPipeline):
         return model
-    return model() if callable(model) else domain.recipe.load_package(model, device)
+    return model() if callable(model) else load_recipe(domain.name).load_package(model, device)
 
 
 def measures(how: Evaluation, quality: Sequence[str] | None) -> dict:

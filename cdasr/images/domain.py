@@ -13,7 +13,6 @@ from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
 from cdasr.images.evaluation import EVALUATION
 from cdasr.images.metrics import psnr
-from cdasr.images.recipe import RECIPE
 from cdasr.images.signal_model import Pixels
 
 
@@ -43,5 +42,4 @@ def logits_loss(l_hat: Tensor, clean: Observation, space: LogitsSpace, classifie
 IMAGES = Domain(
     name="images", truth="label", rate="error", errors=label_errors, collate=collate_images,
     lengths=lambda padded: None, signal_loss=signal_loss, logits_loss=logits_loss, quality=("psnr", psnr),
-    evaluation=EVALUATION,
-    recipe=RECIPE)
+    evaluation=EVALUATION)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cdasr.coupled.recipe import Hparams, Recipe
 from cdasr.images.corpus import ablation_rows, degraded, download, fixed, prepare, prepared_rows, stored
+from cdasr.images.domain import IMAGES
 
 
 def make_classifier(hparams: Hparams, folder: Path, device: str):
@@ -63,10 +64,10 @@ def check_start(model, hparams: Hparams) -> None:
 
 
 RECIPE = Recipe(
-    classifier="classifier", download=download, prepare=prepare, rows=prepared_rows, degraded=degraded, fixed=fixed,
-    ablation_rows=ablation_rows, make_classifier=make_classifier, load_classifier=load_classifier, retrain=retrain,
-    pipeline=pipeline, load_package=load_package, scored=lambda hparams: prepared_rows(hparams, "eval"),
-    signal_config=signal_config, check_start=check_start,
+    domain=IMAGES, classifier="classifier", download=download, prepare=prepare, rows=prepared_rows, degraded=degraded,
+    fixed=fixed, ablation_rows=ablation_rows, make_classifier=make_classifier, load_classifier=load_classifier,
+    retrain=retrain, pipeline=pipeline, load_package=load_package,
+    scored=lambda hparams: prepared_rows(hparams, "eval"), signal_config=signal_config, check_start=check_start,
     package_config=lambda hparams: {"about": hparams["about"], "image_size": image_shape(hparams)[1:]},
     reads={"download": ("dataset", "data_dir", "data.classes", "seed"), "prepare": ("data",),
            "classifier": ("classifier", "training_seed")},

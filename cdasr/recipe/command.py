@@ -20,24 +20,24 @@ from cdasr.runtime.errors import explain
 from cdasr.runtime.provenance import program_name
 
 if TYPE_CHECKING:
-    from cdasr.coupled.domain import Domain
+    from cdasr.coupled.recipe import Recipe
 
 SHARED = ("download", "prepare", "signal", "logits", "coupled", "controls", "matched", "retrained", "decode", "ablate",
           "score")
 CONTROL_STAGES = ("matched", "retrained")  # of which `controls` consists, and which can be run alone
 
 
-def functions(domain: Domain) -> dict[str, Callable[[dict, Domain], None]]:
+def functions(recipe: Recipe) -> dict[str, Callable[[dict, Recipe], None]]:
     """The stages by name; that of the classifier has the domain's name for it."""
     from cdasr.recipe import stages
 
     shared = {name: getattr(stages, name) for name in SHARED}
-    return {**shared, domain.recipe.classifier: stages.classifier}
+    return {**shared, recipe.classifier: stages.classifier}
 
 
-def order(domain: Domain) -> tuple[Stage, ...]:
+def order(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages in their order. A setting that none reads by name belongs to stage 0."""
-    name = domain.recipe.classifier
+    name = recipe.classifier
     up_to_signal = ("download", "prepare", name, "signal")
     stages = (
         Stage("download", "find the data or download them", own=True, makes=("source",)),
@@ -53,21 +53,20 @@ def order(domain: Domain) -> tuple[Stage, ...]:
         Stage("controls", f"the signal process trained on alone, the {name} retrained on degraded data", trains=True,
               makes=("matched", "retrained"), needs=up_to_signal, reads=("controls", "matched", "retrained")),
         Stage("decode", "the test sets with each system", makes=("results",), keyed=True, reads=("decode",),
-              compares=("decode.external",), check=partial(_check_quality, domain)),
+              compares=("decode.external",), check=partial(_check_quality, recipe)),
         Stage("ablate", "what each part of the coupling is worth", makes=("results/ablation.json",),
               needs=(*up_to_signal, "logits", "coupled"), reads=("ablation",)),
         Stage("score", "tables, plots and RESULTS.md", reads=("results", "other_seeds"),
               files=("other_seeds:results",)))
-    own = domain.recipe
-    return tuple(stage.also(own.reads.get(stage.name, ()), own.files.get(stage.name, ()), own.lists.get(stage.name, {}))
-                 for stage in stages)
+    return tuple(stage.also(recipe.reads.get(stage.name, ()), recipe.files.get(stage.name, ()),
+                            recipe.lists.get(stage.name, {})) for stage in stages)
 
 
-def _check_quality(domain: Domain, hparams: Mapping) -> None:
+def _check_quality(recipe: Recipe, hparams: Mapping) -> None:
     """Raise ValueError for a measure of quality that is unknown or not installed: before days of training."""
     from cdasr.evaluation.evaluate import measures
 
-    measures(domain.evaluation, hparams["decode"].get("quality") or None)
+    measures(recipe.domain.evaluation, hparams["decode"].get("quality") or None)
 
 
 def main(own: Mapping[str, Callable[[dict], None]] | None = None, module: str = "cdasr.recipe",
@@ -94,37 +93,37 @@ def main(own: Mapping[str, Callable[[dict], None]] | None = None, module: str = 
 
 def _run(arguments: Sequence[str], own: Mapping[str, Callable[[dict], None]] | None, module: str, base: str) -> int:
     if own is None and arguments[:1] == ["run"]:
-        domain = _domain(recipe_folder(arguments[1:]) / "hparams" / "default.yaml", base)
-        return run(order(domain), _of(domain), module, arguments[1:], base)
+        recipe = _recipe(recipe_folder(arguments[1:]) / "hparams" / "default.yaml", base)
+        return run(order(recipe), _of(recipe), module, arguments[1:], base)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stage")
     parser.add_argument("--hparams", action="append", required=True, metavar="FILE",
                         help="the recipe's hyper-parameters; a further file changes values of the first")
     options, overrides = parser.parse_known_args(arguments)
-    domain = _domain(options.hparams[0], base)
-    stages = own or _of(domain)
+    recipe = _recipe(options.hparams[0], base)
+    stages = own or _of(recipe)
     if options.stage not in stages:
         parser.error(f"there is no stage {options.stage!r}; known: {', '.join(stages)}")
     hparams = load_hparams(options.hparams, overrides, base)
-    _begin_alone(order(domain), options.stage, hparams)
+    _begin_alone(order(recipe), options.stage, hparams)
     stages[options.stage](hparams)
     return 0
 
 
-def _domain(path: str | os.PathLike, base: str) -> Domain:
-    """The domain that a recipe's default.yaml names as its base, else that of `base`."""
-    from cdasr.coupled.domain import load_domain
+def _recipe(path: str | os.PathLike, base: str) -> Recipe:
+    """The recipe of the domain that a recipe's default.yaml names as its base, else that of `base`."""
+    from cdasr.coupled.recipe import load_recipe
 
-    return load_domain(base_of(Path(path)) or base)
-
-
-def _of(domain: Domain) -> dict[str, Callable[[dict], None]]:
-    return {name: partial(_stage, stage, domain) for name, stage in functions(domain).items()}
+    return load_recipe(base_of(Path(path)) or base)
 
 
-def _stage(stage: Callable[[dict, Domain], None], domain: Domain, hparams: dict) -> None:
+def _of(recipe: Recipe) -> dict[str, Callable[[dict], None]]:
+    return {name: partial(_stage, stage, recipe) for name, stage in functions(recipe).items()}
+
+
+def _stage(stage: Callable[[dict, Recipe], None], recipe: Recipe, hparams: dict) -> None:
     """Run a stage, in which errors are counted as the recipe says."""
-    stage(hparams, domain=domain.scored_as(hparams) if domain.scored_as else domain)
+    stage(hparams, recipe.scored_as(hparams))
 
 
 def _begin_alone(stages: Sequence[Stage], name: str, hparams: dict) -> None:

@@ -17,7 +17,6 @@ from cdasr.diffusion.objectives import denoising_loss
 from cdasr.speech.evaluation import EVALUATION, evaluation_after
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.normalisers import PLAIN, Normaliser, recipe_normaliser
-from cdasr.speech.recipe import RECIPE
 from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
@@ -87,4 +86,4 @@ SPEECH = Domain(
     name="speech", truth="text", rate="wer", errors=transcript_errors, collate=collate_waves, lengths=sample_lengths,
     signal_loss=signal_loss, logits_loss=logits_loss, excerpt_loss=excerpt_loss,
     quality=("si_sdr", lambda enhanced, clean: float(si_sdr(enhanced, clean))), evaluation=EVALUATION,
-    recipe=RECIPE, scored_as=scored_as)
+    scored_as=scored_as)

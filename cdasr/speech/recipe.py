@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from cdasr.coupled.recipe import Hparams, Recipe, Rows, as_in
 from cdasr.runtime.plain_data import read_json
+from cdasr.speech.domain import SPEECH
 from cdasr.speech.normalisers import Normaliser, recipe_normaliser
 
 
@@ -225,12 +226,11 @@ def add_vote(hparams: Hparams, pipeline, rows: Rows, batch_items: int):
 
 
 RECIPE = Recipe(
-    classifier="recogniser", download=download, prepare=prepare, rows=rows, degraded=degraded, fixed=fixed,
-    bank_rows=bank_rows,
-    ablation_rows=ablation_rows, make_classifier=make_recogniser, load_classifier=load_frozen,
-    about_classifier=about_recogniser, retrain=retrain, pipeline=pipeline, load_package=load_package,
-    import_signal=import_signal, check_start=check_start, scored=lambda hparams: data_folder(hparams) / "eval.csv",
-    add_rover=add_vote,
+    domain=SPEECH, classifier="recogniser", download=download, prepare=prepare, rows=rows, degraded=degraded,
+    fixed=fixed, bank_rows=bank_rows, ablation_rows=ablation_rows, make_classifier=make_recogniser,
+    load_classifier=load_frozen, about_classifier=about_recogniser, retrain=retrain, pipeline=pipeline,
+    load_package=load_package, import_signal=import_signal, check_start=check_start,
+    scored=lambda hparams: data_folder(hparams) / "eval.csv", add_rover=add_vote,
     package_config=lambda hparams: {"about": hparams["about"], "context": hparams["context"]},
     reads={"download": ("data_dir", "download"),
            "prepare": ("data", "manifests", "noise_dir", "rir_dir", "sample_rate", "seed"),

@@ -122,21 +122,22 @@ def test_packages_can_share_a_recogniser_that_is_loaded(package_dir, tone):
 
 def test_the_controls_of_a_recipe_share_what_is_frozen(package_dir, tmp_path):
     from cdasr.recipe.stages import control_systems
+    from cdasr.speech.recipe import RECIPE
 
     first = Pipeline.from_pretrained(package_dir, "cpu")
     for stage in ("matched", "retrained"):
         shutil.copytree(package_dir, tmp_path / stage / "package")
-    systems = control_systems(tmp_path, first)
+    systems = control_systems(tmp_path, first, RECIPE)
     assert {name: strategy for name, (_, strategy) in systems.items()} == {
         "enhanced_matched": "enhanced", "oa_matched": "oa", "retrained": "none"}
     assert systems["enhanced_matched"][0] is systems["oa_matched"][0]
     assert systems["enhanced_matched"][0].recogniser is first.recogniser
     assert systems["retrained"][0].recogniser is not first.recogniser
-    assert control_systems(tmp_path / "none", first) == {}
+    assert control_systems(tmp_path / "none", first, RECIPE) == {}
     shutil.copytree(package_dir, tmp_path / "logits" / "package")
-    assert control_systems(tmp_path, first).keys() == systems.keys(), "before stage 5 it is the package itself"
+    assert control_systems(tmp_path, first, RECIPE).keys() == systems.keys(), "before stage 5 it is the package itself"
     shutil.copytree(package_dir, tmp_path / "coupled" / "package")
-    assert control_systems(tmp_path, first)["cascade_pretrained"][1] == "cascade"
+    assert control_systems(tmp_path, first, RECIPE)["cascade_pretrained"][1] == "cascade"
 
 
 @pytest.mark.parametrize("fits", ["as they are", "in half precision", "another name"])

@@ -65,7 +65,7 @@ def recognise(pipeline, signals, strategy, batch_seconds, **sampling):
 
 SIDES = Domain(
     name="sides", truth="side", rate="wrong", errors=errors, collate=lambda signals: (torch.stack(list(signals)), None),
-    lengths=lambda padded: None, signal_loss=None, logits_loss=None, quality=("distance", None), recipe=None,
+    lengths=lambda padded: None, signal_loss=None, logits_loss=None, quality=("distance", None),
     evaluation=Evaluation(
         counted="points", read_noisy=lambda row, classifier: torch.tensor(row["noisy"]),
         read_clean=lambda row, classifier, noisy: torch.tensor(row["clean"]), recognise=recognise,

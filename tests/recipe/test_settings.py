@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cdasr.cli import main
-from cdasr.coupled.domain import DOMAINS, load_domain
+from cdasr.coupled.recipe import RECIPES, load_recipe
 from cdasr.recipe.command import functions, order
 from cdasr.recipe.hparams import BASES, load_hparams
 from cdasr.recipe.markers import ELSEWHERE, _owner
@@ -73,16 +73,16 @@ def test_the_command_prints_what_a_recipe_ends_up_with(capsys):
     assert "'signal.epoch' to override; did you mean signal.epochs?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_setting_belongs_to_the_first_stage_that_reads_it(name):
-    domain = load_domain(name)
-    settings, stages, made = load_hparams([BASES[name]]), order(domain), functions(domain)
+    recipe = load_recipe(name)
+    settings, stages, made = load_hparams([BASES[name]]), order(recipe), functions(recipe)
     named = {key.split(".")[0] for stage in stages for key in stage.reads}
     assert set(settings) <= named | set(ELSEWHERE), "a setting that no stage names makes all stages stale"
     assert {key for key in named if key not in settings} <= {"download", "manifests"}
     for number, stage in enumerate(stages):
         source = inspect.getsource(made[stage.name])
-        source += "".join(inspect.getsource(getattr(domain.recipe, hook))
+        source += "".join(inspect.getsource(getattr(recipe, hook))
                           for hook in set(re.findall(r"recipe\.(\w+)\(", source)))
         for outer, inner in re.findall(r'hparams\["(\w+)"\](?:\["(\w+)"\])?', source):
             inners = [inner] if inner else list(settings[outer]) if isinstance(settings.get(outer), dict) else []

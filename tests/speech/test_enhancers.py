@@ -115,9 +115,9 @@ def test_auto_chooses_among_its_answers(packages, tone):
 
 def test_it_cannot_be_trained_or_guided(packages):
     from cdasr.recipe.stages import initial_signal
-    from cdasr.speech.domain import SPEECH
+    from cdasr.speech.recipe import RECIPE
 
-    model = initial_signal(str(packages["mimic"]), SPEECH)
+    model = initial_signal(str(packages["mimic"]), RECIPE)
     with pytest.raises(ValueError, match="no diffusion process that could be trained"):
         model.with_injection(8, 4)
     with pytest.raises(ValueError, match="cannot be guided by logits"):

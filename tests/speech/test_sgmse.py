@@ -228,12 +228,12 @@ def test_coupled_training_starts_from_the_imported_process(write, corpus, recogn
 
 def test_a_recipe_takes_a_checkpoint_or_its_package(write, recogniser_dir, tmp_path):
     from cdasr.recipe.stages import initial_signal
-    from cdasr.speech.domain import SPEECH
+    from cdasr.speech.recipe import RECIPE
 
     path = write(V2)
     assert main(["import-sgmse", str(path), "--output-dir", str(tmp_path / "out"), "--asr", str(recogniser_dir)]) == 0
     for start in (path, tmp_path / "out"):
-        model = initial_signal(str(start), SPEECH)
+        model = initial_signal(str(start), RECIPE)
         assert all(torch.equal(value, write.average[name]) for name, value in model.network.state_dict().items())
 
 
