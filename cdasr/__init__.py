@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Pipeline": "cdasr.speech.pipeline",
-    "Transcript": "cdasr.speech.pipeline",
+    "Transcript": "cdasr.speech.transcript",
     "CTCRecogniser": "cdasr.classifiers.ctc",
     "load_recogniser": "cdasr.classifiers.load",
     "ImagePipeline": "cdasr.images.pipeline",

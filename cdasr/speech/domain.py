@@ -14,10 +14,10 @@ from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
+from cdasr.speech.batches import collate_waves, sample_lengths
 from cdasr.speech.evaluation import EVALUATION, evaluation_after
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.normalisers import PLAIN, Normaliser, recipe_normaliser
-from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
 
@@ -26,12 +26,6 @@ def transcript_errors(recogniser: nn.Module, logits: Logits, texts: Sequence[str
                       normalise: Normaliser = PLAIN) -> list[tuple[int, int]]:
     """Word errors of decoded logits after `normalise`, and the words of each text."""
     return [word_errors(*pair, normalise) for pair in zip(texts, logits.texts())]
-
-
-def sample_lengths(padded) -> Tensor:
-    """Lengths (B,) in samples or frames of a SpeechBrain `PaddedData`, which holds them relative to the longest."""
-    data, relative = padded
-    return (relative * data.shape[1]).round().long()
 
 
 def signal_loss(x0_hat: Tensor, x0: Tensor, spectra: Spectra, hparams) -> Tensor:

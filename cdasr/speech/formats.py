@@ -12,7 +12,7 @@ from cdasr.speech.inputs import STDIN, SUFFIXES
 from cdasr.speech.subtitles import cues_of, srt, vtt
 
 if TYPE_CHECKING:
-    from cdasr.speech.pipeline import Transcript
+    from cdasr.speech.transcript import Transcript
 
 
 def record(name: Path, result: Transcript, seconds: float) -> dict:

@@ -14,17 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cdasr.classifiers.hypothesis import Hypothesis, Word
+from cdasr.speech.transcript import Transcript
 from cdasr.speech.word_times import tidy
 from cdasr.speech.words import normalise_text
-
-if TYPE_CHECKING:
-    from cdasr.speech.pipeline import Transcript
 
 FADE = 0.02  # seconds over which the enhanced waveforms of two segments are mixed
 SAME = 0.5  # seconds between the places at which two segments hear a word, at most

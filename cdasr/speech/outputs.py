@@ -15,7 +15,7 @@ from cdasr.speech.formats import FORMATS, jsonl
 from cdasr.speech.inputs import MADE, STDIN, Source
 
 if TYPE_CHECKING:
-    from cdasr.speech.pipeline import Transcript
+    from cdasr.speech.transcript import Transcript
 
 AUDIO = "wav"  # the format that stands for the enhanced audio
 TOGETHER = "transcripts.jsonl"  # one file for all recordings, a line each

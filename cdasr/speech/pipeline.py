@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,35 +39,11 @@ from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
 from cdasr.speech.segments import Context, transcribe_recordings
 from cdasr.speech.signal_model import SpectrogramModel
+from cdasr.speech.transcript import Transcript
 from cdasr.speech.word_times import sounding
 from cdasr.speech.words import consensus, normalise_text
 
 WITH_BEAMS = {"none", "enhanced", "oa"}  # strategies that read one version of the audio
-
-
-@dataclass
-class Transcript:
-    """What a strategy makes of one recording.
-
-    `text` is the strategy's answer and `words` the same with times and confidences; `text_enhanced` what the recogniser
-    hears on the enhanced waveform `wave` (samples,), both None where nothing was enhanced, with `words_enhanced`. `nfe`
-    counts evaluations of each network for this recording, all samples together, and `duration` is in seconds.
-    `out_of_domain`: whether the recording looks unlike what the package was trained for, so that its words mean little;
-    None where the package or the strategy cannot tell. `chosen`: the strategy whose answer `auto` took; None for other
-    strategies. `nbest`: the best texts with their scores, the answer first; empty where one was asked for.
-    """
-
-    text: str
-    strategy: str
-    duration: float
-    nfe: dict[str, int]
-    text_enhanced: str | None = None
-    wave: Tensor | None = field(default=None, repr=False)
-    words: list[Word] = field(default_factory=list, repr=False)
-    words_enhanced: list[Word] = field(default_factory=list, repr=False)
-    out_of_domain: bool | None = None
-    chosen: str | None = None
-    nbest: list[Hypothesis] = field(default_factory=list, repr=False)
 
 
 @dataclass

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import tee
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.runtime.batching import batches_within
 from cdasr.speech.joining import Part, join
+from cdasr.speech.transcript import Transcript
 from cdasr.speech.word_times import BLOCK, levels, spoken
-
-if TYPE_CHECKING:
-    from cdasr.speech.pipeline import Pipeline, Transcript
 
 BATCH_SECONDS = 20.0
 QUIET = 10 ** (-50 / 20)  # RMS below which a recording is amplified to it
@@ -29,7 +26,18 @@ OVERLAP = 3.0  # seconds that two segments share where there was no pause
 STEADY = 6.0  # dB between pauses and speech, at least
 
 
-def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy: str | None = None,
+class Transcriber(Protocol):
+    """What transcribes a batch of segments, with `nbest` hypotheses of each; `Pipeline` does."""
+
+    sample_rate: int  # Hz
+    nbest: int
+
+    def transcribe(self, waves: Sequence[Tensor], strategy: str | None = None, steps: int | None = None, seed: int = 0,
+                   samples: int = 1, guidance: float | None = None) -> list[Transcript]:
+        """Transcribe a batch of waveforms (samples,) at `sample_rate`."""
+
+
+def transcribe_recordings(pipeline: Transcriber, waves: Sequence[Tensor], strategy: str | None = None,
                           steps: int | None = None, seed: int = 0, samples: int = 1, guidance: float | None = None,
                           batch_seconds: float = BATCH_SECONDS) -> list[Transcript]:
     """Transcribe recordings (samples,) of any length at the pipeline's rate; the options are `Pipeline.transcribe`'s.
@@ -57,7 +65,7 @@ def transcribe_recordings(pipeline: Pipeline, waves: Sequence[Tensor], strategy:
             for result, gain in zip(joined, gains)]
 
 
-def transcribe_blocks(pipeline: Pipeline, blocks: Iterable[np.ndarray], level: float,
+def transcribe_blocks(pipeline: Transcriber, blocks: Iterable[np.ndarray], level: float,
                       keep: Callable[[np.ndarray], None] | None, batch_seconds: float, **options) -> Transcript:
     """What `transcribe_recordings` makes of one recording that comes in blocks (samples,) and has an RMS of `level`.
 
@@ -136,12 +144,6 @@ def _runs(flags: Tensor) -> list[tuple[int, int]]:
     """Where consecutive true `flags` (N,) begin and end."""
     changes = torch.cat([flags.new_zeros(1), flags, flags.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
     return list(zip(changes[::2], changes[1::2]))
-
-
-def collate_waves(waves: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
-    """Zero-padded waveforms (B, T) and their lengths (B,) in samples."""
-    waves = [torch.as_tensor(wave) for wave in waves]
-    return pad_sequence(waves, batch_first=True), torch.tensor([len(wave) for wave in waves])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
 from cdasr.classifiers.padding import as_if_alone, maskable
-from cdasr.speech.domain import sample_lengths
+from cdasr.speech.batches import sample_lengths, unpad
 from cdasr.speech.normalisers import PLAIN, Normaliser
 from cdasr.speech.utterances import Utterances
 from cdasr.speech.words import word_errors
@@ -187,8 +187,3 @@ class CleanAugment:
         rms = np.sqrt(np.mean(wave**2)) + 1e-8
         wave = wave + floor * rms / (np.sqrt(np.mean(floor**2)) + 1e-8) * 10 ** (-rng.uniform(*self.floor_snr) / 20)
         return (wave / rms * 10 ** (rng.uniform(*self.level_db) / 20)).astype(np.float32)
-
-
-def unpad(padded):
-    """The unpadded rows of a SpeechBrain `PaddedData`."""
-    return [row[:length] for row, length in zip(padded.data, sample_lengths(padded))]

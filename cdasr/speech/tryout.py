@@ -21,7 +21,8 @@ from cdasr.speech.noise import NoiseSource
 from cdasr.speech.noise_families import FAMILIES
 
 if TYPE_CHECKING:
-    from cdasr.speech.pipeline import Pipeline, Transcript
+    from cdasr.speech.pipeline import Pipeline
+    from cdasr.speech.transcript import Transcript
 
 LONGEST, LONGEST_NOISE = 30.0, 300.0  # seconds of a recording, and of a noise recording
 MEGABYTE = 2**20

@@ -18,8 +18,8 @@ from cdasr.speech import inputs
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.audio_blocks import fit_blocks, read_blocks, resample_blocks, spooled, survey, write_blocks
 from cdasr.speech.joining import Part, join, seam
-from cdasr.speech.pipeline import Transcript
 from cdasr.speech.segments import OVERLAP, segments, transcribe_recordings
+from cdasr.speech.transcript import Transcript
 from cdasr.speech.words import word_errors
 
 ROOT, RATE = Path(__file__).parents[2], 16_000

@@ -11,10 +11,10 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.audio import read_audio
+from cdasr.speech.batches import collate_waves, unpad
 from cdasr.speech.domain import SPEECH
-from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import SpectrogramModel
-from cdasr.speech.train_recogniser import dropout_rate, unpad
+from cdasr.speech.train_recogniser import dropout_rate
 from cdasr.speech.utterances import FixedPairs, Utterances, noisy_and_clean
 from cdasr.training.base import learning_rate_factor, log_epoch, parameter_groups
 from cdasr.training.data import DurationBatchSampler, RoundedBatch, round_up
