@@ -1,6 +1,7 @@
 """Imports point one way (see docs/how-it-works.md): read from the code, also those inside functions."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ ALLOWED = {  # what the modules of each folder may import, beside their own fold
 }
 
 
-def imported(path: Path) -> set[str]:
-    """The folders and modules at the top of the package that a file imports, but in what only `python -m` runs."""
+def imported_names(path: Path) -> list[str]:
+    """What a file imports, each name with its module, but in what only `python -m` runs."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kept = [node for node in tree.body if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))]
     names = []
@@ -39,7 +40,12 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: write imports in full"
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("cdasr.")} - {"__version__"}
+    return [name for name in names if name.startswith("cdasr.")]
+
+
+def imported(path: Path) -> set[str]:
+    """The folders and modules at the top of the package that a file imports."""
+    return {name.split(".")[1] for name in imported_names(path)} - {"__version__"}
 
 
 @pytest.mark.parametrize("part", ALLOWED)
@@ -60,3 +66,11 @@ def test_the_rules_leave_no_way_back():
         free = [part for part in left if ALLOWED[part] - {part} <= seen]
         assert free, f"a circle among {', '.join(left)}"
         seen.update(free)
+
+
+def test_no_file_imports_one_that_imports_it():
+    files = {".".join(path.relative_to(HOME.parent).with_suffix("").parts): path for path in HOME.rglob("*.py")}
+    graph = {module: {name if name in files else name.rpartition(".")[0] for name in imported_names(path)}
+             for module, path in files.items()}
+    assert sum(name in files for names in graph.values() for name in names) > 500, "files are found by these names"
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the files of a circle
