@@ -14,10 +14,11 @@ from cdasr.classifiers.logits import Logits, LogitsSpace
 from cdasr.coupled.domain import Domain
 from cdasr.diffusion.coupling import Observation
 from cdasr.diffusion.objectives import denoising_loss
-from cdasr.speech.batches import collate_waves, sample_lengths
 from cdasr.speech.evaluation import EVALUATION, evaluation_after
 from cdasr.speech.metrics import si_sdr
 from cdasr.speech.normalisers import PLAIN, Normaliser, recipe_normaliser
+from cdasr.speech.padded_data import sample_lengths
+from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import Spectra
 from cdasr.speech.words import word_errors
 

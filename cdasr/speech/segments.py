@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.runtime.batching import batches_within
 from cdasr.speech.joining import Part, join
@@ -144,6 +145,12 @@ def _runs(flags: Tensor) -> list[tuple[int, int]]:
     """Where consecutive true `flags` (N,) begin and end."""
     changes = torch.cat([flags.new_zeros(1), flags, flags.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
     return list(zip(changes[::2], changes[1::2]))
+
+
+def collate_waves(waves: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
+    """Zero-padded waveforms (B, T) and their lengths (B,) in samples."""
+    waves = [torch.as_tensor(wave) for wave in waves]
+    return pad_sequence(waves, batch_first=True), torch.tensor([len(wave) for wave in waves])
 
 
 @dataclass(frozen=True)

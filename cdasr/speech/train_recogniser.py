@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.ctc import CTCRecogniser, normalise_waves
 from cdasr.classifiers.padding import as_if_alone, maskable
-from cdasr.speech.batches import sample_lengths, unpad
 from cdasr.speech.normalisers import PLAIN, Normaliser
+from cdasr.speech.padded_data import sample_lengths, unpad
 from cdasr.speech.utterances import Utterances
 from cdasr.speech.words import word_errors
 from cdasr.training.base import Trainer

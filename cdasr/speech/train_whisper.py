@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser
-from cdasr.speech.batches import sample_lengths, unpad
 from cdasr.speech.normalisers import PLAIN, Normaliser
+from cdasr.speech.padded_data import sample_lengths, unpad
 from cdasr.speech.utterances import Utterances, joined_rows
 from cdasr.speech.whisper_labels import IGNORED, Label, LabelledUtterances, clean_answers, transcripts
 from cdasr.speech.words import word_errors

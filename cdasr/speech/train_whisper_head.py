@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from cdasr.classifiers.whisper_ctc import CTCHead, WhisperCTCRecogniser
 from cdasr.classifiers.whisper_loading import load_encoder
 from cdasr.coupled.models import unpadded
-from cdasr.speech.batches import collate_waves, sample_lengths, unpad
 from cdasr.speech.normalisers import PLAIN, Normaliser
+from cdasr.speech.padded_data import sample_lengths, unpad
+from cdasr.speech.segments import collate_waves
 from cdasr.speech.train_recogniser import RecogniserTrainer, clean_speech, make_processor
 from cdasr.speech.utterances import Utterances, joined_rows
 from cdasr.training.data import batch_limit

@@ -19,7 +19,7 @@ from cdasr.classifiers.fallback import quality
 from cdasr.classifiers.whisper_decoder import WhisperDecoderRecogniser
 from cdasr.runtime.atomic import write_json
 from cdasr.runtime.plain_data import read_json
-from cdasr.speech.batches import collate_waves
+from cdasr.speech.segments import collate_waves
 from cdasr.speech.utterances import Utterances, read_joined
 from cdasr.training.distributed import on_main, shard
 

@@ -11,8 +11,9 @@ import torch
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.speech.audio import read_audio
-from cdasr.speech.batches import collate_waves, unpad
 from cdasr.speech.domain import SPEECH
+from cdasr.speech.padded_data import unpad
+from cdasr.speech.segments import collate_waves
 from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.train_recogniser import dropout_rate
 from cdasr.speech.utterances import FixedPairs, Utterances, noisy_and_clean
