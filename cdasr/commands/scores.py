@@ -12,6 +12,7 @@ from cdasr.coupled.strategies import STRATEGIES
 from cdasr.runtime.arguments import assignment, count, finite, names, numbers
 from cdasr.runtime.outputs import check_folder
 from cdasr.runtime.terminal import quieten_libraries
+from cdasr.speech.decodable import check_decodable
 from cdasr.speech.decoding import LM, Decoding, decoding_options, search_options
 
 
@@ -23,7 +24,8 @@ def add_evaluate(verbs) -> None:
                       help=f"{MANIFEST}; its column condition groups the scores")
     verb.add_argument("--systems", type=names, metavar="NAME[,NAME...]",
                       help="strategies; default: all that the package can run")
-    verb.add_argument("--output-dir", type=Path, required=True)
+    verb.add_argument("--output-dir", type=Path, required=True, help="for the results; the same command goes on where "
+                      "it was interrupted")
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
@@ -52,12 +54,12 @@ def evaluate(options: argparse.Namespace) -> int:
     Where torchrun has started several processes, each decodes its part, and the first one scores them all.
     """
     check_folder(options.output_dir)
+    check_decodable(Decoding.of(options), options.systems or (), options.model, options.recogniser)
     from cdasr.evaluation.evaluate import evaluate
     from cdasr.evaluation.shards import own_shard, parse_shard
     from cdasr.runtime.torchrun import own_device, wait_for_all
     from cdasr.speech.domain import scored_after
 
-    Decoding.of(options)  # checked before anything is loaded
     check_once("--external", options.external, "each enhancer has a name of its own")
     shard = None if options.shard in (None, "auto") else parse_shard(options.shard)
     share = own_shard(needed=options.shard == "auto") if shard is None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Sequence
 
@@ -18,6 +19,9 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises ValueError, in one line, in place of printing its usage and leaving."""
 
     def error(self, message: str):
+        first = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        if first != message.split(" ")[0] and os.path.exists(first):
+            message = f"{first} is taken for an option; write ./{first} for the file of this name"
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 

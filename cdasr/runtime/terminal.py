@@ -17,6 +17,11 @@ def note(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def printable(name: object) -> str:
+    """A name in one line: line breaks and what else is no character to print are written as in Python."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(name))
+
+
 def complain(fault: object) -> None:
     """Print what is wrong on stderr, each line after the program's name."""
     for line in str(fault).splitlines():

@@ -17,7 +17,7 @@ import soundfile
 import soxr
 
 from cdasr.runtime.atomic import write_bytes
-from cdasr.runtime.files import check_file
+from cdasr.runtime.files import check_file, check_not_empty
 
 HEADROOM = 0.99  # of full scale: the peak of what would be clipped
 
@@ -75,6 +75,7 @@ def opened(path: str | os.PathLike) -> Iterator[tuple[soundfile.SoundFile, Audio
     """A file while it is read, and its format. Raises ValueError for one that soundfile cannot read."""
     if not os.path.isfile(path):  # a pipe would be waited for
         check_file(path)
+    check_not_empty(path)
     try:
         with soundfile.SoundFile(path) as file:
             yield file, _format(path, file)

@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 
 from cdasr.runtime.errors import Faults, explain
-from cdasr.runtime.files import check_file, read_text
+from cdasr.runtime.files import check_file, check_not_empty, read_text
 from cdasr.speech.audio import file_format, read_audio
 
 STDIN = Path("-")
@@ -59,6 +59,7 @@ class Source:
         except ValueError:
             if self.path.suffix.lower() not in DECODED or not os.path.isfile(self.path):
                 raise
+            check_not_empty(self.path)
             if not decoder():
                 raise ValueError(f"{self.path}: {MISSING}") from None
             return None
@@ -112,7 +113,8 @@ def _expanded(files: Iterable[Path], recursive: bool, faults: dict[Path, str]) -
             yield from matching or [path]
         else:
             if os.path.isdir(path):
-                faults[path] = f"{path}: is a folder, not a file; --recursive takes what is in it"
+                empty = " (or the path is empty)" if path == Path() else ""
+                faults[path] = f"{path}: is a folder, not a file{empty}; --recursive takes what is in it"
             yield path
 
 
@@ -175,7 +177,7 @@ def readable(path: Path) -> Iterator[Path]:
     if unreadable is None:
         yield path
         return
-    check_file(path)
+    check_not_empty(check_file(path))
     if not (tool := decoder()):
         raise ValueError(f"{path}: {MISSING}")
     with tempfile.TemporaryDirectory(prefix="cdasr-") as folder:

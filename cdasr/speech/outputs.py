@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cdasr.runtime.atomic import write_json, write_text
 from cdasr.runtime.files import read_text
 from cdasr.runtime.outputs import check_folder, check_outputs, check_target, output_names
+from cdasr.runtime.terminal import note, printable
 from cdasr.speech.formats import FORMATS, jsonl
 from cdasr.speech.inputs import MADE, STDIN, Source
 
@@ -80,8 +81,18 @@ class Outputs:
                     check_target(target)
                 except ValueError as error:
                     faults.setdefault(name, f"{name}: {error}")
-        if len(faults) < len(names) and (self.formats or self.resume):
-            self._begin()
+        if len(faults) < len(names):
+            self._announce([source for source in sources if source.name not in faults])
+            if self.formats or self.resume:
+                self._begin()
+
+    def _announce(self, sources: Sequence[Source]) -> None:
+        """Say on stderr that files of an earlier run are replaced, where some are."""
+        targets = [places[source.name] for places in self.targets.values() for source in sources]
+        targets += [self.folder / TOGETHER] if "jsonl" in self.formats else []
+        if not self.resume and (there := sum(target.is_file() for target in targets)):
+            note(f"cdasr: {self.folder}: {there} file{'s' * (there > 1)} of an earlier run will be replaced; --resume "
+                 "keeps what is finished")
 
     def _begin(self) -> None:
         """Keep the settings and, of an earlier run that goes on, the lines that are whole."""
@@ -116,7 +127,7 @@ class Outputs:
             return jsonl(name, result, seconds)
         if self.formats and not self.folder and self.formats[0] != "txt":
             return FORMATS[self.formats[0]](name, result, seconds)
-        return f"{result.text}\n" if alone else f"{name}: {result.text}\n"
+        return f"{result.text}\n" if alone else f"{printable(name)}: {result.text}\n"
 
     def write(self, name: Path, result: Transcript, seconds: float) -> None:
         """Write the files of a recording but its audio, each whole or not at all."""

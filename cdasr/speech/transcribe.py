@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cdasr.runtime.errors import explain
-from cdasr.runtime.terminal import complain, note
+from cdasr.runtime.terminal import complain, note, printable
 from cdasr.speech.audio import file_format, fit_length, resample, stored_subtype, write_audio
 from cdasr.speech.audio_blocks import (
     Spool,
@@ -64,8 +64,8 @@ def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: C
     `options` are those of `Pipeline.__call__`.
     """
     outputs.check(sources, faults)
-    for fault in faults.values():
-        complain(fault)
+    for name, fault in faults.items():
+        complain(fault.replace(str(name), printable(name)))
     usable = [source for source in sources if source.name not in faults]
     left = [source for source in usable if not outputs.finished(source)]
     if len(left) < len(usable):
@@ -97,12 +97,15 @@ def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[
 
     with stdin_as_file(sources) as (source,):
         pipeline = load()
-        wave, rows = source.read(pipeline.sample_rate), []
-        for strategy, result, seconds in side_by_side(pipeline, wave, pipeline.strategies, **options):
-            if as_json:
-                sys.stdout.write(jsonl(source.name, result, seconds))
-            rows.append([strategy, result.text, f"{mean_confidence(result.words):.2f}",
-                         f"{seconds / result.duration:.3f}"])
+        try:
+            wave, rows = source.read(pipeline.sample_rate), []
+            for strategy, result, seconds in side_by_side(pipeline, wave, pipeline.strategies, **options):
+                if as_json:
+                    sys.stdout.write(jsonl(source.name, result, seconds))
+                rows.append([strategy, result.text, f"{mean_confidence(result.words):.2f}",
+                             f"{seconds / result.duration:.3f}"])
+        except ValueError as error:
+            raise ValueError(_told(source, error)) from None
     if not as_json:
         from cdasr.evaluation.report import render
 
@@ -234,20 +237,28 @@ def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress
             if (target := outputs.audio.get(name)) and result.text_enhanced is not None:
                 write_enhanced(target, done.source, done.audio or result.wave.numpy(), pipeline.sample_rate)
             if result.out_of_domain:
-                note(f"cdasr: {name}: unlike what the package was trained for; its answer means little")
+                note(f"cdasr: {printable(name)}: unlike what the package was trained for; its answer means little")
         return True
     except BrokenPipeError:
         raise
     except Exception as error:
-        if (message := explain(error)) is None:
+        if (message := _told(done.source, error)) is None:
             raise
-        if name == STDIN:
-            message = message.replace(str(done.source.path), "-")
         with progress.aside():
-            complain(message if message.startswith(str(name)) else f"{name}: {message}")
+            complain(message)
         return False
     finally:
         progress.add()
+
+
+def _told(source: Source, error: Exception) -> str | None:
+    """What to tell of an error with a recording, by its name; None for a fault of the code."""
+    if (message := explain(error)) is None:
+        return None
+    name = str(source.name)
+    if source.name == STDIN:
+        message = message.replace(str(source.path), name)
+    return (message if message.startswith(name) else f"{name}: {message}").replace(name, printable(name))
 
 
 def write_enhanced(target: Path, source: Source, wave: np.ndarray | Spool, model_rate: int) -> None:
@@ -260,7 +271,7 @@ def write_enhanced(target: Path, source: Source, wave: np.ndarray | Spool, model
     else:
         gain = write_audio(target, fit_length(resample(wave, model_rate, rate), samples), rate, subtype)
     scaled = f", scaled by {20 * math.log10(gain):.1f} dB: it would have been clipped" if gain != 1.0 else ""
-    note(f"wrote {target}{' in 32-bit float, as the input' if subtype == 'FLOAT' else scaled}")
+    note(f"wrote {printable(target)}{' in 32-bit float, as the input' if subtype == 'FLOAT' else scaled}")
 
 
 class Progress:
