@@ -27,7 +27,8 @@ def locate(name_or_dir: str | os.PathLike, options: dict | None = None) -> str:
     if Path(name).is_dir():
         return name
     if Path(name).is_file():
-        raise ValueError(f"{name}: a file; give the folder of a model, as save_pretrained writes it, or a name on the hub")
+        raise ValueError(f"{name}: is a file; give the folder of a model, as save_pretrained writes it, or a name on "
+                         "the hub")
     options = options or {}
     place = place_of(options)
     try:

@@ -50,9 +50,10 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
     check_decodable(Decoding.of(options), [] if options.compare else [options.strategy], options.model,
                     options.recogniser)
     check_shown(options.nbest, options.format, options.json)
+    from cdasr.speech.comparison import compare
     from cdasr.speech.inputs import gather
     from cdasr.speech.outputs import Outputs
-    from cdasr.speech.transcribe import compare, transcribe_files
+    from cdasr.speech.transcribe import transcribe_files
 
     given = sampling(options)
     outputs = Outputs(options.output_dir, options.format, options.json, options.resume, _what_matters(options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -91,3 +92,8 @@ def leave_stdout() -> None:
     """Have what is left in the buffer of stdout go nowhere, where the interpreter would complain of it at its end."""
     with suppress(OSError, ValueError):  # where stdout is not a file of the system's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def ignore_interrupts() -> None:
+    """Let Ctrl-C do nothing any more: at the end of a process it would only interrupt the libraries' tidying up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -26,6 +26,10 @@ CANCELS = 0.25  # the RMS of the channels' mean over that of uncorrelated channe
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header, within a block
 
 
+class UnknownFormat(ValueError):
+    """A file that soundfile does not know: not audio, or audio of a format that other programs read."""
+
+
 @dataclass(frozen=True)
 class AudioFormat:
     """What the header of an audio file says: sampling rate in Hz, samples of each channel, channels."""
@@ -156,8 +160,8 @@ def truncated(path: str | os.PathLike, there: float, said: float) -> ValueError:
     return ValueError(f"{path}: the file is truncated, {there:.1f} of {said:.1f} s are there; copy or export it again")
 
 
-def _unreadable(path: str | os.PathLike, error: Exception) -> ValueError:
-    return ValueError(f"{path}: not an audio file that soundfile can read ({_reason(error)})")
+def _unreadable(path: str | os.PathLike, error: Exception) -> UnknownFormat:
+    return UnknownFormat(f"{path}: not an audio file that soundfile can read ({_reason(error)})")
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

@@ -29,12 +29,10 @@ from cdasr.speech.audio_blocks import (
     survey,
     write_blocks,
 )
-from cdasr.speech.formats import jsonl
 from cdasr.speech.inputs import STDIN, Source, readable, stdin_as_file
 from cdasr.speech.outputs import Outputs
 
 if TYPE_CHECKING:
-    from cdasr.classifiers.logits import Word
     from cdasr.speech.pipeline import Pipeline, Transcript
 
 AHEAD = 8  # batches that are read and sorted by length together
@@ -72,59 +70,18 @@ def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: C
         note(f"cdasr: {len(usable) - len(left)} of {len(usable)} recordings are finished already")
     if not left:
         return 2 if faults else 0
-    with stdin_as_file(left) as left:
-        pipeline, failed = load(), bool(faults)
+    with stdin_as_file(left) as (left, fault):
+        if fault is not None:
+            complain(fault)
+        if not left:
+            return 2
+        pipeline, failed = load(), bool(faults or fault)
         pipeline.check([options.get("strategy") or pipeline.default_strategy])
         with Progress(len(left)) as progress:
             for done in transcripts(pipeline, left, batch_seconds or suits(pipeline.device), workers, options,
                                     outputs.audio):
                 failed |= not _finish(done, outputs, pipeline, progress, alone=len(sources) == 1)
     return 2 if failed else 0
-
-
-def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[], Pipeline], as_json: bool = False,
-            **options) -> int:
-    """Print what each strategy of the package hears in one recording, as a table or a JSON line each.
-
-    Raises ValueError for more than one recording. `options` are those of `Pipeline.__call__` but the strategy.
-    """
-    if len(sources) != 1:
-        raise ValueError(f"--compare takes one recording, got {len(sources)}")
-    for fault in faults.values():
-        complain(fault)
-    if faults:
-        return 2
-
-    with stdin_as_file(sources) as (source,):
-        pipeline = load()
-        try:
-            wave, rows = source.read(pipeline.sample_rate), []
-            for strategy, result, seconds in side_by_side(pipeline, wave, pipeline.strategies, **options):
-                if as_json:
-                    sys.stdout.write(jsonl(source.name, result, seconds))
-                rows.append([strategy, result.text, f"{mean_confidence(result.words):.2f}",
-                             f"{seconds / result.duration:.3f}"])
-        except ValueError as error:
-            raise ValueError(_told(source, error)) from None
-    if not as_json:
-        from cdasr.evaluation.report import render
-
-        print(render([["system", "words", "confidence", "RTF"], *rows], markdown=False))
-    return 0
-
-
-def side_by_side(pipeline: Pipeline, wave: np.ndarray, strategies: Sequence[str],
-                 **options) -> Iterator[tuple[str, Transcript, float]]:
-    """What each strategy hears in samples (samples,) at the pipeline's rate, and the seconds that it took."""
-    for strategy in strategies:
-        started = time.perf_counter()
-        result = pipeline(wave, strategy=strategy, **options)
-        yield strategy, result, time.perf_counter() - started
-
-
-def mean_confidence(words: Sequence[Word]) -> float:
-    """The mean confidence of words; 0 where there are none."""
-    return sum(word.confidence for word in words) / max(len(words), 1)
 
 
 def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: float, workers: int,
@@ -242,7 +199,7 @@ def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress
     except BrokenPipeError:
         raise
     except Exception as error:
-        if (message := _told(done.source, error)) is None:
+        if (message := told(done.source, error)) is None:
             raise
         with progress.aside():
             complain(message)
@@ -251,7 +208,7 @@ def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress
         progress.add()
 
 
-def _told(source: Source, error: Exception) -> str | None:
+def told(source: Source, error: Exception) -> str | None:
     """What to tell of an error with a recording, by its name; None for a fault of the code."""
     if (message := explain(error)) is None:
         return None
