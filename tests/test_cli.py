@@ -251,3 +251,14 @@ def test_the_documentation_names_every_verb_and_the_examples_are_accepted():
     for example in examples:
         arguments = example.split("|")[0].split()[1:]
         parser.parse_args(arguments)
+
+
+def test_ctrl_c_at_the_very_end_interrupts_nothing():
+    code = """
+import atexit, os, signal
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from cdasr.cli import main
+print(main(["nothing"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "2\n") and "Traceback" not in done.stderr

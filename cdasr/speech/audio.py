@@ -81,7 +81,7 @@ def opened(path: str | os.PathLike) -> Iterator[tuple[soundfile.SoundFile, Audio
         check_file(path)
     check_not_empty(path)
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(native(path)) as file:
             yield file, _format(path, file)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
         check_file(path)
@@ -98,6 +98,16 @@ def file_format(path: str | os.PathLike) -> tuple[int, int]:
     """Sampling rate in Hz and number of samples a channel. Raises ValueError as `audio_format` does."""
     found = audio_format(path)
     return found.rate, found.samples
+
+
+def native(path: str | os.PathLike) -> str | bytes:
+    """A path as soundfile takes it, which encodes text as UTF-8: bytes where the name of the file is not UTF-8."""
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
 
 
 def _format(path: str | os.PathLike, file: soundfile.SoundFile) -> AudioFormat:
@@ -194,7 +204,7 @@ def write_audio(path: str | os.PathLike, wave: np.ndarray, rate: int, subtype: s
 
 def stored_subtype(path: str | os.PathLike) -> str:
     """The subtype that a copy of the file at `path` needs so as to keep its levels: PCM_16, PCM_24 or FLOAT."""
-    found = soundfile.info(path).subtype
+    found = soundfile.info(native(path)).subtype
     return {"FLOAT": "FLOAT", "DOUBLE": "FLOAT", "PCM_24": "PCM_24", "PCM_32": "PCM_24"}.get(found, "PCM_16")
 
 

@@ -87,12 +87,13 @@ class Outputs:
                 self._begin()
 
     def _announce(self, sources: Sequence[Source]) -> None:
-        """Say on stderr that files of an earlier run are replaced, where some are."""
+        """Say on stderr that files are replaced, where some are."""
         targets = [places[source.name] for places in self.targets.values() for source in sources]
         targets += [self.folder / TOGETHER] if "jsonl" in self.formats else []
-        if not self.resume and (there := sum(target.is_file() for target in targets)):
-            note(f"cdasr: {self.folder}: {there} file{'s' * (there > 1)} of an earlier run will be replaced; --resume "
-                 "keeps what is finished")
+        if not self.resume and (there := [target for target in targets if target.is_file()]):
+            files = f"{there[0].name} is" if len(there) == 1 else f"{len(there)} files are"
+            note(f"cdasr: {self.folder}: {printable(files)} there already and will be replaced; --resume keeps what is "
+                 "finished")
 
     def _begin(self) -> None:
         """Keep the settings and, of an earlier run that goes on, the lines that are whole."""
