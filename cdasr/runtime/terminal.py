@@ -23,6 +23,14 @@ def printable(name: object) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(name))
 
 
+def naming(message: str, name: object) -> str:
+    """A message with the `name` in it printable, also where the message was brought into one line before."""
+    for found in (str(name), " ".join(str(name).split())):
+        if found:  # a name can be a blank
+            message = message.replace(found, printable(name))
+    return message
+
+
 def complain(fault: object) -> None:
     """Print what is wrong on stderr, each line after the program's name."""
     for line in str(fault).splitlines():

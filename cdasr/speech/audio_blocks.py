@@ -16,7 +16,16 @@ import soundfile
 import soxr
 
 from cdasr.runtime.atomic import replacing
-from cdasr.speech.audio import HEADROOM, check_samples, file_format, mono_channel, native, opened, read_samples, truncated
+from cdasr.speech.audio import (
+    HEADROOM,
+    check_samples,
+    file_format,
+    mono_channel,
+    native,
+    opened,
+    read_samples,
+    truncated,
+)
 
 SECONDS = 20.0  # in a block
 BYTES = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}  # of a sample

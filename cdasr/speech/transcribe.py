@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cdasr.runtime.errors import explain
-from cdasr.runtime.terminal import complain, note, printable
+from cdasr.runtime.terminal import complain, naming, note, printable
 from cdasr.speech.audio import file_format, fit_length, resample, stored_subtype, write_audio
 from cdasr.speech.audio_blocks import (
     Spool,
@@ -63,7 +63,7 @@ def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: C
     """
     outputs.check(sources, faults)
     for name, fault in faults.items():
-        complain(fault.replace(str(name), printable(name)))
+        complain(naming(fault, name))
     usable = [source for source in sources if source.name not in faults]
     left = [source for source in usable if not outputs.finished(source)]
     if len(left) < len(usable):
@@ -212,10 +212,10 @@ def told(source: Source, error: Exception) -> str | None:
     """What to tell of an error with a recording, by its name; None for a fault of the code."""
     if (message := explain(error)) is None:
         return None
-    name = str(source.name)
     if source.name == STDIN:
-        message = message.replace(str(source.path), name)
-    return (message if message.startswith(name) else f"{name}: {message}").replace(name, printable(name))
+        message = message.replace(str(source.path), str(STDIN))
+    message, name = naming(message, source.name), printable(source.name)
+    return message if message.startswith(name) else f"{name}: {message}"
 
 
 def write_enhanced(target: Path, source: Source, wave: np.ndarray | Spool, model_rate: int) -> None:

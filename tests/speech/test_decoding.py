@@ -231,8 +231,7 @@ def test_strategies_without_n_best_say_so_before_anything_is_heard(whisper_packa
 @pytest.mark.parametrize("verb", ["enhance-transcribe", "evaluate"])
 def test_what_files_tell_of_decoding_is_said_before_anything_is_loaded(whisper_package, package_dir, tmp_path, capsys,
                                                                       monkeypatch, verb):
-    for module in ("enhance", "scores"):
-        monkeypatch.setattr(f"cdasr.commands.{module}.load_pipeline", None)
+    monkeypatch.setattr(Pipeline, "from_pretrained", None)
     given = {"enhance-transcribe": ["gone.wav", "--json"],
              "evaluate": ["--manifest", "gone.csv", "--output-dir", tmp_path / "out"]}[verb]
     strategy = {"enhance-transcribe": "--strategy", "evaluate": "--systems"}[verb]
@@ -242,7 +241,8 @@ def test_what_files_tell_of_decoding_is_said_before_anything_is_loaded(whisper_p
             ([*nbest, "--model", "gone", strategy, "rover"], "the strategy 'rover' lets the words of several"),
             ([*nbest, "--model", whisper_package, strategy, "fused"], "the strategy 'fused' reads several versions"),
             ([*nbest, "--model", "english", "--recogniser", whisper, strategy, "auto"], "the strategy 'auto' reads"),
-            (["--beam-size", 2, "--model", whisper_package, strategy, "cascade"], "the strategy 'cascade' reads several"),
+            (["--beam-size", 2, "--model", whisper_package, strategy, "auto"],
+             "the strategy 'auto' reads several"),
             (["--hotwords", "one", "--model", whisper_package, strategy, "none"], "--hotwords is for CTC recognisers")):
         code, shown = run(capsys, verb, *given, *options)
         assert code == 2 and shown.err.startswith(f"cdasr: {line}") and shown.err.count("\n") == 1
