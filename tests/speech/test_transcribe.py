@@ -185,6 +185,24 @@ def test_files_that_are_replaced_are_announced(tmp_path, files, capsys):
     assert run(out, files, resume=True, **made) == 0 and "replaced" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", ["srt", "jsonl"])
+def test_resume_tells_recordings_of_one_name_apart(tmp_path, files, monkeypatch, form):
+    out, other, made = tmp_path / "out", tmp_path / "other", {"formats": [form], "resume": True}
+    other.mkdir()
+    soundfile.write(other / "a.wav", np.zeros(2000), 16_000)
+    monkeypatch.chdir(files[0].parent)
+    assert run(out, [Path("a.wav")], **made) == 0 and run(out, [Path("a.wav"), Path("b.wav")], **made) == 0
+    monkeypatch.chdir(other)
+    with pytest.raises(ValueError, match=f"was made of {files[0]}, not of {other / 'a.wav'}; choose another folder"):
+        run(out, [Path("a.wav")], **made)
+    if form == "srt":
+        with pytest.raises(ValueError, match="was made of"):
+            run(out, [Path("a.wav")], formats=["txt", "wav"], resume=True)
+    files[0].unlink()  # as where all recordings have moved
+    os.utime(other / "a.wav", (0, 0))
+    assert run(out, [Path("a.wav")], **made) == 0
+
+
 def test_names_of_any_kind_stay_in_one_line(tmp_path, files, capsys):
     names = [b"two\nlines.wav", "ünï 日本 'q\".wav".encode(), b"latin\xe9.wav"]
     for name in names:
