@@ -46,6 +46,7 @@ TEXTS = {
     "torn/hparams/default.yaml": "base: speech\nsignal: {lr: [\n",
     "odd/hparams/default.yaml": "- a\n",
     "zero.m4a": "",
+    "begun/evaluate.json": "{}",
     "zero.csv": "",
     "zero.yaml": "",
     "-dash.wav": "",
@@ -117,6 +118,9 @@ CASES = [
       for command in (f"{ENHANCE} a.wav", f"{CLASSIFY} a.png", SIMULATE, EVALUATE, IMPORT, "demo")),
     *(Case(f"a link to nowhere: {command.split()[0]}", f"{command} --output-dir nowhere", ("a link to nowhere",))
       for command in (f"{ENHANCE} a.wav", SIMULATE, EVALUATE)),
+    *(Case(f"an unwritable folder: {command.split()[0]}", f"{command} --output-dir /proc/out", ("/proc", "cannot be written"))
+      for command in (f"{ENHANCE} a.wav", SIMULATE, EVALUATE) if os.path.isdir("/proc/self")),
+    Case("a report of what is not finished", "report begun --output-dir out", ("begun", "not finished")),
     Case("an output that is an input", f"{ENHANCE} a.wav a.enhanced.wav --output-dir .",
          ("a.wav", "would replace the input a.enhanced.wav")),
     Case("an output that is a folder", f"{ENHANCE} a.wav --output-dir clash", ("clash/a.enhanced.wav: a folder",)),

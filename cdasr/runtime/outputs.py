@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,10 @@ def check_folder(folder: str | os.PathLike) -> None:
         raise ValueError(f"{found}: results cannot be written there, it is {what} and not a folder")
     if not os.access(found, os.W_OK | os.X_OK):
         raise ValueError(f"{found}: this folder cannot be written to; choose another one")
+    try:
+        tempfile.TemporaryFile(dir=found).close()  # /proc lets root believe that it may write
+    except OSError as error:
+        raise ValueError(f"{found}: this folder cannot be written to ({error.strerror}); choose another one") from None
     for part in folder.relative_to(found).parts:
         _check_name(part, found, folder)
 

@@ -92,7 +92,7 @@ def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: fl
     """
     with ThreadPoolExecutor(workers) as pool:
         for window in _windows(sources, batch_seconds):
-            if window[0].long():
+            if _measured(window[0])[1]:
                 yield from _in_pieces(pipeline, window[0], batch_seconds, options, (audio or {}).get(window[0].name))
                 continue
             reading = [pool.submit(_read, source, pipeline.sample_rate) for source in window]
@@ -102,6 +102,8 @@ def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: fl
             for batch in _by_length(waves, batch_seconds * pipeline.sample_rate):
                 done |= {one.source: one for one in _run(pipeline, {source: waves[source] for source in batch},
                                                          batch_seconds, options)}
+                while window and window[0] in done:  # as early as their order allows
+                    yield done[window.pop(0)]
             yield from (done[source] for source in window)
 
 
@@ -112,17 +114,25 @@ def suits(device: str) -> float:
 
 def _windows(sources: Sequence[Source], batch_seconds: float) -> Iterator[list[Source]]:
     """Consecutive sources of so much audio as is read at once; a long one alone."""
-    window, seconds = [], 0.0
+    window, seconds, alone = [], 0.0, False
     for source in sources:
-        rate, samples = source.format() or (1, batch_seconds)
-        if window and (seconds + samples / rate > AHEAD * batch_seconds or len(window) == MOST_AHEAD
-                       or source.long() or window[-1].long()):
+        duration, long = _measured(source, batch_seconds)
+        if window and (seconds + duration > AHEAD * batch_seconds or len(window) == MOST_AHEAD or long or alone):
             yield window
             window, seconds = [], 0.0
         window.append(source)
-        seconds += samples / rate
+        seconds, alone = seconds + duration, long
     if window:
         yield window
+
+
+def _measured(source: Source, unknown: float = 0.0) -> tuple[float, bool]:
+    """Duration in s, `unknown` where only decoding would tell, and whether it is long."""
+    try:
+        rate, samples = source.format() or (1, unknown)
+        return samples / rate, source.long()
+    except (ValueError, OSError):  # it has changed since it was checked; told when it is read
+        return 0.0, False
 
 
 def _in_pieces(pipeline: Pipeline, source: Source, batch_seconds: float, options: dict,

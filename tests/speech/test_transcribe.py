@@ -168,6 +168,33 @@ def test_standard_input_of_another_format_is_decoded(tmp_path, files, monkeypatc
     assert run(None, [Path("-")]) == 0 and capsys.readouterr().out == "n1002\n"
 
 
+def test_a_recording_that_goes_away_does_not_stop_the_others(tmp_path, files, capsys):
+    sources, faults = gather(files)
+
+    def load():
+        files[1].unlink()
+        return Recogniser()
+    assert transcribe_files(sources, faults, load, Outputs(), batch_seconds=0.01) == 2
+    shown = capsys.readouterr()
+    assert shown.out.count("\n") == 2 and shown.err == f"cdasr: {files[1]}: no such file\n"
+
+
+def test_what_is_done_is_kept_when_interrupted(tmp_path, files):
+    class Interrupted(Recogniser):
+        def __call__(self, wave, **options):
+            if len(wave) == 1001:
+                raise KeyboardInterrupt
+            return super().__call__(wave, **options)
+    sources, faults = gather(files)
+    outputs = Outputs(tmp_path / "out", formats=["txt", "jsonl"])
+    with pytest.raises(KeyboardInterrupt):
+        transcribe_files(sources, faults, Interrupted, outputs, batch_seconds=0.0626)  # a batch each, read together
+    assert (tmp_path / "out/a.txt").read_text() == "n1000\n" and not (tmp_path / "out/b.txt").exists()
+    assert run(tmp_path / "out", files, formats=["txt", "jsonl"], resume=True) == 0
+    assert [json.loads(line)["text"] for line in (tmp_path / "out" / TOGETHER).read_text().splitlines()] == [
+        "n1000", "n1001", "n1002"]
+
+
 def test_a_recording_that_cannot_be_compared_is_named(tmp_path, capsys):
     soundfile.write(tmp_path / "short.wav", np.zeros(100), 16_000)
     with pytest.raises(ValueError, match=f"^{tmp_path / 'short.wav'}: too short$"):
