@@ -118,7 +118,8 @@ CASES = [
       for command in (f"{ENHANCE} a.wav", f"{CLASSIFY} a.png", SIMULATE, EVALUATE, IMPORT, "demo")),
     *(Case(f"a link to nowhere: {command.split()[0]}", f"{command} --output-dir nowhere", ("a link to nowhere",))
       for command in (f"{ENHANCE} a.wav", SIMULATE, EVALUATE)),
-    *(Case(f"an unwritable folder: {command.split()[0]}", f"{command} --output-dir /proc/out", ("/proc", "cannot be written"))
+    *(Case(f"an unwritable folder: {command.split()[0]}", f"{command} --output-dir /proc/out",
+           ("/proc", "cannot be written to"))
       for command in (f"{ENHANCE} a.wav", SIMULATE, EVALUATE) if os.path.isdir("/proc/self")),
     Case("a report of what is not finished", "report begun --output-dir out", ("begun", "not finished")),
     Case("an output that is an input", f"{ENHANCE} a.wav a.enhanced.wav --output-dir .",

@@ -13,7 +13,7 @@ import numpy as np
 from cdasr.runtime.terminal import complain
 from cdasr.speech.formats import jsonl
 from cdasr.speech.inputs import Source, stdin_as_file
-from cdasr.speech.transcribe import told
+from cdasr.speech.transcribe import Progress, told
 
 if TYPE_CHECKING:
     from cdasr.classifiers.logits import Word
@@ -39,12 +39,15 @@ def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[
             return 2
         (source,), pipeline = usable, load()
         try:
-            wave, rows = source.read(pipeline.sample_rate), []
-            for strategy, result, seconds in side_by_side(pipeline, wave, pipeline.strategies, **options):
-                if as_json:
-                    sys.stdout.write(jsonl(source.name, result, seconds))
-                rows.append([strategy, result.text, f"{mean_confidence(result.words):.2f}",
-                             f"{seconds / result.duration:.3f}"])
+            wave, rows, names = source.read(pipeline.sample_rate), [], pipeline.strategies
+            with Progress(len(names), "strategy") as progress:
+                for strategy, result, seconds in side_by_side(pipeline, wave, names, **options):
+                    if as_json:
+                        with progress.aside():
+                            sys.stdout.write(jsonl(source.name, result, seconds))
+                    progress.add()
+                    rows.append([strategy, result.text, f"{mean_confidence(result.words):.2f}",
+                                 f"{seconds / result.duration:.3f}"])
         except ValueError as error:
             raise ValueError(told(source, error)) from None
     if not as_json:

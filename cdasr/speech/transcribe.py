@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 AHEAD = 8  # batches that are read and sorted by length together
 MOST_AHEAD = 64  # recordings
+SECONDS_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]"
 
 
 @dataclass
@@ -147,11 +148,25 @@ def _in_pieces(pipeline: Pipeline, source: Source, batch_seconds: float, options
             with readable(source.path) as path:
                 seen = survey(path, source.channel, source.start, source.stop)
                 blocks = read_blocks(path, pipeline.sample_rate, seen.channel, source.start, source.stop)
+                blocks = _seconds_bar(source, blocks, pipeline.sample_rate)
                 result = transcribe_blocks(pipeline, blocks, seen.level, spool and spool.add, batch_seconds, **options)
             done = Done(source, result, time.perf_counter() - started, audio=spool)
         except Exception as error:  # told in its turn
             done = Done(source, fault=error)
         yield done
+
+
+def _seconds_bar(source: Source, blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """The blocks of a long recording, with a bar on stderr of the seconds that are done, where it is a terminal."""
+    from tqdm import tqdm
+
+    samples = 0
+    with tqdm(total=round(_measured(source)[0]) or None, file=sys.stderr, dynamic_ncols=True, leave=False,
+              disable=not sys.stderr.isatty(), bar_format=SECONDS_BAR) as bar:
+        for block in blocks:
+            yield block
+            samples += len(block)
+            bar.update(round(samples / rate) - bar.n)
 
 
 def _read(source: Source, rate: int) -> np.ndarray | Exception:
@@ -242,15 +257,15 @@ def write_enhanced(target: Path, source: Source, wave: np.ndarray | Spool, model
 
 
 class Progress:
-    """A bar on stderr, of recordings; none where stderr is not a terminal or there is one recording."""
+    """A bar on stderr, of recordings or another `unit`; none where stderr is no terminal or there is one of them."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, unit: str = "file"):
+        self.count, self.unit = count, unit
 
     def __enter__(self) -> Progress:
         from tqdm import tqdm
 
-        self.bar = tqdm(total=self.count, unit="file", file=sys.stderr, dynamic_ncols=True, leave=False,
+        self.bar = tqdm(total=self.count, unit=self.unit, file=sys.stderr, dynamic_ncols=True, leave=False,
                         disable=self.count < 2 or not sys.stderr.isatty())
         return self
 
@@ -262,5 +277,5 @@ class Progress:
         return self.bar.external_write_mode(file=sys.stdout)
 
     def add(self) -> None:
-        """One more recording is done."""
+        """One more is done."""
         self.bar.update()
