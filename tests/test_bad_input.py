@@ -231,6 +231,7 @@ CASES = [
                      "--repeats 0", "--steps 0")),
     *(Case(f"--snr {value}", f"simulate --manifest clean.csv --noise noise --snr {value} --output-dir out",
            ("--snr", value)) for value in ("nan", "5,inf", "-5,x", "5,,6", "5,5", "-5,nan")),
+    Case("--remember -1", f"{EVALUATE} --output-dir out --remember -1", ("--remember", "-1")),
     *(Case(f"nothing in {option}", f"{EVALUATE} --output-dir out {option} ''", (option, "at least one"))
       for option in ("--conditions", "--systems")),
     Case("no such device", f"{ENHANCE} a.wav --device tpu9", ("'tpu9'", "cpu")),

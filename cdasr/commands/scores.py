@@ -9,7 +9,7 @@ from pathlib import Path
 from cdasr.commands.shared import AGREE, MANIFEST, check_once, load_package, load_pipeline, scoring_options
 from cdasr.coupled.options import about_strategies, coupling_options, guidance_option, model_options
 from cdasr.coupled.strategies import STRATEGIES
-from cdasr.runtime.arguments import assignment, count, finite, names, numbers
+from cdasr.runtime.arguments import assignment, count, finite, names, not_negative, numbers
 from cdasr.runtime.outputs import check_folder
 from cdasr.runtime.terminal import quieten_libraries
 from cdasr.speech.decodable import check_decodable
@@ -34,7 +34,7 @@ def add_evaluate(verbs) -> None:
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
-    verb.add_argument("--remember", type=finite, default=0.0, metavar="GB", help="memory for Whisper's encoder states, "
+    verb.add_argument("--remember", type=not_negative, default=0.0, metavar="GB", help="memory for Whisper's encoder states, "
                       "which the systems then share; default: none")
     verb.add_argument("--external-weight", type=finite, metavar="W", help="weight of the degraded audio in NAME_oa; "
                       "default: the package's for observation adding")

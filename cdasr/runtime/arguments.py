@@ -68,6 +68,13 @@ def positive(text: str) -> float:
     return value
 
 
+def not_negative(text: str) -> float:
+    """A finite number, 0 or above."""
+    if (value := finite(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; expected a number of at least 0")
+    return value
+
+
 def seconds(text: str) -> float:
     """A duration in seconds, above 0 and of a day at most."""
     if (value := positive(text)) > LONGEST:
