@@ -34,8 +34,8 @@ def add_evaluate(verbs) -> None:
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
-    verb.add_argument("--remember", type=not_negative, default=0.0, metavar="GB", help="memory for Whisper's encoder states, "
-                      "which the systems then share; default: none")
+    verb.add_argument("--remember", type=not_negative, default=0.0, metavar="GB", help="memory for Whisper's encoder "
+                      "states, which the systems then share; default: none")
     verb.add_argument("--external-weight", type=finite, metavar="W", help="weight of the degraded audio in NAME_oa; "
                       "default: the package's for observation adding")
     coupling_options(verb, AGREE)
