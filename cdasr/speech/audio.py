@@ -79,12 +79,11 @@ def opened(path: str | os.PathLike) -> Iterator[tuple[soundfile.SoundFile, Audio
     """A file while it is read, and its format. Raises ValueError for one that soundfile cannot read."""
     if not os.path.isfile(path):  # a pipe would be waited for
         check_file(path)
-    check_not_empty(path)
     try:
         with soundfile.SoundFile(native(path)) as file:
             yield file, _format(path, file)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
-        check_file(path)
+        check_not_empty(check_file(path))
         raise _unreadable(path, error) from None
 
 

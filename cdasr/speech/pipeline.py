@@ -124,7 +124,8 @@ class Pipeline(CoupledPipeline):
 
     def _refusal(self, name: str) -> str | None:
         """Why a strategy cannot be decoded as asked for; None where it can."""
-        return refusal(name, self.nbest > 1, getattr(self.recogniser, "beam_size", 1) > 1)
+        several, token_beams = self.nbest > 1, getattr(self.recogniser, "beam_size", 1) > 1
+        return refusal(name, several, token_beams) if several or token_beams else None
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
         for name in names:
