@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from cdasr.commands.tryout import add_app, add_demo
 from cdasr.runtime.arguments import Parser, signed
 from cdasr.runtime.errors import explain
 from cdasr.runtime.memory import keep_few_primitives, keep_freed_memory
-from cdasr.runtime.terminal import complain, leave_stdout
+from cdasr.runtime.terminal import complain, ignore_interrupts, leave_stdout
 
 VERBS = (add_enhance_transcribe, add_enhance_classify, add_simulate, add_evaluate, add_tune_lm, add_report,
          add_new_recipe, add_config, add_plot_trajectory, add_benchmark, add_profile, add_import_sgmse,
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             leave_stdout()
         return 2
+    finally:
+        atexit.register(ignore_interrupts)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -45,6 +45,11 @@ TEXTS = {
     "mine/hparams/default.yaml": "base: speech\nexp_dir: exp\n",
     "torn/hparams/default.yaml": "base: speech\nsignal: {lr: [\n",
     "odd/hparams/default.yaml": "- a\n",
+    "zero.m4a": "",
+    "begun/evaluate.json": "{}",
+    "zero.csv": "",
+    "zero.yaml": "",
+    "-dash.wav": "",
     "unsafe/hparams/default.yaml": "base: speech\nexp_dir: !!python/object/apply:os.system [touch ran]\n",
 }
 MANIFESTS = {  # by what is wrong: a manifest, and what the message has in it
@@ -90,6 +95,12 @@ CASES = [
     Case("a pipe", f"{ENHANCE} /dev/null", ("/dev/null", "is a device")),
     Case("no samples", f"{ENHANCE} empty.wav", ("empty.wav", "no samples")),
     Case("a name too long", f"{ENHANCE} {LONG}.wav", ("File name too long",)),
+    Case("empty files", f"{ENHANCE} file zero.m4a", ("file: the file is empty (0 bytes)", "zero.m4a: the file is"),
+         lines=2),
+    Case("an empty path", f"{ENHANCE} ''", ("or the path is empty",)),
+    Case("a name that begins with a dash", f"{ENHANCE} -dash.wav", ("write ./-dash.wav",)),
+    *(Case(f"--compare with {option}", f"{ENHANCE} a.wav --compare {option}", (option.split()[0], "leave", "out"))
+      for option in ("--strategy none", "--output-dir out", "--format srt", "--output-dir out --resume")),
     Case("no options", ENHANCE, ("required: FILE",)),
     Case("one of three", f"{ENHANCE} a.wav gone.wav text.wav --model PACKAGE --output-dir out",
          ("gone.wav", "text.wav", "wrote out/a.enhanced.wav"), lines=3, new=("out/a.enhanced.wav",), loads=True),
@@ -107,6 +118,10 @@ CASES = [
       for command in (f"{ENHANCE} a.wav", f"{CLASSIFY} a.png", SIMULATE, EVALUATE, IMPORT, "demo")),
     *(Case(f"a link to nowhere: {command.split()[0]}", f"{command} --output-dir nowhere", ("a link to nowhere",))
       for command in (f"{ENHANCE} a.wav", SIMULATE, EVALUATE)),
+    *(Case(f"an unwritable folder: {command.split()[0]}", f"{command} --output-dir /proc/out",
+           ("/proc", "cannot be written to"))
+      for command in (f"{ENHANCE} a.wav", SIMULATE, EVALUATE) if os.path.isdir("/proc/self")),
+    Case("a report of what is not finished", "report begun --output-dir out", ("begun", "not finished")),
     Case("an output that is an input", f"{ENHANCE} a.wav a.enhanced.wav --output-dir .",
          ("a.wav", "would replace the input a.enhanced.wav")),
     Case("an output that is a folder", f"{ENHANCE} a.wav --output-dir clash", ("clash/a.enhanced.wav: a folder",)),
@@ -122,6 +137,9 @@ CASES = [
     Case("a picture that is a folder", f"{PLOT} --output noise", ("noise: a folder",)),
     Case("a picture below a file", f"{PLOT} --output file/a.png", ("file", "is a file")),
     # -- manifests and folders
+    *(Case(f"an empty manifest: {command.split()[0]}", f"{command} --manifest zero.csv", ("zero.csv", "0 bytes"))
+      for command in (ENHANCE, "evaluate --output-dir out", "simulate --noise noise --snr 5 --output-dir out")),
+    Case("an empty grid", "simulate clean.csv --grid zero.yaml --output-dir out", ("zero.yaml: the file is empty",)),
     Case("no manifest", "evaluate --manifest gone.csv --output-dir out", ("gone.csv", "no such manifest")),
     Case("recordings missing from a manifest: evaluate", "evaluate --manifest missing.csv --output-dir out",
          ("gone.wav: no such file", "text.wav: not an audio file"), lines=2),
@@ -213,6 +231,7 @@ CASES = [
                      "--repeats 0", "--steps 0")),
     *(Case(f"--snr {value}", f"simulate --manifest clean.csv --noise noise --snr {value} --output-dir out",
            ("--snr", value)) for value in ("nan", "5,inf", "-5,x", "5,,6", "5,5", "-5,nan")),
+    Case("--remember -1", f"{EVALUATE} --output-dir out --remember -1", ("--remember", "-1")),
     *(Case(f"nothing in {option}", f"{EVALUATE} --output-dir out {option} ''", (option, "at least one"))
       for option in ("--conditions", "--systems")),
     Case("no such device", f"{ENHANCE} a.wav --device tpu9", ("'tpu9'", "cpu")),

@@ -30,6 +30,17 @@ def test_help_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_what_options_and_plain_files_tell_loads_nothing_heavy():
+    code = """
+import sys
+from cdasr.cli import main
+print(main(['enhance-transcribe', 'gone.wav', '--nbest', '3', '--json']))
+print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["2", "[]"] and "'rover'" in done.stderr
+
+
 def test_a_transcript_loads_no_more_than_it_takes(tmp_path, write_wav, tone):
     """What transformers' own modules import cannot be helped; neither a package nor cdasr adds to it."""
     code = f"""
@@ -251,3 +262,14 @@ def test_the_documentation_names_every_verb_and_the_examples_are_accepted():
     for example in examples:
         arguments = example.split("|")[0].split()[1:]
         parser.parse_args(arguments)
+
+
+def test_ctrl_c_at_the_very_end_interrupts_nothing():
+    code = """
+import atexit, os, signal
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from cdasr.cli import main
+print(main(["nothing"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "2\n") and "Traceback" not in done.stderr

@@ -26,6 +26,9 @@ def locate(name_or_dir: str | os.PathLike, options: dict | None = None) -> str:
     name = os.fspath(name_or_dir)
     if Path(name).is_dir():
         return name
+    if Path(name).is_file():
+        raise ValueError(f"{name}: is a file; give the folder of a model, as save_pretrained writes it, or a name on "
+                         "the hub")
     options = options or {}
     place = place_of(options)
     try:

@@ -9,13 +9,11 @@ from torch import nn
 
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.hub import loading, locate, source_of
+from cdasr.classifiers.model_type import LONGEST, REFERENCE
 from cdasr.classifiers.options import checked_options
 from cdasr.classifiers.schema import Reference
 from cdasr.runtime.atomic import write_json
 from cdasr.runtime.plain_data import checked, one_line, read_json
-
-REFERENCE = "recogniser.json"  # in place of a copy: where a recogniser is, and the options to load it with
-LONGEST = 8  # references one after another
 
 
 def load_recogniser(name_or_dir: str | os.PathLike, **options) -> nn.Module:

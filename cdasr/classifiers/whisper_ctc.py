@@ -178,7 +178,7 @@ class WhisperCTCRecogniser(Remembers, CTCRecogniser):
         return torch.div(samples + self.stride - 1, self.stride, rounding_mode="floor")
 
     def forward(self, waves: Tensor, lengths: Tensor, like: Logits | None = None) -> CTCLogits:
-        """Logits of zero-padded `waves` (B, T) at 16 kHz with `lengths` (B,) samples, in one pass of the encoder.
+        """Logits of zero-padded `waves` (B, T) at 16 kHz with `lengths` (B,) samples; each window length is one pass.
 
         Gradients pass to the waveforms, never to the weights.
         Raises ValueError when a waveform is shorter than one frame.

@@ -11,6 +11,7 @@ from cdasr.commands.shared import AGREE, DEFAULT, MANIFEST, check_device, load_p
 from cdasr.coupled.options import about_strategies, model_options, sampling_options, strategy_options
 from cdasr.runtime.arguments import names, seconds_or_auto, threads
 from cdasr.runtime.terminal import introduced
+from cdasr.speech.decodable import check_decodable, check_shown
 from cdasr.speech.decoding import Decoding, decoding_options
 
 
@@ -44,9 +45,15 @@ def add_enhance_transcribe(verbs) -> None:
 
 def enhance_transcribe(options: argparse.Namespace) -> int:
     """Transcribe each file; a file that cannot be used is named on stderr and the others are still done."""
+    if options.compare:
+        _check_compare(options)
+    check_decodable(Decoding.of(options), [] if options.compare else [options.strategy], options.model,
+                    options.recogniser)
+    check_shown(options.nbest, options.format, options.json)
+    from cdasr.speech.comparison import compare
     from cdasr.speech.inputs import gather
     from cdasr.speech.outputs import Outputs
-    from cdasr.speech.transcribe import compare, transcribe_files
+    from cdasr.speech.transcribe import transcribe_files
 
     given = sampling(options)
     outputs = Outputs(options.output_dir, options.format, options.json, options.resume, _what_matters(options))
@@ -57,6 +64,14 @@ def enhance_transcribe(options: argparse.Namespace) -> int:
     batch_seconds = None if options.batch_seconds == "auto" else options.batch_seconds
     return transcribe_files(sources, faults, partial(load_pipeline, options), outputs, batch_seconds,
                             options.num_workers, **given)
+
+
+def _check_compare(options: argparse.Namespace) -> None:
+    """Raise ValueError for options that would change nothing: every strategy is run and nothing is written."""
+    ignored = {"--strategy": options.strategy, "--output-dir": options.output_dir, "--format": options.format,
+               "--resume": options.resume}
+    if given := [name for name, value in ignored.items() if value]:
+        raise ValueError(f"--compare prints what every strategy hears and writes no files; leave {given[0]} out")
 
 
 def _what_matters(options: argparse.Namespace) -> dict:

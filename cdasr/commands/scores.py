@@ -9,9 +9,10 @@ from pathlib import Path
 from cdasr.commands.shared import AGREE, MANIFEST, check_once, load_package, load_pipeline, scoring_options
 from cdasr.coupled.options import about_strategies, coupling_options, guidance_option, model_options
 from cdasr.coupled.strategies import STRATEGIES
-from cdasr.runtime.arguments import assignment, count, finite, names, numbers
+from cdasr.runtime.arguments import assignment, count, finite, names, not_negative, numbers
 from cdasr.runtime.outputs import check_folder
 from cdasr.runtime.terminal import quieten_libraries
+from cdasr.speech.decodable import check_decodable
 from cdasr.speech.decoding import LM, Decoding, decoding_options, search_options
 
 
@@ -23,7 +24,8 @@ def add_evaluate(verbs) -> None:
                       help=f"{MANIFEST}; its column condition groups the scores")
     verb.add_argument("--systems", type=names, metavar="NAME[,NAME...]",
                       help="strategies; default: all that the package can run")
-    verb.add_argument("--output-dir", type=Path, required=True)
+    verb.add_argument("--output-dir", type=Path, required=True, help="for the results; the same command goes on where "
+                      "it was interrupted")
     verb.add_argument("--conditions", type=names, metavar="NAME[,NAME...]",
                       help="of the manifest's condition column; default: all")
     verb.add_argument("--quality", type=names, metavar="NAME[,NAME...]", help="measures of the enhanced audio, of "
@@ -32,8 +34,8 @@ def add_evaluate(verbs) -> None:
     verb.add_argument("--external", type=assignment, action="append", default=[], metavar="NAME=DIR", help="audio that "
                       "another enhancer wrote, as DIR/<ID>.wav or by the names of the manifest's files: scored as the "
                       "systems NAME and NAME_oa, its mix with the degraded audio; once for each enhancer")
-    verb.add_argument("--remember", type=finite, default=0.0, metavar="GB", help="memory for Whisper's encoder states, "
-                      "which the systems then share; default: none")
+    verb.add_argument("--remember", type=not_negative, default=0.0, metavar="GB", help="memory for Whisper's encoder "
+                      "states, which the systems then share; default: none")
     verb.add_argument("--external-weight", type=finite, metavar="W", help="weight of the degraded audio in NAME_oa; "
                       "default: the package's for observation adding")
     coupling_options(verb, AGREE)
@@ -52,12 +54,12 @@ def evaluate(options: argparse.Namespace) -> int:
     Where torchrun has started several processes, each decodes its part, and the first one scores them all.
     """
     check_folder(options.output_dir)
+    check_decodable(Decoding.of(options), options.systems or (), options.model, options.recogniser)
     from cdasr.evaluation.evaluate import evaluate
     from cdasr.evaluation.shards import own_shard, parse_shard
     from cdasr.runtime.torchrun import own_device, wait_for_all
     from cdasr.speech.domain import scored_after
 
-    Decoding.of(options)  # checked before anything is loaded
     check_once("--external", options.external, "each enhancer has a name of its own")
     shard = None if options.shard in (None, "auto") else parse_shard(options.shard)
     share = own_shard(needed=options.shard == "auto") if shard is None else None

@@ -70,7 +70,7 @@ def load_domain(name: str) -> Domain:
 
 def find_domain(name_or_dir: str | os.PathLike) -> Domain:
     """The domain of a model package. Raises ValueError for one that there is not."""
-    from cdasr.coupled.package import find_package
+    from cdasr.coupled.bundled import find_package
     from cdasr.runtime.plain_data import read_json
 
     folder = find_package(name_or_dir)

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from cdasr.classifiers.protocol import Classifier
+from cdasr.coupled.bundled import find_package
 from cdasr.coupled.models import LogitsModel, SignalModel
 from cdasr.coupled.schema import Package
 from cdasr.coupled.strategies import needs_logits
 from cdasr.runtime.plain_data import checked, one_line, read_json
 from cdasr.runtime.weights import check_fit, read_shapes, read_tensors, sketch
 
-BUNDLED = Path(__file__).parents[1] / "bundled"
 FORMAT = 1
 
 
@@ -61,24 +61,6 @@ def save_models(folder: Path, config: dict, signal: SignalModel, logits: LogitsM
             config[name] = model.config
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return config
-
-
-def find_package(name_or_dir: str | os.PathLike) -> Path:
-    """The folder of a model package: a bundled one by name, or a path. Raises ValueError when there is none."""
-    for folder in (Path(name_or_dir), BUNDLED / str(name_or_dir)):
-        if (folder / "config.json").is_file():
-            return folder
-    bundled = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
-    raise ValueError(f"{name_or_dir}: no such model package; give a folder that save_pretrained wrote, or a bundled "
-                     f"name ({', '.join(bundled) or 'none is bundled'})")
-
-
-def inside(folder: Path, name: object) -> Path:
-    """The folder that a package names, which lies in it. Raises ValueError for any other name."""
-    parts = Path(name).parts if isinstance(name, str) else ()
-    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name or not (folder / name).is_dir():
-        raise ValueError(f"{folder}: not a usable cdasr model package (recogniser {name!r} is no folder inside it)")
-    return folder / name
 
 
 def check_classifier(folder: Path, signal: SignalModel, logits: LogitsModel | None, classifier: Classifier,

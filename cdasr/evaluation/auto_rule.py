@@ -19,9 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdasr.coupled.auto import AutoRule, Compared, best_of, compare
+from cdasr.coupled.bundled import find_package
 from cdasr.coupled.domain import Domain, find_domain
 from cdasr.coupled.out_of_domain import LinearRule, logistic_regression
-from cdasr.coupled.package import find_package
 from cdasr.coupled.pipeline import CoupledPipeline, candidates
 from cdasr.coupled.recipe import load_recipe
 from cdasr.coupled.strategies import STRATEGIES

@@ -84,6 +84,8 @@ def _results(path: Path) -> tuple[Path, Domain]:
         for folder in (path, path / "results"):
             if (folder / domain.evaluation.scores_file).is_file():
                 return folder.resolve(), domain
+    if (path / "evaluate.json").is_file():
+        raise ValueError(f"{path}: the evaluation there is not finished; run the command that wrote it once more")
     raise ValueError(f"{path}: no results are there (wer.json or accuracy.json); give the --output-dir of cdasr "
                      "evaluate, or the results folder of a recipe")
 

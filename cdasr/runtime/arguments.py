@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Sequence
 
@@ -18,6 +19,9 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises ValueError, in one line, in place of printing its usage and leaving."""
 
     def error(self, message: str):
+        first = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        if first != message.split(" ")[0] and os.path.exists(first):
+            message = f"{first} is taken for an option; write ./{first} for the file of this name"
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
@@ -61,6 +65,13 @@ def positive(text: str) -> float:
     """A finite number above 0."""
     if (value := finite(text)) <= 0:
         raise argparse.ArgumentTypeError(f"{text} is out of range; expected a number above 0")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A finite number, 0 or above."""
+    if (value := finite(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; expected a number of at least 0")
     return value
 
 

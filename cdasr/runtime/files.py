@@ -34,6 +34,12 @@ def check_file(path: str | os.PathLike, what: str = "file") -> Path:
     return path
 
 
+def check_not_empty(path: str | os.PathLike) -> None:
+    """Raise ValueError for a file of 0 bytes, which is seldom what its owner takes it for."""
+    if not os.path.getsize(path):
+        raise ValueError(f"{path}: the file is empty (0 bytes)")
+
+
 def read_text(path: str | os.PathLike, what: str = "file") -> str:
     """The text of a UTF-8 file, without a byte order mark. Raises ValueError that names the file and the line."""
     try:

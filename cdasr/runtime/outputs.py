@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,15 @@ NAME_LIMIT = 255  # bytes, where the system does not say
 
 def check_folder(folder: str | os.PathLike) -> None:
     """Raise ValueError where results cannot be written to `folder`, which need not be there yet. Makes nothing."""
+    found = _check_place(folder)
+    try:
+        tempfile.TemporaryFile(dir=found).close()  # /proc lets root believe that it may write
+    except OSError as error:
+        raise ValueError(f"{found}: this folder cannot be written to ({error.strerror}); choose another one") from None
+
+
+def _check_place(folder: str | os.PathLike) -> Path:
+    """The folder that is there, of `folder` and those above it. Raises ValueError as `check_folder` does."""
     folder = Path(os.path.abspath(folder))
     found = next(part for part in (folder, *folder.parents) if os.path.lexists(part))
     if not found.is_dir():
@@ -22,12 +32,13 @@ def check_folder(folder: str | os.PathLike) -> None:
         raise ValueError(f"{found}: this folder cannot be written to; choose another one")
     for part in folder.relative_to(found).parts:
         _check_name(part, found, folder)
+    return found
 
 
 def check_target(path: str | os.PathLike) -> None:
     """Raise ValueError where the file `path` cannot be written, as far as that is known before. Makes nothing."""
     path = Path(path)
-    check_folder(path.parent)
+    _check_place(path.parent)
     if path.is_dir():
         raise ValueError(f"{path}: a folder; give the name of a file")
     _check_name(path.name, next(part for part in Path(os.path.abspath(path)).parents if part.is_dir()), path)

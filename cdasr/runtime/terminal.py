@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -15,6 +16,19 @@ from cdasr.runtime.outputs import check_folder, check_target, output_names
 def note(line: str) -> None:
     """Print a line on stderr."""
     print(line, file=sys.stderr)
+
+
+def printable(name: object) -> str:
+    """A name in one line: line breaks and what else is no character to print are written as in Python."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(name))
+
+
+def naming(message: str, name: object) -> str:
+    """A message with the `name` in it printable, also where the message was brought into one line before."""
+    for found in (str(name), " ".join(str(name).split())):
+        if found:  # a name can be a blank
+            message = message.replace(found, printable(name))
+    return message
 
 
 def complain(fault: object) -> None:
@@ -86,3 +100,8 @@ def leave_stdout() -> None:
     """Have what is left in the buffer of stdout go nowhere, where the interpreter would complain of it at its end."""
     with suppress(OSError, ValueError):  # where stdout is not a file of the system's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def ignore_interrupts() -> None:
+    """Let Ctrl-C do nothing any more: at the end of a process it would only interrupt the libraries' tidying up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

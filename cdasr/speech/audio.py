@@ -17,13 +17,17 @@ import soundfile
 import soxr
 
 from cdasr.runtime.atomic import write_bytes
-from cdasr.runtime.files import check_file
+from cdasr.runtime.files import check_file, check_not_empty
 
 HEADROOM = 0.99  # of full scale: the peak of what would be clipped
 
 LOUDEST = 1e10  # full scale is 1, of integers kept as floats 2**31; squares of much more overflow float32
 CANCELS = 0.25  # the RMS of the channels' mean over that of uncorrelated channels: correlation near -1 below
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers leave in a WAV header, within a block
+
+
+class UnknownFormat(ValueError):
+    """A file that soundfile does not know: not audio, or audio of a format that other programs read."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,10 @@ def opened(path: str | os.PathLike) -> Iterator[tuple[soundfile.SoundFile, Audio
     if not os.path.isfile(path):  # a pipe would be waited for
         check_file(path)
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(native(path)) as file:
             yield file, _format(path, file)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw without a declared format
-        check_file(path)
+        check_not_empty(check_file(path))
         raise _unreadable(path, error) from None
 
 
@@ -93,6 +97,16 @@ def file_format(path: str | os.PathLike) -> tuple[int, int]:
     """Sampling rate in Hz and number of samples a channel. Raises ValueError as `audio_format` does."""
     found = audio_format(path)
     return found.rate, found.samples
+
+
+def native(path: str | os.PathLike) -> str | bytes:
+    """A path as soundfile takes it, which encodes text as UTF-8: bytes where the name of the file is not UTF-8."""
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
 
 
 def _format(path: str | os.PathLike, file: soundfile.SoundFile) -> AudioFormat:
@@ -155,8 +169,8 @@ def truncated(path: str | os.PathLike, there: float, said: float) -> ValueError:
     return ValueError(f"{path}: the file is truncated, {there:.1f} of {said:.1f} s are there; copy or export it again")
 
 
-def _unreadable(path: str | os.PathLike, error: Exception) -> ValueError:
-    return ValueError(f"{path}: not an audio file that soundfile can read ({_reason(error)})")
+def _unreadable(path: str | os.PathLike, error: Exception) -> UnknownFormat:
+    return UnknownFormat(f"{path}: not an audio file that soundfile can read ({_reason(error)})")
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -189,7 +203,7 @@ def write_audio(path: str | os.PathLike, wave: np.ndarray, rate: int, subtype: s
 
 def stored_subtype(path: str | os.PathLike) -> str:
     """The subtype that a copy of the file at `path` needs so as to keep its levels: PCM_16, PCM_24 or FLOAT."""
-    found = soundfile.info(path).subtype
+    found = soundfile.info(native(path)).subtype
     return {"FLOAT": "FLOAT", "DOUBLE": "FLOAT", "PCM_24": "PCM_24", "PCM_32": "PCM_24"}.get(found, "PCM_16")
 
 

@@ -16,7 +16,16 @@ import soundfile
 import soxr
 
 from cdasr.runtime.atomic import replacing
-from cdasr.speech.audio import HEADROOM, check_samples, file_format, mono_channel, opened, read_samples, truncated
+from cdasr.speech.audio import (
+    HEADROOM,
+    check_samples,
+    file_format,
+    mono_channel,
+    native,
+    opened,
+    read_samples,
+    truncated,
+)
 
 SECONDS = 20.0  # in a block
 BYTES = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}  # of a sample
@@ -125,7 +134,7 @@ def write_blocks(path: str | os.PathLike, blocks: Callable[[], Iterable[np.ndarr
     peaks = () if subtype == "FLOAT" else (float(np.abs(block).max(initial=0.0)) for block in blocks())
     gain = HEADROOM / peak if (peak := max(peaks, default=0.0)) > 1.0 else 1.0
     with replacing(path) as partial:
-        with soundfile.SoundFile(partial, "w", rate, 1, subtype, format="WAV") as file:
+        with soundfile.SoundFile(native(partial), "w", rate, 1, subtype, format="WAV") as file:
             for block in blocks():
                 file.write(block * np.float32(gain) if gain != 1.0 else block)
             expected = file.frames * BYTES[subtype]

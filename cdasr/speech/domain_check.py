@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cdasr.coupled.bundled import find_package
 from cdasr.coupled.out_of_domain import MEASURES, DomainCheck, fit, measure
-from cdasr.coupled.package import find_package
 from cdasr.runtime.atomic import write_json
 from cdasr.runtime.provenance import record
 from cdasr.speech.audio import read_audio

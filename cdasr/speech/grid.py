@@ -97,7 +97,8 @@ def read_grid(path: Path) -> Grid:
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: not YAML ({one_line(error)})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: no grid; expected the keys {', '.join(Grid.model_fields)}, of which only conditions "
+        what = "the file is empty" if found is None else "no grid"
+        raise ValueError(f"{path}: {what}; expected the keys {', '.join(Grid.model_fields)}, of which only conditions "
                          "has to be there")
     return checked(Grid, found, str(path))
 

@@ -22,16 +22,17 @@ import numpy as np
 import soundfile
 
 from cdasr.runtime.errors import Faults, explain
-from cdasr.runtime.files import check_file, read_text
-from cdasr.speech.audio import file_format, read_audio
+from cdasr.runtime.files import read_text
+from cdasr.speech.audio import UnknownFormat, file_format, read_audio
 
 STDIN = Path("-")
+STDIN_FILE = "stdin"  # while it is kept in a file
 DECODED = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".amr", ".3gp")  # not by soundfile
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf", *DECODED)
 MADE = ".enhanced.wav"  # how the names of enhanced audio end; a folder's are no inputs of the next run
 LONG = 120.0  # seconds; longer recordings are read and transcribed in pieces
 LARGE = 1 << 20  # bytes of a file whose length only decoding it would tell, and that is taken for long
-MISSING = "soundfile cannot read this format; install ffmpeg or the Python package av"
+MISSING = "soundfile cannot read this file; if it is audio of another format, install ffmpeg or the Python package av"
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Source:
         """Rate in Hz and number of samples; None where only decoding the file would tell. Raises ValueError."""
         try:
             rate, samples = file_format(self.path)
-        except ValueError:
-            if self.path.suffix.lower() not in DECODED or not os.path.isfile(self.path):
+        except UnknownFormat:
+            if not _may_be_decoded(self.path):
                 raise
             if not decoder():
                 raise ValueError(f"{self.path}: {MISSING}") from None
@@ -112,7 +113,8 @@ def _expanded(files: Iterable[Path], recursive: bool, faults: dict[Path, str]) -
             yield from matching or [path]
         else:
             if os.path.isdir(path):
-                faults[path] = f"{path}: is a folder, not a file; --recursive takes what is in it"
+                empty = " (or the path is empty)" if path == Path() else ""
+                faults[path] = f"{path}: is a folder, not a file{empty}; --recursive takes what is in it"
             yield path
 
 
@@ -133,22 +135,32 @@ def _fault(source: Source) -> str | None:
 
 
 @contextmanager
-def stdin_as_file(sources: Sequence[Source]) -> Iterator[list[Source]]:
+def stdin_as_file(sources: Sequence[Source]) -> Iterator[tuple[list[Source], str | None]]:
     """The sources with standard input, where it is one of them, kept in a file as long as the block runs.
 
-    Raises ValueError where no audio comes in.
+    Beside them, what is wrong with standard input, which is then left out.
     """
     if all(source.path != STDIN for source in sources):
-        yield list(sources)
+        yield list(sources), None
         return
     with tempfile.TemporaryDirectory(prefix="cdasr-") as folder:
-        path = Path(folder) / "stdin"
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
+        path = Path(folder) / STDIN_FILE
+        if (fault := _spool_stdin(path)) is None and (fault := _fault(Source(STDIN, path))) is not None:
+            fault = fault.replace(str(path), str(STDIN))
         kept = [Source(source.name, path) if source.path == STDIN else source for source in sources]
-        if not path.stat().st_size:
-            raise ValueError("-: nothing came in on standard input; pipe an audio file into it")
-        yield kept
+        yield [source for source in kept if fault is None or source.path != path], fault
+
+
+def _spool_stdin(path: Path) -> str | None:
+    """Write what comes in on standard input to a file; what is wrong where that is nothing."""
+    advice = "pipe an audio file into it"
+    if sys.stdin is None:
+        return f"{STDIN}: standard input is closed; {advice}"
+    if sys.stdin.isatty():
+        return f"{STDIN}: standard input is the terminal; {advice}"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return None if path.stat().st_size else f"{STDIN}: nothing came in on standard input; {advice}"
 
 
 # -- what soundfile does not read -----------------------------------------------------------------------------------
@@ -165,23 +177,26 @@ def readable(path: Path) -> Iterator[Path]:
 
     Raises ValueError in one line where it cannot be decoded.
     """
-    path = Path(path)
-    unreadable = None
-    if path.suffix.lower() in DECODED or path.name == "stdin":
+    path, unknown = Path(path), False
+    if _may_be_decoded(path):
         try:
             file_format(path)
-        except ValueError as error:
-            unreadable = error
-    if unreadable is None:
+        except UnknownFormat:
+            unknown = True
+    if not unknown:
         yield path
         return
-    check_file(path)
     if not (tool := decoder()):
         raise ValueError(f"{path}: {MISSING}")
     with tempfile.TemporaryDirectory(prefix="cdasr-") as folder:
         target = Path(folder) / "decoded.wav"
         (_by_ffmpeg if tool == "ffmpeg" else _by_av)(path, target)
         yield target
+
+
+def _may_be_decoded(path: Path) -> bool:
+    """Whether a file that soundfile does not know is left to the decoder: by its suffix, and standard input."""
+    return path.suffix.lower() in DECODED or path.name == STDIN_FILE
 
 
 def _by_ffmpeg(path: Path, target: Path) -> None:

@@ -59,7 +59,8 @@ def read_manifest(path: str | os.PathLike, check_audio: bool = True, file_names:
     if faults:
         raise Faults(_listing(path, faults))
     if not entries:
-        raise ValueError(f"{path}: the manifest has no utterances")
+        empty = "; the file is empty (0 bytes)" if folder != path and not os.path.getsize(path) else ""
+        raise ValueError(f"{path}: the manifest has no utterances{empty}")
     columns = dict.fromkeys(("ID", "duration", "wav", "text", "spk_id"))
     for entry in entries:
         columns |= dict.fromkeys(entry.fields)

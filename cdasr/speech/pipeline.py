@@ -26,14 +26,15 @@ from cdasr.classifiers.logits import Logits
 from cdasr.classifiers.protocol import Recogniser
 from cdasr.classifiers.resampled import at_rate
 from cdasr.coupled import pipeline as joint
+from cdasr.coupled.bundled import inside
 from cdasr.coupled.models import LogitsModel
-from cdasr.coupled.package import check_classifier, inside, load_models, save_models, without_logits
+from cdasr.coupled.package import check_classifier, load_models, save_models, without_logits
 from cdasr.coupled.pipeline import CoupledPipeline, Outcome, grouped
-from cdasr.coupled.strategies import STRATEGIES
 from cdasr.coupled.voting import Vote
 from cdasr.runtime.device import resolve_precision
 from cdasr.runtime.terminal import note
 from cdasr.speech.audio import read_audio, resample
+from cdasr.speech.decodable import refusal
 from cdasr.speech.decoding import Decoding, check_search
 from cdasr.speech.domain import SPEECH
 from cdasr.speech.enhancers import PredictiveModel, SpeechSignal
@@ -42,8 +43,6 @@ from cdasr.speech.signal_model import SpectrogramModel
 from cdasr.speech.transcript import Transcript
 from cdasr.speech.word_times import sounding
 from cdasr.speech.words import consensus, normalise_text
-
-WITH_BEAMS = {"none", "enhanced", "oa"}  # strategies that read one version of the audio
 
 
 @dataclass
@@ -97,22 +96,17 @@ class Pipeline(CoupledPipeline):
 
     @property
     def strategies(self) -> list[str]:
-        return [name for name in super().strategies if name not in self._without_search()]
+        return [name for name in super().strategies if self._refusal(name) is None]
 
-    def _without_search(self) -> set[str]:
-        """Strategies that cannot be decoded as asked for."""
-        beams = getattr(self.recogniser, "beam_size", 1) > 1
-        return {name for name in STRATEGIES if beams and name not in WITH_BEAMS or self.nbest > 1 and name == "rover"}
+    def _refusal(self, name: str) -> str | None:
+        """Why a strategy cannot be decoded as asked for; None where it can."""
+        several, token_beams = self.nbest > 1, getattr(self.recogniser, "beam_size", 1) > 1
+        return refusal(name, several, token_beams) if several or token_beams else None
 
     def check(self, names: Sequence[str], steps: int | None = None, samples: int = 1) -> None:
-        if lacking := set(names) & self._without_search():
-            several, instead = self.nbest > 1, f"choose the strategy {' or '.join(self.strategies)}"
-            if not self.recogniser.kind.has_hypothesis:
-                raise ValueError("the strategy 'rover' lets the words of several answers vote and has no n best; leave "
-                                 f"--nbest out, or {instead}")
-            raise ValueError(f"the strategy {min(lacking)!r} reads several versions of the audio token by token, for "
-                             f"which Whisper has no beams{' and no n best' if several else ''}; leave "
-                             f"{'--nbest and ' if several else ''}--beam-size out, or {instead}")
+        for name in names:
+            if (why := self._refusal(name)) is not None:
+                raise ValueError(why)
         super().check(names, steps, samples)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cdasr.runtime.errors import explain
-from cdasr.runtime.terminal import complain, note
+from cdasr.runtime.terminal import complain, naming, note, printable
 from cdasr.speech.audio import file_format, fit_length, resample, stored_subtype, write_audio
 from cdasr.speech.audio_blocks import (
     Spool,
@@ -29,16 +29,15 @@ from cdasr.speech.audio_blocks import (
     survey,
     write_blocks,
 )
-from cdasr.speech.formats import jsonl
 from cdasr.speech.inputs import STDIN, Source, readable, stdin_as_file
 from cdasr.speech.outputs import Outputs
 
 if TYPE_CHECKING:
-    from cdasr.classifiers.logits import Word
     from cdasr.speech.pipeline import Pipeline, Transcript
 
 AHEAD = 8  # batches that are read and sorted by length together
 MOST_AHEAD = 64  # recordings
+SECONDS_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]"
 
 
 @dataclass
@@ -64,64 +63,26 @@ def transcribe_files(sources: Sequence[Source], faults: dict[Path, str], load: C
     `options` are those of `Pipeline.__call__`.
     """
     outputs.check(sources, faults)
-    for fault in faults.values():
-        complain(fault)
+    for name, fault in faults.items():
+        complain(naming(fault, name))
     usable = [source for source in sources if source.name not in faults]
     left = [source for source in usable if not outputs.finished(source)]
     if len(left) < len(usable):
         note(f"cdasr: {len(usable) - len(left)} of {len(usable)} recordings are finished already")
     if not left:
         return 2 if faults else 0
-    with stdin_as_file(left) as left:
-        pipeline, failed = load(), bool(faults)
+    with stdin_as_file(left) as (left, fault):
+        if fault is not None:
+            complain(fault)
+        if not left:
+            return 2
+        pipeline, failed = load(), bool(faults or fault)
         pipeline.check([options.get("strategy") or pipeline.default_strategy])
         with Progress(len(left)) as progress:
             for done in transcripts(pipeline, left, batch_seconds or suits(pipeline.device), workers, options,
                                     outputs.audio):
                 failed |= not _finish(done, outputs, pipeline, progress, alone=len(sources) == 1)
     return 2 if failed else 0
-
-
-def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[], Pipeline], as_json: bool = False,
-            **options) -> int:
-    """Print what each strategy of the package hears in one recording, as a table or a JSON line each.
-
-    Raises ValueError for more than one recording. `options` are those of `Pipeline.__call__` but the strategy.
-    """
-    if len(sources) != 1:
-        raise ValueError(f"--compare takes one recording, got {len(sources)}")
-    for fault in faults.values():
-        complain(fault)
-    if faults:
-        return 2
-
-    with stdin_as_file(sources) as (source,):
-        pipeline = load()
-        wave, rows = source.read(pipeline.sample_rate), []
-        for strategy, result, seconds in side_by_side(pipeline, wave, pipeline.strategies, **options):
-            if as_json:
-                sys.stdout.write(jsonl(source.name, result, seconds))
-            rows.append([strategy, result.text, f"{mean_confidence(result.words):.2f}",
-                         f"{seconds / result.duration:.3f}"])
-    if not as_json:
-        from cdasr.evaluation.report import render
-
-        print(render([["system", "words", "confidence", "RTF"], *rows], markdown=False))
-    return 0
-
-
-def side_by_side(pipeline: Pipeline, wave: np.ndarray, strategies: Sequence[str],
-                 **options) -> Iterator[tuple[str, Transcript, float]]:
-    """What each strategy hears in samples (samples,) at the pipeline's rate, and the seconds that it took."""
-    for strategy in strategies:
-        started = time.perf_counter()
-        result = pipeline(wave, strategy=strategy, **options)
-        yield strategy, result, time.perf_counter() - started
-
-
-def mean_confidence(words: Sequence[Word]) -> float:
-    """The mean confidence of words; 0 where there are none."""
-    return sum(word.confidence for word in words) / max(len(words), 1)
 
 
 def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: float, workers: int,
@@ -132,7 +93,7 @@ def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: fl
     """
     with ThreadPoolExecutor(workers) as pool:
         for window in _windows(sources, batch_seconds):
-            if window[0].long():
+            if _measured(window[0])[1]:
                 yield from _in_pieces(pipeline, window[0], batch_seconds, options, (audio or {}).get(window[0].name))
                 continue
             reading = [pool.submit(_read, source, pipeline.sample_rate) for source in window]
@@ -142,6 +103,8 @@ def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: fl
             for batch in _by_length(waves, batch_seconds * pipeline.sample_rate):
                 done |= {one.source: one for one in _run(pipeline, {source: waves[source] for source in batch},
                                                          batch_seconds, options)}
+                while window and window[0] in done:  # as early as their order allows
+                    yield done[window.pop(0)]
             yield from (done[source] for source in window)
 
 
@@ -152,17 +115,25 @@ def suits(device: str) -> float:
 
 def _windows(sources: Sequence[Source], batch_seconds: float) -> Iterator[list[Source]]:
     """Consecutive sources of so much audio as is read at once; a long one alone."""
-    window, seconds = [], 0.0
+    window, seconds, alone = [], 0.0, False
     for source in sources:
-        rate, samples = source.format() or (1, batch_seconds)
-        if window and (seconds + samples / rate > AHEAD * batch_seconds or len(window) == MOST_AHEAD
-                       or source.long() or window[-1].long()):
+        duration, long = _measured(source, batch_seconds)
+        if window and (seconds + duration > AHEAD * batch_seconds or len(window) == MOST_AHEAD or long or alone):
             yield window
             window, seconds = [], 0.0
         window.append(source)
-        seconds += samples / rate
+        seconds, alone = seconds + duration, long
     if window:
         yield window
+
+
+def _measured(source: Source, unknown: float = 0.0) -> tuple[float, bool]:
+    """Duration in s, `unknown` where only decoding would tell, and whether it is long."""
+    try:
+        rate, samples = source.format() or (1, unknown)
+        return samples / rate, source.long()
+    except (ValueError, OSError):  # it has changed since it was checked; told when it is read
+        return 0.0, False
 
 
 def _in_pieces(pipeline: Pipeline, source: Source, batch_seconds: float, options: dict,
@@ -177,11 +148,25 @@ def _in_pieces(pipeline: Pipeline, source: Source, batch_seconds: float, options
             with readable(source.path) as path:
                 seen = survey(path, source.channel, source.start, source.stop)
                 blocks = read_blocks(path, pipeline.sample_rate, seen.channel, source.start, source.stop)
+                blocks = _seconds_bar(source, blocks, pipeline.sample_rate)
                 result = transcribe_blocks(pipeline, blocks, seen.level, spool and spool.add, batch_seconds, **options)
             done = Done(source, result, time.perf_counter() - started, audio=spool)
         except Exception as error:  # told in its turn
             done = Done(source, fault=error)
         yield done
+
+
+def _seconds_bar(source: Source, blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """The blocks of a long recording, with a bar on stderr of the seconds that are done, where it is a terminal."""
+    from tqdm import tqdm
+
+    samples = 0
+    with tqdm(total=round(_measured(source)[0]) or None, file=sys.stderr, dynamic_ncols=True, leave=False,
+              disable=not sys.stderr.isatty(), bar_format=SECONDS_BAR) as bar:
+        for block in blocks:
+            yield block
+            samples += len(block)
+            bar.update(round(samples / rate) - bar.n)
 
 
 def _read(source: Source, rate: int) -> np.ndarray | Exception:
@@ -234,20 +219,28 @@ def _finish(done: Done, outputs: Outputs, pipeline: Pipeline, progress: Progress
             if (target := outputs.audio.get(name)) and result.text_enhanced is not None:
                 write_enhanced(target, done.source, done.audio or result.wave.numpy(), pipeline.sample_rate)
             if result.out_of_domain:
-                note(f"cdasr: {name}: unlike what the package was trained for; its answer means little")
+                note(f"cdasr: {printable(name)}: unlike what the package was trained for; its answer means little")
         return True
     except BrokenPipeError:
         raise
     except Exception as error:
-        if (message := explain(error)) is None:
+        if (message := told(done.source, error)) is None:
             raise
-        if name == STDIN:
-            message = message.replace(str(done.source.path), "-")
         with progress.aside():
-            complain(message if message.startswith(str(name)) else f"{name}: {message}")
+            complain(message)
         return False
     finally:
         progress.add()
+
+
+def told(source: Source, error: Exception) -> str | None:
+    """What to tell of an error with a recording, by its name; None for a fault of the code."""
+    if (message := explain(error)) is None:
+        return None
+    if source.name == STDIN:
+        message = message.replace(str(source.path), str(STDIN))
+    message, name = naming(message, source.name), printable(source.name)
+    return message if message.startswith(name) else f"{name}: {message}"
 
 
 def write_enhanced(target: Path, source: Source, wave: np.ndarray | Spool, model_rate: int) -> None:
@@ -260,19 +253,19 @@ def write_enhanced(target: Path, source: Source, wave: np.ndarray | Spool, model
     else:
         gain = write_audio(target, fit_length(resample(wave, model_rate, rate), samples), rate, subtype)
     scaled = f", scaled by {20 * math.log10(gain):.1f} dB: it would have been clipped" if gain != 1.0 else ""
-    note(f"wrote {target}{' in 32-bit float, as the input' if subtype == 'FLOAT' else scaled}")
+    note(f"wrote {printable(target)}{' in 32-bit float, as the input' if subtype == 'FLOAT' else scaled}")
 
 
 class Progress:
-    """A bar on stderr, of recordings; none where stderr is not a terminal or there is one recording."""
+    """A bar on stderr, of recordings or another `unit`; none where stderr is no terminal or there is one of them."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, unit: str = "file"):
+        self.count, self.unit = count, unit
 
     def __enter__(self) -> Progress:
         from tqdm import tqdm
 
-        self.bar = tqdm(total=self.count, unit="file", file=sys.stderr, dynamic_ncols=True, leave=False,
+        self.bar = tqdm(total=self.count, unit=self.unit, file=sys.stderr, dynamic_ncols=True, leave=False,
                         disable=self.count < 2 or not sys.stderr.isatty())
         return self
 
@@ -284,5 +277,5 @@ class Progress:
         return self.bar.external_write_mode(file=sys.stdout)
 
     def add(self) -> None:
-        """One more recording is done."""
+        """One more is done."""
         self.bar.update()

@@ -99,7 +99,7 @@ def try_out(pipeline: Pipeline, path: str | os.PathLike | None, settings: Settin
     `tell` is called before each: how many are done, of how many, and which is next. Raises ValueError, in one line, for
     files that cannot be used or are beyond the limits, and for settings that the package does not have.
     """
-    from cdasr.speech.transcribe import side_by_side
+    from cdasr.speech.comparison import side_by_side
 
     if path is None:
         raise ValueError("there is no recording; record one or upload a file")

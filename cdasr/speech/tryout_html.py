@@ -13,8 +13,8 @@ import numpy as np
 
 from cdasr.evaluation.html_figures import figures
 from cdasr.evaluation.html_page import ALIGNED, aligned, data_uri, text
+from cdasr.speech.comparison import mean_confidence
 from cdasr.speech.report_examples import align, flac, levels
-from cdasr.speech.transcribe import mean_confidence
 from cdasr.speech.tryout import OWN_NOISE, Heard, Tryout
 from cdasr.speech.words import word_errors
 

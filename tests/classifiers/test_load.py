@@ -10,6 +10,7 @@ import torch
 from cdasr import Pipeline
 from cdasr.classifiers.ctc import CTCRecogniser
 from cdasr.classifiers.load import load_recogniser, save_recogniser
+from cdasr.classifiers.model_type import model_type
 from cdasr.cli import main
 
 WAYS_OUT = "give a local folder that save_pretrained wrote, a name that is in the hub's cache, or another name"
@@ -188,3 +189,23 @@ def test_tied_weights_are_filled_in_and_stay_tied(tmp_path, monkeypatch):
     features, tokens = torch.randn(1, 20, 200), torch.tensor([[2, 5, 7]])
     logits = [each(features, decoder_input_ids=tokens).logits for each in (model, known)]
     assert torch.equal(*logits)
+
+
+def test_what_type_of_model_it_is_without_loading_it(tmp_path, cached, recogniser_dir, whisper_dir, monkeypatch):
+    def refers(folder, name, **more):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "recogniser.json").write_text(json.dumps({"name": str(name), **more}))
+        return tmp_path / folder
+    assert model_type(recogniser_dir) == "wav2vec2" and model_type(whisper_dir) == "whisper"
+    assert model_type(refers("twice", refers("once", whisper_dir))) == "whisper"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cached["cache_dir"])
+    assert model_type(refers("hub", "org/tiny", options={"revision": "main"})) == "wav2vec2"
+    nowhere = (refers("circle", tmp_path / "circle"), refers("odd", "org/tiny", options={"revision": "../../etc"}),
+               refers("gone", "org/none"), tmp_path / "none", "no such name")
+    assert [model_type(place) for place in nowhere] == [None] * 5
+
+
+def test_a_file_is_no_recogniser(tmp_path):
+    (tmp_path / "model.bin").touch()
+    with pytest.raises(ValueError, match="model.bin: is a file; give the folder of a model"):
+        load_recogniser(tmp_path / "model.bin")

@@ -81,7 +81,8 @@ def test_fit_length():
 
 def test_bad_files_are_named_with_the_reason(tmp_path, write_wav, tone):
     cases = {"missing.wav": "no such file", "text.wav": "not an audio file", "empty.wav": "no samples",
-             "zero_bytes.wav": "not an audio file", "nan.wav": "NaN", "inf.wav": "infinite", "loud.wav": "of 1.0e\\+19",
+             "zero_bytes.wav": "the file is empty \\(0 bytes\\)", "nan.wav": "NaN", "inf.wav": "infinite",
+             "loud.wav": "of 1.0e\\+19",
              "cut.wav": "truncated, 0.[45] of 1.0 s", "cut.flac": "damaged or truncated", "folder.wav": "is a folder",
              "pipe.wav": "is a pipe", "nowhere.wav": "a link to gone.wav", "x" * 300: "cannot be a file",
              "a\0.wav": "cannot be a file"}

@@ -221,10 +221,48 @@ def test_strategies_without_n_best_say_so_before_anything_is_heard(whisper_packa
                           "--strategy", strategy)
         errors = [line for line in shown.err.splitlines() if not line.startswith("cdasr: package")]
         assert code == 2 and not shown.out and len(errors) == 1
-        assert f"the strategy '{strategy}' reads several versions of the audio" in errors[0]
-        assert errors[0].endswith("leave --nbest and --beam-size out, or choose the strategy none or enhanced or oa")
+        why = "lets the words of several answers vote" if strategy == "rover" else "reads several versions of the audio"
+        assert f"the strategy '{strategy}' {why}" in errors[0]
+        assert errors[0].endswith(", or choose the strategy none or enhanced or oa")
     code, shown = run(capsys, "enhance-transcribe", *tones, "--model", package_dir, "--nbest", 3, "--strategy", "rover")
     assert code == 2 and "has no n best; leave --nbest out, or choose the strategy none or" in shown.err
+
+
+@pytest.mark.parametrize("verb", ["enhance-transcribe", "evaluate"])
+def test_what_files_tell_of_decoding_is_said_before_anything_is_loaded(whisper_package, package_dir, tmp_path, capsys,
+                                                                      monkeypatch, verb):
+    monkeypatch.setattr(Pipeline, "from_pretrained", None)
+    given = {"enhance-transcribe": ["gone.wav", "--json"],
+             "evaluate": ["--manifest", "gone.csv", "--output-dir", tmp_path / "out"]}[verb]
+    strategy = {"enhance-transcribe": "--strategy", "evaluate": "--systems"}[verb]
+    whisper, nbest = whisper_package / "recogniser", ["--nbest", 2]
+    for options, line in (
+            ([*nbest, "--model", package_dir, strategy, "rover"], "the strategy 'rover' lets the words of several"),
+            ([*nbest, "--model", "gone", strategy, "rover"], "the strategy 'rover' lets the words of several"),
+            ([*nbest, "--model", whisper_package, strategy, "fused"], "the strategy 'fused' reads several versions"),
+            ([*nbest, "--model", "english", "--recogniser", whisper, strategy, "auto"], "the strategy 'auto' reads"),
+            (["--beam-size", 2, "--model", whisper_package, strategy, "auto"],
+             "the strategy 'auto' reads several"),
+            (["--hotwords", "one", "--model", whisper_package, strategy, "none"], "--hotwords is for CTC recognisers")):
+        code, shown = run(capsys, verb, *given, *options)
+        assert code == 2 and shown.err.startswith(f"cdasr: {line}") and shown.err.count("\n") == 1
+    if verb == "enhance-transcribe":
+        code, shown = run(capsys, verb, *given, *nbest, "--model", "english", "--recogniser", whisper)
+        assert code == 2 and shown.err.startswith("cdasr: the package's own strategy 'rover' lets")
+    for options in ((strategy, "none"), (strategy, "fused", "--model", package_dir)):  # left to the files and packages
+        assert "gone" in run(capsys, verb, *given, *nbest, *options)[1].err
+
+
+def test_n_best_that_nothing_would_show_are_refused(tones, tmp_path, capsys):
+    for options in ([], ["--format", "srt"], ["--format", "txt,wav", "--output-dir", tmp_path / "out"], ["--compare"]):
+        code, shown = run(capsys, "enhance-transcribe", tones[0], "--model", "digits", "--nbest", 3, *options)
+        assert code == 2 and not shown.out and not (tmp_path / "out").exists()
+        assert shown.err == "cdasr: --nbest 3: n best are written in JSON only; add --json or --format json\n"
+    for options in (["--format", "json"], ["--format", "srt,jsonl", "--output-dir", tmp_path / "out"]):
+        code, shown = run(capsys, "enhance-transcribe", tones[0], "--model", "digits", "--nbest", 3, *options)
+        made = shown.out if "json" in options else (tmp_path / "out/transcripts.jsonl").read_text()
+        assert code == 0 and len(json.loads(made)["nbest"]) > 1
+    assert run(capsys, "enhance-transcribe", tones[0], "--model", "digits", "--nbest", 1)[0] == 0
 
 
 def test_the_n_best_of_a_recording_that_whisper_hears_in_pieces(whisper_package, tone, monkeypatch):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -294,3 +295,14 @@ def test_faults_of_long_recordings_are_told_and_leave_nothing(package_dir, tone,
                  "--device", "cpu", "--strategy", "enhanced", "--output-dir", str(out)]) == 2
     assert sorted(file.name for file in out.iterdir()) == ["a.enhanced.wav", "c.enhanced.wav"]
     assert "b.wav: the file holds NaN" in capsys.readouterr().err
+
+
+def test_a_bar_shows_how_far_a_long_recording_is(package_dir, tone, tmp_path, monkeypatch, capsys):
+    soundfile.write(path := tmp_path / "a.wav", tone(45.0), RATE)
+    monkeypatch.setattr(inputs, "LONG", 1.0)
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", partial(bool, terminal))
+        assert main(["enhance-transcribe", str(path), "--model", str(package_dir), "--device", "cpu", "--strategy",
+                     "none"]) == 0
+        shown = capsys.readouterr()
+        assert shown.out.count("\n") == 1 and ("/45 s" in shown.err) == terminal

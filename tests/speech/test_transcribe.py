@@ -1,14 +1,18 @@
 """What `cdasr enhance-transcribe` reads and writes, with a recogniser that hears the length of a recording."""
 
+import io
 import json
 import os
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
+from cdasr.speech.comparison import compare
 from cdasr.speech.inputs import gather
 from cdasr.speech.outputs import SETTINGS, TOGETHER, Outputs
 from cdasr.speech.subtitles import cues_of, srt
@@ -34,7 +38,7 @@ class Heard:
 
 
 class Recogniser(SimpleNamespace):
-    sample_rate, device, default_strategy = 16_000, "cpu", "none"
+    sample_rate, device, default_strategy, strategies = 16_000, "cpu", "none", ["none"]
 
     def check(self, names):
         assert names == ["none"]
@@ -119,6 +123,126 @@ def test_ffmpeg_decodes_what_soundfile_does_not_read(tmp_path, files, monkeypatc
     os.chmod(bin_ / "ffmpeg", 0o755)
     (source,), faults = gather([movie])
     assert not faults and len(source.read(16_000)) == 1001
+
+
+def pipe(monkeypatch, data, terminal=False):
+    """Have `data` come in on standard input."""
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data), isatty=lambda: terminal))
+
+
+def test_standard_input_is_a_recording_like_others(tmp_path, files, monkeypatch, capsys):
+    pipe(monkeypatch, files[0].read_bytes())
+    assert run(tmp_path / "out", [Path("-"), files[1]], formats=["txt", "ctm"]) == 0
+    assert capsys.readouterr().out == f"-: n1000\n{files[1]}: n1001\n"
+    assert (tmp_path / "out/stdin.txt").read_text() == "n1000\n"
+
+
+@pytest.mark.parametrize("what, line", [
+    (b"this is not audio", "-: soundfile cannot read this file; if it is audio of another format, install ffmpeg"),
+    (b"", "-: nothing came in on standard input"), ("cut", "-: the file is truncated"),
+    ("terminal", "-: standard input is the terminal"), (None, "-: standard input is closed")])
+def test_bad_standard_input_does_not_stop_the_others(tmp_path, files, monkeypatch, capsys, what, line):
+    monkeypatch.setattr("cdasr.speech.inputs.decoder", lambda: None)
+    soundfile.write(tmp_path / "long.wav", np.zeros(10_000), 16_000)
+    if what is None:
+        monkeypatch.setattr(sys, "stdin", None)
+    else:
+        data = (tmp_path / "long.wav").read_bytes()[:5000]
+        pipe(monkeypatch, what if isinstance(what, bytes) else data, what == "terminal")
+    assert run(tmp_path / "out", [Path("-"), files[1]], formats=["txt"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == f"{files[1]}: n1001\n" and shown.err.startswith(f"cdasr: {line}") and shown.err.count("\n") == 1
+    if isinstance(what, bytes):
+        pipe(monkeypatch, what)
+    assert compare(*gather([Path("-")]), lambda: pytest.fail("nothing to compare")) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_standard_input_of_another_format_is_decoded(tmp_path, files, monkeypatch, capsys):
+    def decoded(path, target):
+        assert path.read_bytes() == b"of another format"
+        target.write_bytes(files[2].read_bytes())
+    monkeypatch.setattr("cdasr.speech.inputs.decoder", lambda: "ffmpeg")
+    monkeypatch.setattr("cdasr.speech.inputs._by_ffmpeg", decoded)
+    pipe(monkeypatch, b"of another format")
+    assert run(None, [Path("-")]) == 0 and capsys.readouterr().out == "n1002\n"
+
+
+def test_a_recording_that_goes_away_does_not_stop_the_others(tmp_path, files, capsys):
+    sources, faults = gather(files)
+
+    def load():
+        files[1].unlink()
+        return Recogniser()
+    assert transcribe_files(sources, faults, load, Outputs(), batch_seconds=0.01) == 2
+    shown = capsys.readouterr()
+    assert shown.out.count("\n") == 2 and shown.err == f"cdasr: {files[1]}: no such file\n"
+
+
+def test_what_is_done_is_kept_when_interrupted(tmp_path, files):
+    class Interrupted(Recogniser):
+        def __call__(self, wave, **options):
+            if len(wave) == 1001:
+                raise KeyboardInterrupt
+            return super().__call__(wave, **options)
+    sources, faults = gather(files)
+    outputs = Outputs(tmp_path / "out", formats=["txt", "jsonl"])
+    with pytest.raises(KeyboardInterrupt):
+        transcribe_files(sources, faults, Interrupted, outputs, batch_seconds=0.0626)  # a batch each, read together
+    assert (tmp_path / "out/a.txt").read_text() == "n1000\n" and not (tmp_path / "out/b.txt").exists()
+    assert run(tmp_path / "out", files, formats=["txt", "jsonl"], resume=True) == 0
+    assert [json.loads(line)["text"] for line in (tmp_path / "out" / TOGETHER).read_text().splitlines()] == [
+        "n1000", "n1001", "n1002"]
+
+
+def test_a_recording_that_cannot_be_compared_is_named(tmp_path, capsys):
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), 16_000)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'short.wav'}: too short$"):
+        compare(*gather([tmp_path / "short.wav"]), Recogniser)
+
+
+def test_files_that_are_replaced_are_announced(tmp_path, files, capsys):
+    out, made = tmp_path / "out", {"formats": ["txt", "jsonl"]}
+    assert run(out, files[:1], **made) == 0 and not capsys.readouterr().err
+    assert run(out, files[:2], **made) == 0
+    assert capsys.readouterr().err == (f"cdasr: {out}: 2 files are there already and will be replaced; --resume keeps "
+                                       "what is finished\n")
+    assert run(out, files[2:], formats=["txt"]) == 0 and not capsys.readouterr().err
+    assert run(out, files[2:], formats=["txt"]) == 0 and "out: c.txt is there already" in capsys.readouterr().err
+    assert run(out, files, resume=True, **made) == 0 and "replaced" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["srt", "jsonl"])
+def test_resume_tells_recordings_of_one_name_apart(tmp_path, files, monkeypatch, form):
+    out, other, made = tmp_path / "out", tmp_path / "other", {"formats": [form], "resume": True}
+    other.mkdir()
+    soundfile.write(other / "a.wav", np.zeros(2000), 16_000)
+    monkeypatch.chdir(files[0].parent)
+    assert run(out, [Path("a.wav")], **made) == 0 and run(out, [Path("a.wav"), Path("b.wav")], **made) == 0
+    monkeypatch.chdir(other)
+    with pytest.raises(ValueError, match=f"was made of {files[0]}, not of {other / 'a.wav'}; choose another folder"):
+        run(out, [Path("a.wav")], **made)
+    if form == "srt":
+        with pytest.raises(ValueError, match="was made of"):
+            run(out, [Path("a.wav")], formats=["txt", "wav"], resume=True)
+    files[0].unlink()  # as where all recordings have moved
+    os.utime(other / "a.wav", (0, 0))
+    assert run(out, [Path("a.wav")], **made) == 0
+
+
+def test_names_of_any_kind_stay_in_one_line(tmp_path, files, capsys):
+    names = [b"two\nlines.wav", "ünï 日本 'q\".wav".encode(), b"latin\xe9.wav"]
+    for name in names:
+        (files[0].parent / os.fsdecode(name)).write_bytes(files[0].read_bytes())
+    (files[0].parent / "no\naudio.wav").write_text("x")
+    assert run(tmp_path / "out", [files[0].parent / os.fsdecode(name) for name in (*names, b"no\naudio.wav")],
+               formats=["txt", "json", "ctm"]) == 2
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 3 and all(line.endswith(": n1000") for line in shown.out.splitlines())
+    assert shown.err.startswith(f"cdasr: {files[0].parent}/no\\naudio.wav: not an audio file")
+    assert shown.err.count("\n") == 1
+    assert {os.fsencode(path.name) for path in (tmp_path / "out").glob("*.json")} >= {
+        name.replace(b".wav", b".json") for name in names}
 
 
 def test_subtitles_are_readable():
