@@ -16,8 +16,9 @@ from cdasr.speech.inputs import Source, stdin_as_file
 from cdasr.speech.transcribe import Progress, told
 
 if TYPE_CHECKING:
-    from cdasr.classifiers.logits import Word
-    from cdasr.speech.pipeline import Pipeline, Transcript
+    from cdasr.classifiers.hypothesis import Word
+    from cdasr.speech.pipeline import Pipeline
+    from cdasr.speech.transcript import Transcript
 
 
 def compare(sources: Sequence[Source], faults: dict[Path, str], load: Callable[[], Pipeline], as_json: bool = False,

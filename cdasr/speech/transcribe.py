@@ -33,7 +33,8 @@ from cdasr.speech.inputs import STDIN, Source, readable, stdin_as_file
 from cdasr.speech.outputs import Outputs
 
 if TYPE_CHECKING:
-    from cdasr.speech.pipeline import Pipeline, Transcript
+    from cdasr.speech.pipeline import Pipeline
+    from cdasr.speech.transcript import Transcript
 
 AHEAD = 8  # batches that are read and sorted by length together
 MOST_AHEAD = 64  # recordings
