@@ -2,13 +2,11 @@
 
 import importlib.util
 import json
-import shutil
 import sys
 from functools import partial
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 
-import espeakng_loader
 import numpy as np
 import pytest
 import soundfile
@@ -17,7 +15,7 @@ import torch
 from cdasr import Pipeline
 from cdasr.classifiers.hypothesis import Hypothesis, Word
 from cdasr.cli import main
-from cdasr.speech import inputs, synthesis
+from cdasr.speech import inputs
 from cdasr.speech.audio import read_audio, resample, write_audio
 from cdasr.speech.audio_blocks import fit_blocks, read_blocks, resample_blocks, spooled, survey, write_blocks
 from cdasr.speech.joining import Part, join, seam
@@ -33,21 +31,14 @@ def digits():
     return Pipeline.from_pretrained("digits", device="cpu")
 
 
-@pytest.fixture
-def talk(tmp_path, monkeypatch):
-    """talk(words, pauses) -> digits (samples,) that one talker says, and where each begins and ends in s.
-
-    A voice's flutter goes on from one call to the next, so that each talk has a copy of the library for itself.
-    """
-    library, copies = Path(espeakng_loader.get_library_path()), count()
-    monkeypatch.setattr(espeakng_loader, "get_library_path",
-                        lambda: shutil.copy(library, tmp_path / f"{next(copies)}{library.suffix}"))
+@pytest.fixture(scope="module")
+def talk():
+    """talk(words, pauses) -> digits (samples,) that one talker says, and where each begins and ends in s."""
     spec = importlib.util.spec_from_file_location("word_times_tool", ROOT / "tools" / "word_times.py")
     tool = sys.modules["word_times_tool"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
 
     def make(words, pauses):
-        synthesis._library.cache_clear()
         rng, said = np.random.default_rng(words), {}
 
         def draw(number, digit, rng, rate):
@@ -62,8 +53,7 @@ def talk(tmp_path, monkeypatch):
             known += [(word, at + start - first / RATE, at + end - first / RATE) for word, start, end in boundaries]
             parts, at = [*parts, wave], at + len(wave) / RATE
         return np.concatenate(parts), known
-    yield make
-    synthesis._library.cache_clear()
+    return make
 
 
 def inside(cut, known):
