@@ -66,9 +66,8 @@ class Source:
         last = samples if self.stop is None else min(samples, round(self.stop * rate))
         return rate, last - round(self.start * rate)
 
-    def long(self) -> bool:
-        """Whether it is better not read at once."""
-        found = self.format()
+    def long(self, found: tuple[int, int] | None) -> bool:
+        """Whether it is better not read at once, by what `format` has found."""
         return self.path.stat().st_size > LARGE if found is None else found[1] > LONG * found[0]
 
 

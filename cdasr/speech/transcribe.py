@@ -93,8 +93,8 @@ def transcripts(pipeline: Pipeline, sources: Sequence[Source], batch_seconds: fl
     `audio`: where enhanced audio is wanted, by the name of the recording.
     """
     with ThreadPoolExecutor(workers) as pool:
-        for window in _windows(sources, batch_seconds):
-            if _measured(window[0])[1]:
+        for window, long in _windows(sources, batch_seconds):
+            if long:
                 yield from _in_pieces(pipeline, window[0], batch_seconds, options, (audio or {}).get(window[0].name))
                 continue
             reading = [pool.submit(_read, source, pipeline.sample_rate) for source in window]
@@ -114,25 +114,26 @@ def suits(device: str) -> float:
     return 20.0 if str(device).startswith("cpu") else 160.0
 
 
-def _windows(sources: Sequence[Source], batch_seconds: float) -> Iterator[list[Source]]:
-    """Consecutive sources of so much audio as is read at once; a long one alone."""
+def _windows(sources: Sequence[Source], batch_seconds: float) -> Iterator[tuple[list[Source], bool]]:
+    """Consecutive sources of so much audio as is read at once; a long one alone, and whether it is one."""
     window, seconds, alone = [], 0.0, False
     for source in sources:
         duration, long = _measured(source, batch_seconds)
         if window and (seconds + duration > AHEAD * batch_seconds or len(window) == MOST_AHEAD or long or alone):
-            yield window
+            yield window, alone
             window, seconds = [], 0.0
         window.append(source)
         seconds, alone = seconds + duration, long
     if window:
-        yield window
+        yield window, alone
 
 
 def _measured(source: Source, unknown: float = 0.0) -> tuple[float, bool]:
     """Duration in s, `unknown` where only decoding would tell, and whether it is long."""
     try:
-        rate, samples = source.format() or (1, unknown)
-        return samples / rate, source.long()
+        found = source.format()
+        rate, samples = found or (1, unknown)
+        return samples / rate, source.long(found)
     except (ValueError, OSError):  # it has changed since it was checked; told when it is read
         return 0.0, False
 
